@@ -1,8 +1,46 @@
-"""Vantage: policy gradients you can see."""
+"""Vantage: policy gradients you can see.
 
-from vantage.batch import Batch
-from vantage.errors import InputError
-from vantage.policies import Categorical, Gaussian, SoftmaxTable, Value
+    trajectories  ->  weights      ->  gradient  ->  step
+    (Batch)           (Estimator)      (scores)      (optimiser)
+"""
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Categorical", "Gaussian", "InputError", "SoftmaxTable", "Value"]
+
+from vantage import baselines, estimators, exact, returns
+from vantage.batch import Batch
+from vantage.environments import Environment, Gymnasium
+from vantage.errors import InputError
+from vantage.estimators import Estimator
+from vantage.gradients import gradient, row_gradients
+from vantage.mdp import MDP
+from vantage.policies import Categorical, Gaussian, Policy, SoftmaxTable, Value
+from vantage.report.run import Run, read_run
+from vantage.signal import Signal
+from vantage.training import Evaluation, evaluate, load, train
+
+__all__ = [
+    "MDP",
+    "Batch",
+    "Categorical",
+    "Environment",
+    "Estimator",
+    "Evaluation",
+    "Gaussian",
+    "Gymnasium",
+    "InputError",
+    "Policy",
+    "Run",
+    "Signal",
+    "SoftmaxTable",
+    "Value",
+    "baselines",
+    "estimators",
+    "evaluate",
+    "exact",
+    "gradient",
+    "load",
+    "read_run",
+    "returns",
+    "row_gradients",
+    "train",
+]

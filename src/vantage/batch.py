@@ -163,10 +163,11 @@ def _refuse_first(bad: Tensor, name: str, tensor: Tensor, rule: str) -> None:
 
 def episode_start(batch: Batch) -> Bool[Tensor, "N T"]:
     """True at the first counted step of every trajectory."""
-    ids = torch.where(batch.mask, batch.episode, -1)
-    seen = torch.cummax(ids, dim=1).values
-    before = torch.cat([torch.full_like(seen[:, :1], -1), seen[:, :-1]], 1)
-    return batch.mask & (ids > before)
+    steps = torch.arange(batch.mask.shape[1], device=batch.mask.device)
+    counted = torch.where(batch.mask, steps, -1).cummax(1).values
+    before = torch.cat([torch.full_like(counted[:, :1], -1), counted[:, :-1]], 1)
+    previous = batch.episode.gather(1, before.clamp(min=0))
+    return batch.mask & ((before < 0) | (previous != batch.episode))
 
 
 def sum_by_episode(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, " M"]:
@@ -178,11 +179,13 @@ def sum_by_episode(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, "
 def elapsed_discount(batch: Batch) -> Float[Tensor, "N T"]:
     """Γ_t = Π_{k<t} γ_k within each trajectory: γ^t, written without knowing γ.
 
-    A fragment that starts in the middle of an episode counts from its own first step.
+    A fragment that starts in the middle of an episode counts from its own first step. Steps whose
+    mask is False (prompts, padding) do not count as time.
     """
-    running = torch.ones_like(batch.discount[:, 0])
+    discount = torch.where(batch.mask, batch.discount, 1.0)
+    running = torch.ones_like(discount[:, 0])
     columns = []
-    for t in range(batch.discount.shape[1]):
+    for t in range(discount.shape[1]):
         columns.append(running)
-        running = torch.where(batch.boundary[:, t], 1.0, running * batch.discount[:, t])
+        running = torch.where(batch.boundary[:, t], 1.0, running * discount[:, t])
     return torch.stack(columns, 1)

@@ -1,20 +1,14 @@
 """Policies: a distribution over actions given an observation, with any `nn.Module` inside.
 
-A policy is an `nn.Module` with five methods, all over leading dimensions `...` (a rollout passes
-[lanes], a gradient passes [N, T]):
-
-    sample(observation, generator) -> action, log_prob     draws, without a graph
-    log_prob(observation, action)  -> [...]                log π(a|s), differentiable
-    entropy(observation)           -> [...]                H(π(·|s)), differentiable
-    mode(observation)              -> action               the likeliest action
-    distribution parameters        =  forward(observation)
+Its methods work over leading dimensions `...`: a rollout passes [lanes], a gradient [N, T].
+`forward` gives the parameters of the distribution (logits, means).
 
 The methods compute densities directly: `torch.distributions` builds an object a call, which at one
 call per environment step costs more than the network of a small policy.
 """
 
+import itertools
 import math
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -23,19 +17,36 @@ from torch import Tensor, nn
 from vantage.errors import refuse_unless
 
 
-class Policy(Protocol):
-    """What training, auditing and evaluation ask of a policy; an `nn.Module` besides."""
+class Policy(nn.Module):
+    """What training, auditing and evaluation ask of a policy. Subclass it for one of your own.
+
+    Attributes:
+        hidden: widths of the hidden layers where an environment made the policy, so that a run
+            folder can build it again; None where it is the user's own.
+    """
+
+    hidden: tuple[int, ...] | None = None
 
     def sample(
         self, observation: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]: ...
-    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor: ...
-    def entropy(self, observation: Tensor) -> Tensor: ...
-    def mode(self, observation: Tensor) -> Tensor: ...
-    def parameters(self, recurse: bool = True) -> "object": ...
+    ) -> tuple[Tensor, Tensor]:
+        """Draw actions without a graph; returns action [..., *shape] and log π(a|s) [...]."""
+        raise NotImplementedError
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """log π(a|s) [...], differentiable."""
+        raise NotImplementedError
+
+    def entropy(self, observation: Tensor) -> Tensor:
+        """H(π(·|s)) [...] in nats, differentiable."""
+        raise NotImplementedError
+
+    def mode(self, observation: Tensor) -> Tensor:
+        """The likeliest action, [..., *shape]."""
+        raise NotImplementedError
 
 
-class Categorical(nn.Module):
+class Categorical(Policy):
     """π(a|s) = softmax(net(s))_a over actions 0 .. A−1.
 
     Args:
@@ -108,7 +119,7 @@ class SoftmaxTable(Categorical):
         return self.logits[observation]
 
 
-class Gaussian(nn.Module):
+class Gaussian(Policy):
     """π(a|s) = N(a; net(s), diag(σ²)) with a learned σ that does not depend on the state.
 
     The action is stored and scored raw. An environment with bounds clips what it receives; the
@@ -166,7 +177,12 @@ class Value(nn.Module):
 
     Args:
         net: maps observations [..., *shape] to [..., 1].
+
+    Attributes:
+        hidden: as in `Policy`.
     """
+
+    hidden: tuple[int, ...] | None = None
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -189,7 +205,7 @@ def mlp(
     """
     widths = (inputs, *hidden, outputs)
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
         layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
         last = i == len(widths) - 2
         nn.init.orthogonal_(layer.weight, gain if last else math.sqrt(2), generator=generator)

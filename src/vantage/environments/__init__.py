@@ -1,1 +1,6 @@
-"""TODO"""
+"""Environments: adapters behind one interface, and the rollout that turns them into batches."""
+
+from vantage.environments.gymnasium import Gymnasium
+from vantage.environments.interface import Environment, Step
+
+__all__ = ["Environment", "Gymnasium", "Step"]

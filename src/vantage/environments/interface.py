@@ -1,6 +1,6 @@
 """What a rollout asks of an environment: many lanes, stepped together, honest about their ends."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
@@ -29,6 +29,7 @@ class Step(NamedTuple):
     real: Bool[Tensor, " lanes"]
 
 
+@runtime_checkable
 class Environment(Protocol):
     """Lanes that step together. Lanes reset themselves when their episode ends.
 

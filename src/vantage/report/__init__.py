@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a run leaves behind and shows: its folder, the console, figures."""

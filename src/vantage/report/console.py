@@ -1,0 +1,125 @@
+"""Progress of a training run: a live display on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+# Ratios of one update are noisy: show them over this many, numerator and denominator apart.
+WINDOW = 10
+
+
+class Progress:
+    """Shows return, entropy, gradient norm, signal-to-noise ratio, speed and time left.
+
+    Args:
+        steps, updates: where training stops; either may be None.
+        history: what a resumed run has behind it.
+        shown: False shows nothing.
+        console: where to; standard error by default, so that piped results stay clean.
+        line_seconds: least time between plain lines.
+    """
+
+    def __init__(
+        self,
+        steps: int | None,
+        updates: int | None,
+        history: list[dict[str, Any]],
+        shown: bool = True,
+        console: Console | None = None,
+        line_seconds: float = 2.0,
+    ):
+        self.unit, self.goal = ("steps", steps) if steps is not None else ("update", updates)
+        self.shown = shown
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.line_seconds = line_seconds
+        self.recent: deque[dict[str, Any]] = deque(history[-WINDOW:], maxlen=WINDOW)
+        self.start_at = history[-1][self.unit] if history else 0
+        self.started = self.printed = time.monotonic()
+        self.live: Live | None = None
+        self.bar = Bar(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            console=self.console,
+        )
+        self.task: TaskID = self.bar.add_task(self.unit, total=self.goal, completed=self.start_at)
+
+    def __enter__(self) -> "Progress":
+        if self.shown and self.console.is_terminal:
+            self.live = Live(self.bar, console=self.console, refresh_per_second=8)
+            self.live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+        elif self.shown and self.recent and self.printed != float("inf"):
+            self._line()
+
+    def update(self, row: dict[str, Any]) -> None:
+        """Take in one update's metrics."""
+        self.recent.append(row)
+        self.bar.update(self.task, completed=min(row[self.unit], self.goal or row[self.unit]))
+        if self.live is not None:
+            self.live.update(Group(self.bar, self._table()))
+        elif self.shown and (
+            row["update"] == 1 or time.monotonic() - self.printed > self.line_seconds
+        ):
+            self._line()
+
+    def figures(self) -> dict[str, str]:
+        """What is shown, by name."""
+        last = self.recent[-1]
+        return {
+            "update": f"{last['update']}",
+            "steps": f"{last['steps']:,}",
+            "return": f"{last['return']:.1f}",
+            "entropy": f"{last['entropy']:.3f}",
+            "gradient norm": f"{last['gradient_norm']:.3g}",
+            "SNR": f"{windowed_snr(list(self.recent)):.2f}",
+            "steps/s": f"{self._speed():,.0f}",
+            "left": self._left(),
+        }
+
+    def _speed(self) -> float:
+        seconds = sum(row["seconds"] for row in self.recent)
+        return sum(row["seconds"] * row["steps_per_second"] for row in self.recent) / seconds
+
+    def _left(self) -> str:
+        done = self.recent[-1][self.unit] - self.start_at
+        rate = done / max(time.monotonic() - self.started, 1e-9)
+        if self.goal is None or rate <= 0:
+            return "–"
+        seconds = max(0, round((self.goal - self.recent[-1][self.unit]) / rate))
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 3))
+        figures = self.figures()
+        table.add_row(*(f"[dim]{name}[/]" for name in figures))
+        table.add_row(*figures.values())
+        return table
+
+    def _line(self) -> None:
+        self.printed = time.monotonic()
+        self.console.print("  ".join(f"{k} {v}" for k, v in self.figures().items()), soft_wrap=True)
+
+
+def windowed_snr(rows: list[dict[str, Any]]) -> float:
+    """SNR over several updates: Σ N̂ / Σ (tr Σ̂ / U), never a mean of ratios."""
+    signal = sum(row["gradient_squared_norm"] for row in rows)
+    noise = sum(row["gradient_variance"] / row["units"] for row in rows)
+    return signal / noise if noise > 0 else float("nan")

@@ -1,0 +1,82 @@
+"""Evaluation: the mean return of a policy, with an interval."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from vantage.batch import sum_by_episode
+from vantage.environments.interface import Environment
+from vantage.environments.rollout import episodes as collect
+from vantage.errors import refuse_unless
+from vantage.policies import Policy
+from vantage.training.threads import torch_threads
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns of independent episodes, undiscounted.
+
+    Attributes:
+        returns: [episodes] Σ_t r_t of each.
+        lengths: [episodes] steps of each.
+        mean: their mean return.
+        low, high: 95 % interval of the mean (Student's t over episodes).
+    """
+
+    returns: Tensor
+    lengths: Tensor
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return (
+            f"mean return {self.mean:.1f}, 95 % interval [{self.low:.1f}, {self.high:.1f}], "
+            f"{len(self.returns)} episodes of {self.lengths.double().mean():.0f} steps "
+            f"(lowest {self.returns.min():.1f}, highest {self.returns.max():.1f})"
+        )
+
+
+def evaluate(
+    env: Environment,
+    policy: Policy,
+    episodes: int = 100,
+    seed: int = 1,
+    greedy: bool = False,
+    threads: int = 1,
+) -> Evaluation:
+    """Run whole episodes and report their undiscounted return with a 95 % interval.
+
+    Args:
+        env: where; its lanes contribute quotas of episodes fixed in advance.
+        policy: acts; sampled unless `greedy`.
+        episodes: how many, at least 2.
+        seed: of the environment and the actions.
+        greedy: take the likeliest action instead of sampling.
+        threads: torch threads; small networks want one.
+
+    Returns:
+        Evaluation; the interval is mean ± t s/√n. Where every episode has the same return it has no
+        width, which says nothing of rarer outcomes.
+
+    Raises:
+        InputError: fewer than 2 episodes.
+    """
+    refuse_unless(
+        episodes >= 2, f"evaluate(episodes={episodes}): an interval needs at least two episodes."
+    )
+    with torch_threads(threads):
+        batch = collect(env, policy, episodes, seed, greedy=greedy)
+    returns = sum_by_episode(batch, batch.reward).double()
+    mean, deviation = returns.mean().item(), returns.std().item()
+    half = float(stats.t.ppf(0.975, episodes - 1)) * deviation / np.sqrt(episodes)
+    return Evaluation(
+        returns=returns,
+        lengths=sum_by_episode(batch, torch.ones_like(batch.reward)).long(),
+        mean=mean,
+        low=mean - half,
+        high=mean + half,
+    )
