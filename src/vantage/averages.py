@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vantage.batch import Batch, episode_start
+from vantage.columns import declares
 
 
 def average(
@@ -47,7 +48,7 @@ def average(
 def mean_of_trajectories(
     batch: Batch, returns: Float[Tensor, "N T"], key: Int[Tensor, "N T"], leave_out: bool
 ) -> Float[Tensor, "N T"]:
-    """The mean over trajectories, each counted once: a trajectory's return is that of its first step."""
+    """The mean over trajectories, each counted once, with the return of its first step."""
     start = episode_start(batch)
     # a trajectory of n steps must be known at all of them, under the key of its first step
     return average(batch, torch.where(start, returns, 0), start.to(returns.dtype), key, leave_out)
@@ -67,16 +68,19 @@ def trajectories_in_group(batch: Batch) -> Int[Tensor, " N"]:
     return count[slot]
 
 
+@declares(couples="batch")
 def everywhere(batch: Batch) -> Int[Tensor, "N T"]:
     """One key for the whole batch."""
     return torch.zeros_like(batch.episode)
 
 
+@declares(couples="group")
 def by_group(batch: Batch) -> Int[Tensor, "N T"]:
     """A key for each start state or prompt."""
     return batch.group[:, None].expand_as(batch.episode)
 
 
+@declares(couples="batch")
 def by_position(batch: Batch) -> Int[Tensor, "N T"]:
     """A key for each number of steps since the trajectory began."""
     count = torch.cumsum(batch.mask.long(), 1)
@@ -84,14 +88,16 @@ def by_position(batch: Batch) -> Int[Tensor, "N T"]:
     return count - first
 
 
+@declares(couples="group")
 def by_group_and_position(batch: Batch) -> Int[Tensor, "N T"]:
     """A key for each position of each start state or prompt."""
     position = by_position(batch)
     return by_group(batch) * (position.max() + 1) + position
 
 
+@declares(couples="batch")
 def by_observation(batch: Batch) -> Int[Tensor, "N T"]:
-    """A key for each distinct observation, compared exactly: the state, where nothing is aliased."""
+    """A key for each distinct observation, compared exactly: the state, unless aliased."""
     flat = batch.observation.reshape(batch.mask.numel(), -1)
     _, slot = flat.unique(dim=0, return_inverse=True)
     return slot.reshape(batch.mask.shape)

@@ -1,8 +1,9 @@
 """The record: trajectories as parallel tensors on one grid.
 
-Environments, enumeration and language models all make a `Batch`; every estimator reads one. Rows are
-indexed by n (N of them), steps by t (T of them). A row holds one trajectory or, for a lane of a
-simulator that runs on, several; `episode` tells them apart. Two transitions of a corridor, the second
+Environments, enumeration and language models all make a `Batch`; every estimator reads one. Rows
+are indexed by n (N of them), steps by t (T of them). A row holds one trajectory or, for a lane of a
+simulator that runs on, several; `episode` tells them apart. Two transitions of a corridor, the
+second
 of which ends the episode:
 
     reward   [[-1., -1.]]        discount [[1., 0.]]     boundary [[False, True]]
@@ -61,7 +62,7 @@ class Batch:
 
     @property
     def trajectories(self) -> int:
-        """How many trajectories (or pieces of one, in a fragment) have at least one counted step."""
+        """How many trajectories (or pieces of one, in a fragment) have a counted step."""
         return int(self.episode[self.mask].unique().numel())
 
     @property
@@ -87,7 +88,7 @@ class Batch:
         return self.map(lambda tensor: tensor[rows])
 
     def reweighted(self) -> "Batch":
-        """The same rows with their weights rescaled so that the trajectories' weights sum to one."""
+        """The same rows, weights rescaled so that those of the trajectories sum to one."""
         return replace(self, weight=self.weight / self.total_weight())
 
     def to(self, target: torch.device | str) -> "Batch":
@@ -171,7 +172,7 @@ def episode_start(batch: Batch) -> Bool[Tensor, "N T"]:
 
 
 def sum_by_episode(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, " M"]:
-    """Sum a per-step tensor over the counted steps of each trajectory; [M], M the highest id + 1."""
+    """Sum a per-step tensor over the counted steps of each trajectory; M is the highest id + 1."""
     total = steps.new_zeros(int(batch.episode.max()) + 1)
     return total.index_add(0, batch.episode[batch.mask], steps[batch.mask])
 

@@ -1,31 +1,74 @@
 """What a column of the estimator table must declare about itself, beside its formula.
 
-A column is a plain function over a `Batch`. Two facts cannot be read off its values and are declared
-where it is defined: which inputs it needs, so that a missing one is refused with a remedy, and which
-rows it couples, so that an interval or a signal-to-noise ratio takes the right unit of independence.
+A column is a plain function over a `Batch`. Some facts cannot be read off its values and are
+declared where it is defined: which inputs it needs, so that a missing one is refused with a remedy;
+which rows it couples, so that an interval or a signal-to-noise ratio takes the right unit of
+independence; and what it does to the mean of the gradient, so that the claim can be checked by
+enumeration.
 """
 
+import inspect
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 Coupling = Literal["none", "group", "batch"]
+Bias = Literal["none", "scale", "direction"]
+Condition = Literal["undiscounted", "true_value"]
 F = TypeVar("F", bound=Callable[..., Any])
 
+# What an input is called in `needs`, and what to do when it is missing.
+REMEDIES = {
+    "value": "a value function: pass value=env.value()",
+    "group": (
+        "groups of at least two trajectories: draw several per prompt or start state "
+        "(num_generations=8), or use a baseline over the batch, such as batch_leave_one_out"
+    ),
+    "scores": (
+        "the scores' norms and inner products: pass scores=vantage.gradients.scores(policy, batch, "
+        "estimator); vantage.gradient does so by itself"
+    ),
+    "greedy_return": (
+        "the return of the greedy rollout from each step's start state: pass greedy_return= [N, T]"
+    ),
+    "reference_log_prob": (
+        "a reference policy: pass reference_log_prob= [N, T], its log-probability of each action"
+    ),
+}
+# Conditions under which a claim of no bias holds, in words.
+CONDITIONS: dict[Condition, str] = {
+    "undiscounted": "γ = 1",
+    "true_value": "V is the true value of the policy",
+}
+PARTS = ("Equation", "Shapes", "Source", "Unbiased when")
 
-def declares(*, needs: tuple[str, ...] = (), couples: Coupling = "none") -> Callable[[F], F]:
-    """Mark a column with the inputs it needs and the rows it couples.
+
+def declares(
+    *,
+    needs: tuple[str, ...] = (),
+    couples: Coupling = "none",
+    bias: Bias = "none",
+    provided: tuple[Condition, ...] = (),
+) -> Callable[[F], F]:
+    """Mark a column with what it needs, couples and claims.
 
     Args:
-        needs: names of optional inputs: "value" (a value function), "group" (more than one row per
-            group).
+        needs: names of inputs beyond the required fields of a Batch. "value" and "group" are in the
+            batch; the column receives any other ("scores", "greedy_return", "reference_log_prob",
+            "log_prob") as a keyword argument of that name.
         couples: "none" if a trajectory's weights depend on that trajectory alone, "group" if on its
             group, "batch" if on the whole batch.
+        bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
+            by a constant, "direction" may turn it.
+        provided: conditions under which `bias` holds; without them it may be "direction".
     """
 
     def mark(function: F) -> F:
         function.needs = needs  # type: ignore[attr-defined]
         function.couples = couples  # type: ignore[attr-defined]
+        function.bias = bias  # type: ignore[attr-defined]
+        function.provided = frozenset(provided)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -33,23 +76,52 @@ def declares(*, needs: tuple[str, ...] = (), couples: Coupling = "none") -> Call
 
 def needs(column: Callable[..., Any]) -> tuple[str, ...]:
     """The optional inputs a column declares, looking through `functools.partial`."""
-    return getattr(_function(column), "needs", ())
+    return getattr(function_of(column), "needs", ())
 
 
 def couples(column: Callable[..., Any]) -> Coupling:
-    """The rows a column declares that it couples, looking through `functools.partial`."""
-    return getattr(_function(column), "couples", "none")
+    """The rows a column declares that it couples, looking through `functools.partial`.
+
+    A column that averages over steps with a common `key` couples what that key couples.
+    """
+    key = column.keywords.get("key") if isinstance(column, partial) else None
+    return couples(key) if key is not None else getattr(function_of(column), "couples", "none")
+
+
+def bias(column: Callable[..., Any]) -> Bias | None:
+    """What a column declares that it does to the mean of the gradient; None if it does not say."""
+    return getattr(function_of(column), "bias", None)
+
+
+def provided(column: Callable[..., Any]) -> frozenset[Condition]:
+    """The conditions of the column's claim."""
+    return getattr(function_of(column), "provided", frozenset())
 
 
 def describe(column: Callable[..., Any] | None) -> str:
     """A column as a user would write it: `gae(lambda_=0.95)`."""
     if column is None:
         return "–"
-    function = _function(column)
+    function = function_of(column)
     settings = column.keywords if isinstance(column, partial) else {}
-    arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-    return function.__name__ + (f"({arguments})" if arguments else "")
+    arguments = ", ".join(f"{name}={_written(value)}" for name, value in settings.items())
+    name = getattr(function, "__name__", type(function).__name__)
+    return name + (f"({arguments})" if arguments else "")
 
 
-def _function(column: Callable[..., Any]) -> Callable[..., Any]:
+def parts(column: Callable[..., Any]) -> dict[str, str]:
+    """The fixed parts of a column's docstring, "Summary" before them; absent ones are left out."""
+    text = inspect.getdoc(function_of(column)) or ""
+    pieces = re.split(rf"^({'|'.join(PARTS)}):", text, flags=re.MULTILINE)
+    named = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    flat = {"Summary": pieces[0], **named}
+    return {name: " ".join(body.split()) for name, body in flat.items()}
+
+
+def function_of(column: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, without the settings bound to it."""
     return column.func if isinstance(column, partial) else column
+
+
+def _written(value: object) -> str:
+    return describe(value) if callable(value) else repr(value)

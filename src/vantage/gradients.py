@@ -4,33 +4,63 @@ Flat vectors follow `torch.nn.utils.parameters_to_vector`, over the parameters t
 gradient. All gradients point uphill: θ ← θ + α ĝ.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vantage.batch import Batch
-from vantage.estimators import Estimator
+from vantage.estimator import Estimator
+from vantage.scores import Scores
 
 
-def gradient(policy: nn.Module, batch: Batch, estimator: Estimator) -> Float[Tensor, " P"]:
-    """ĝ = Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt), the estimate of ∇J.
+def gradient(
+    policy: nn.Module, batch: Batch, estimator: Estimator, **inputs: Any
+) -> Float[Tensor, " P"]:
+    """ĝ = Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt), plus the entropy's gradient: the estimate of ∇J.
+
+    Ratios compare the policy as it is now with `batch.log_prob`. Scores are formed, one vector a
+    step, if the estimator needs them and they are not given: for small policies.
 
     Equation: [5], [6] or [8], as the estimator's columns say.
     Shapes: [P], P the number of parameters that require a gradient.
+
+    Args:
+        policy, batch, estimator: as sampled, whole.
+        **inputs: what `estimator.needs` and the batch does not hold; see `Estimator.advantage`.
+
+    Raises:
+        InputError: an input is missing.
     """
-    return weighted_score(policy, batch, estimator.weights(batch))
+    if "scores" in estimator.needs and inputs.get("scores") is None:
+        inputs["scores"] = scores(policy, batch, estimator, **inputs)
+    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    weights = estimator.weights(batch, log_prob.detach(), **inputs)
+    # where, not a product: padding may hold observations whose log-probability is not finite
+    surrogate = torch.where(batch.mask, weights * log_prob, 0).sum()
+    if estimator.entropy:
+        entropy = policy.entropy(batch.observation)  # type: ignore[operator]
+        bonus = estimator.entropy_weights(batch)
+        surrogate = surrogate + torch.where(batch.mask, bonus * entropy, 0).sum()
+    return _uphill(policy, surrogate)
 
 
 def weighted_score(
     policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt) for given weights, in one backward pass."""
-    parameters = [p for p in policy.parameters() if p.requires_grad]
     log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
-    # where, not a product: padding may hold observations whose log-probability is not finite
-    surrogate = torch.where(batch.mask, weights * log_prob, 0).sum()
-    pieces = torch.autograd.grad(surrogate, parameters, allow_unused=True)
-    return _flatten(parameters, pieces)
+    return _uphill(policy, torch.where(batch.mask, weights * log_prob, 0).sum())
+
+
+def weighted_entropy(
+    policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
+) -> Float[Tensor, " P"]:
+    """Σ_n Σ_t w_nt ∇H(π(·|s_nt)) for given weights: what an entropy bonus adds to ĝ."""
+    entropy = policy.entropy(batch.observation)  # type: ignore[operator]
+    return _uphill(policy, torch.where(batch.mask, weights * entropy, 0).sum())
 
 
 def row_gradients(
@@ -40,22 +70,17 @@ def row_gradients(
 
     One vectorised backward pass over all rows; `row_gradients_by_loop` is the reference.
     """
-    named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    log_prob_of = _log_prob_as_function(policy)
 
     def surrogate(
         parameters: dict[str, Tensor], observation: Tensor, action: Tensor, w: Tensor, mask: Tensor
     ) -> Tensor:
-        log_prob = torch.func.functional_call(
-            _LogProb(policy),
-            {f"policy.{k}": v for k, v in parameters.items()},
-            (observation, action),
-        )
-        return torch.where(mask, w * log_prob, 0).sum()
+        return torch.where(mask, w * log_prob_of(parameters, observation, action), 0).sum()
 
     by_row = torch.func.vmap(torch.func.grad(surrogate), in_dims=(None, 0, 0, 0, 0))
-    detached = {name: p.detach() for name, p in named.items()}
-    pieces = by_row(detached, batch.observation, batch.action, weights, batch.mask)
-    return torch.cat([pieces[name].reshape(batch.rows, -1) for name in named], 1)
+    parameters = _parameters(policy)
+    pieces = by_row(parameters, batch.observation, batch.action, weights, batch.mask)
+    return torch.cat([pieces[name].reshape(batch.rows, -1) for name in parameters], 1)
 
 
 def row_gradients_by_loop(
@@ -68,6 +93,68 @@ def row_gradients_by_loop(
     )
 
 
+def step_scores(policy: nn.Module, batch: Batch) -> Float[Tensor, "N T P"]:
+    """∇ log π(a_nt|s_nt) of every step, 0 where the mask is False: N·T·P numbers."""
+    log_prob_of = _log_prob_as_function(policy)
+
+    def counted(
+        parameters: dict[str, Tensor], observation: Tensor, action: Tensor, mask: Tensor
+    ) -> Tensor:
+        return torch.where(mask, log_prob_of(parameters, observation, action), 0)
+
+    by_row = torch.func.vmap(torch.func.jacrev(counted), in_dims=(None, 0, 0, 0))
+    parameters = _parameters(policy)
+    pieces = by_row(parameters, batch.observation, batch.action, batch.mask)
+    return torch.cat([pieces[name].flatten(2) for name in parameters], 2)
+
+
+def scores(policy: nn.Module, batch: Batch, estimator: Estimator, **inputs: Any) -> Scores:
+    """Norms and inner products of the scores as `estimator` weighs them, for its baseline.
+
+    Forms the score of every step: N·T·P numbers.
+
+    Args:
+        policy: the policy that sampled the batch.
+        **inputs: what else the estimator's returns need.
+    """
+    # per unit of weight of the row: w s ĝ0 then averages to an expectation, sampled or enumerated
+    rows = batch.weight[:, None]
+    factor = torch.where(rows > 0, estimator.share(batch) / rows, 0)
+    contributions = step_scores(policy, batch) * factor[..., None]
+    worth = torch.where(batch.mask, estimator.worth(batch, **inputs), 0)
+    flat = (contributions * worth[..., None]).flatten(0, 1)
+    raw = flat.new_zeros(int(batch.episode.max()) + 1, flat.shape[1])
+    raw = raw.index_add(0, batch.episode.flatten(), flat)
+    return Scores(
+        norm=contributions.square().sum(-1), product=(contributions * raw[batch.episode]).sum(-1)
+    )
+
+
+def _uphill(policy: nn.Module, objective: Tensor) -> Float[Tensor, " P"]:
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    pieces = torch.autograd.grad(objective, parameters, allow_unused=True)
+    filled = [
+        torch.zeros_like(p) if piece is None else piece
+        for p, piece in zip(parameters, pieces, strict=True)
+    ]
+    return torch.nn.utils.parameters_to_vector(filled)
+
+
+def _parameters(policy: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
+
+
+def _log_prob_as_function(policy: nn.Module) -> Callable[..., Tensor]:
+    """(parameters, observation, action) -> log π, which function transforms can differentiate."""
+    module = _LogProb(policy)
+
+    def log_prob(parameters: dict[str, Tensor], observation: Tensor, action: Tensor) -> Tensor:
+        own = {f"policy.{name}": value for name, value in parameters.items()}
+        return torch.func.functional_call(module, own, (observation, action))
+
+    return log_prob
+
+
 class _LogProb(nn.Module):
     """`policy.log_prob` as a module's forward, which is what `functional_call` can call."""
 
@@ -77,13 +164,3 @@ class _LogProb(nn.Module):
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return self.policy.log_prob(observation, action)  # type: ignore[operator]
-
-
-def _flatten(
-    parameters: list[nn.Parameter], pieces: tuple[Tensor | None, ...]
-) -> Float[Tensor, " P"]:
-    filled = [
-        torch.zeros_like(p) if piece is None else piece
-        for p, piece in zip(parameters, pieces, strict=True)
-    ]
-    return torch.nn.utils.parameters_to_vector(filled)

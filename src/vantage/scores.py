@@ -9,8 +9,9 @@ from torch import Tensor
 class Scores(NamedTuple):
     """What a baseline may know of the scores s_t = ∇ log π(a_t|s_t) of a batch.
 
-    With f_t the factor that the estimator puts on a step's advantage (its discounting and aggregate,
-    per trajectory), so that the steps of a trajectory add up to ĝ = Σ_t f_t s_t (y_t − b_t):
+    With f_t the factor that the estimator puts on a step's advantage (its discounting and
+    aggregate, per trajectory), so that the steps of a trajectory add up to ĝ = Σ_t f_t s_t (y_t −
+    b_t):
 
     Attributes:
         norm: [N, T] f_t² ‖s_t‖².

@@ -1,7 +1,7 @@
-"""A baseline between the mean of the group and the mean of the batch, as James and Stein would have it."""
+"""A baseline between the means of the group and of the batch, as James and Stein would have it."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vantage.averages import by_group, mean_of_trajectories
@@ -24,19 +24,19 @@ def shrinkage(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T
     Raises:
         InputError: fewer than three groups, where the spread of the others cannot be estimated.
     """
+    start = episode_start(batch)
     _, slot = batch.group.unique(return_inverse=True)
-    groups = int(slot.max()) + 1
+    count = _by_slot(start.sum(1).double(), slot)
+    present = int((count > 0).sum())
     refuse_unless(
-        groups >= 3,
-        f"shrinkage: the batch has {groups} groups and estimates a group's λ from at least two "
+        present >= 3,
+        f"shrinkage: the batch has {present} groups and estimates a group's λ from at least two "
         "others; draw three groups or more, or use leave_one_out.",
     )
-    start = episode_start(batch)
     first = torch.where(start, returns, 0).double().sum(1)
-    count = _by_slot(start.sum(1).double(), slot, groups)
-    mean = _by_slot(first, slot, groups) / count
+    mean = _by_slot(first, slot) / count.clamp(min=1)
     deviation = torch.where(start, (returns - mean[slot][:, None]) ** 2, 0).double().sum(1)
-    variance = _by_slot(deviation, slot, groups) / (count - 1).clamp(min=1)
+    variance = _by_slot(deviation, slot) / (count - 1).clamp(min=1)
     target, strength = _towards_others(mean, variance, count)
     own = mean_of_trajectories(batch, returns, by_group(batch), leave_out=True)
     strength, target = strength[slot][:, None], target[slot][:, None]
@@ -47,19 +47,19 @@ def _towards_others(
     mean: Float[Tensor, " P"], variance: Float[Tensor, " P"], count: Float[Tensor, " P"]
 ) -> tuple[Float[Tensor, " P"], Float[Tensor, " P"]]:
     """The mean of the other groups' means and λ, both without the group itself."""
-    others = len(mean) - 1
-    target = (mean.sum() - mean) / others
-    deviation = mean[None, :] - target[:, None]
-    squares = (deviation**2).sum(1) - deviation.diagonal() ** 2
-    measured = (count > 1).double()  # a group of one says nothing of the variance within
-    informed = (measured.sum() - measured).clamp(min=1)
-    within = ((variance * measured).sum() - variance * measured) / informed
-    in_means = ((within[:, None] / count[None, :]).sum(1) - within / count) / others
-    spread = (squares / (others - 1) - in_means).clamp(min=0)
+    # row g weighs the groups h ≠ g that have a trajectory; those of one say nothing of the variance
+    others = (count > 0).double() * (1 - torch.eye(len(count), dtype=count.dtype).to(count))
+    measured = others * (count > 1)
+    number = others.sum(1)
+    target = others @ mean / number
+    within = measured @ variance / measured.sum(1).clamp(min=1)
+    in_means = within * (others @ (1 / count.clamp(min=1))) / number
+    squares = (others * (mean[None, :] - target[:, None]) ** 2).sum(1)
+    spread = (squares / (number - 1) - in_means).clamp(min=0)
     noise = within / (count - 1).clamp(min=1)
     strength = torch.where(noise + spread > 0, noise / (noise + spread), 1)
     return target, torch.where(count > 1, strength, 1)
 
 
-def _by_slot(x: Float[Tensor, " N"], slot: Tensor, groups: int) -> Float[Tensor, " P"]:
-    return x.new_zeros(groups).index_add(0, slot, x)
+def _by_slot(x: Float[Tensor, " N"], slot: Int[Tensor, " N"]) -> Float[Tensor, " P"]:
+    return x.new_zeros(int(slot.max()) + 1).index_add(0, slot, x)
