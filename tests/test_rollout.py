@@ -190,7 +190,9 @@ def test_discrete_observations_get_a_table() -> None:
 
 
 def test_bad_input_is_refused_with_a_remedy() -> None:
-    with pytest.raises(vt.InputError, match=r"Unknown environment 'CartPol-v1'; did you mean .*CartPole-v1"):
+    with pytest.raises(
+        vt.InputError, match=r"Unknown environment 'CartPol-v1'; did you mean .*CartPole-v1"
+    ):
         vt.Gymnasium("CartPol-v1")
     with pytest.raises(vt.InputError, match="give at least one lane"):
         vt.Gymnasium("CartPole-v1", lanes=0)

@@ -14,13 +14,13 @@ not unbiased: to average over time, average numerator and denominator apart, the
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimators import Estimator
-from vantage.gradients import row_gradients, weighted_score
+from vantage.estimator import Estimator
+from vantage.gradients import gradient, row_gradients, weighted_entropy
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ def unit_signal(
     Signal(units=2, trajectories=1.0, squared_norm=3.0, variance=2.0)
     """
     refuse_unless(
-        units >= 2, f"unit_signal(units={units}): two independent units at least; draw a larger batch."
+        units >= 2,
+        f"unit_signal(units={units}): two independent units at least; draw a larger batch.",
     )
     squared_total = float(total.square().sum())
     squared_norm = (squared_total - sum_of_squares) / (units * (units - 1))
@@ -82,35 +83,63 @@ def gradient_and_signal(
 ) -> tuple[Float[Tensor, " P"], Signal]:
     """ĝ of a batch of one trajectory per row, and how much of it is signal.
 
-    The units are the trajectories where their weights do not depend on one another; else the batch
-    is cut into parts, each weighed by itself as a batch of its own, so that the units stay
-    independent. (An estimator that looks across its batch has another mean at another size: the
-    statistics are then those of the parts.)
+    The units are the trajectories where their weights do not depend on one another, the groups
+    where an estimator looks across a group, and else parts of the batch, each weighed by itself as
+    a batch of its own. (An estimator that looks across its batch has another mean at another size:
+    the statistics are then those of the parts.) An entropy bonus is part of ĝ and not of the
+    statistics: it is no sample of anything.
 
     Args:
         chunk: rows whose gradients are held in memory at once.
     """
     if estimator.couples == "batch":
-        return gradient_by_parts(policy, batch, estimator)
+        return _by_parts(policy, batch, estimator)
     weights = estimator.weights(batch)
-    total, squares = 0, 0.0
-    for rows in torch.arange(batch.rows).split(chunk):
-        # each row carries weight 1/N in the sum: N times it is the gradient of one unit
-        units = batch.rows * row_gradients(policy, batch.select(rows), weights[rows])
+    unit = batch.group if estimator.couples == "group" else torch.arange(batch.rows)
+    members, size = _members(unit)
+    total, squares = torch.zeros(()), 0.0
+    for ids in torch.arange(len(members)).split(max(1, chunk // size)):
+        rows = members[ids].flatten()
+        pieces = row_gradients(policy, batch.select(rows), weights[rows])
+        # the units add up to ĝ; U times each is an estimate of ∇J of its own
+        units = len(members) * pieces.view(len(ids), size, -1).sum(1)
         total = total + units.sum(0)
         squares += float(units.square().sum())
-    return total / batch.rows, unit_signal(total, squares, batch.rows)
+    gradient = total / len(members)
+    if estimator.entropy:
+        gradient = gradient + weighted_entropy(policy, batch, estimator.entropy_weights(batch))
+    return gradient, unit_signal(total, squares, len(members), size)
 
 
-def gradient_by_parts(
+def _members(unit: Int[Tensor, " N"]) -> tuple[Int[Tensor, "U K"], int]:
+    """The rows of every unit, [U, K]; units must be of one size to be alike."""
+    order = torch.argsort(unit, stable=True)
+    _, counts = torch.unique(unit, return_counts=True)
+    size = int(counts[0])
+    refuse_unless(
+        bool((counts == size).all()),
+        f"Groups of {int(counts.min())} to {int(counts.max())} trajectories: a signal-to-noise "
+        "ratio needs groups of one size.",
+    )
+    return order.view(-1, size), size
+
+
+def _by_parts(
     policy: nn.Module, batch: Batch, estimator: Estimator, parts: int = 8
 ) -> tuple[Float[Tensor, " P"], Signal]:
-    """ĝ of the whole batch, and the signal in `parts` equal parts, each weighed by itself."""
-    size = batch.rows // min(parts, batch.rows)
-    units = []
-    for start in range(0, size * min(parts, batch.rows), size):
-        part = batch.select(slice(start, start + size)).reweighted()
-        units.append(weighted_score(policy, part, estimator.weights(part)))
+    """ĝ of the whole batch, and the signal in equal parts, each weighed by itself."""
+    # two trajectories at least in a part: an estimator that compares needs something to compare
+    parts = min(parts, batch.rows // 2)
+    refuse_unless(
+        parts >= 2,
+        f"Estimator {estimator.name!r} looks across its batch: {batch.rows} trajectories do not "
+        "make two parts to compare; draw at least 4.",
+    )
+    size = batch.rows // parts
+    units = [
+        gradient(policy, batch.select(slice(start, start + size)).reweighted(), estimator)
+        for start in range(0, size * parts, size)
+    ]
     stack = torch.stack(units)
-    statistics = unit_signal(stack.sum(0), float(stack.square().sum()), len(units), size)
-    return weighted_score(policy, batch, estimator.weights(batch)), statistics
+    statistics = unit_signal(stack.sum(0), float(stack.square().sum()), parts, size)
+    return gradient(policy, batch, estimator), statistics

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 # Ratios of one update are noisy: show them over this many, numerator and denominator apart.
-WINDOW = 10
+WINDOW = 5
 
 
 class Progress:
@@ -43,6 +43,7 @@ class Progress:
         self.recent: deque[dict[str, Any]] = deque(history[-WINDOW:], maxlen=WINDOW)
         self.start_at = history[-1][self.unit] if history else 0
         self.started = self.printed = time.monotonic()
+        self.printed_update = 0
         self.live: Live | None = None
         self.bar = Bar(
             TextColumn("[bold]{task.description}"),
@@ -66,7 +67,7 @@ class Progress:
     ) -> None:
         if self.live is not None:
             self.live.stop()
-        elif self.shown and self.recent and self.printed != float("inf"):
+        elif self.shown and self.recent and self.recent[-1]["update"] != self.printed_update:
             self._line()
 
     def update(self, row: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ class Progress:
         return table
 
     def _line(self) -> None:
-        self.printed = time.monotonic()
+        self.printed, self.printed_update = time.monotonic(), self.recent[-1]["update"]
         self.console.print("  ".join(f"{k} {v}" for k, v in self.figures().items()), soft_wrap=True)
 
 

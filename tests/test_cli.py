@@ -1,0 +1,92 @@
+"""The command line as a user meets it: results, errors of one line, exit codes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from vantage.cli import main
+
+
+def vantage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["vantage", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+SMALL = ("--lanes", "4", "--batch", "4", "--updates", "2", "--hidden", "8")
+
+
+def test_train_then_evaluate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    assert vantage(monkeypatch, "train", "CartPole-v1", *SMALL, "--out", out) == 0
+    printed = capsys.readouterr()
+    assert "mean return" in printed.out
+    assert "gradient SNR" in printed.out
+    assert "SNR" in printed.err  # progress goes to standard error, so results pipe cleanly
+    assert vantage(monkeypatch, "evaluate", out, "--episodes", "10") == 0
+    assert "95 % interval" in capsys.readouterr().out
+
+
+def test_dry_run_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    assert vantage(monkeypatch, "train", "CartPole-v1", "--out", out, "--dry-run") == 0
+    assert "64 whole episodes" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["estimators"]])
+def test_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert vantage(monkeypatch, *command, "--help") == 0
+    assert "usage: vantage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "CartPol-v1"], "did you mean"),
+        (["train", "CartPole-v1", "--batch", "0"], "batch=0"),
+        (["train", "CartPole-v1", "--batch", "-4"], "batch=-4"),
+        (["train", "CartPole-v1", "--lanes", "0"], "lanes=0"),
+        (["train", "CartPole-v1", "--estimator", "reinforc"], "reinforce"),
+        (["train", "CartPole-v1", "--no-value"], "needs a value function"),
+        (["train", "CartPole-v1", "--discount", "2"], "(0, 1]"),
+        (["train", "CartPole-v1", "--threads", "0"], "threads=0"),
+        (["evaluate", "runs/nowhere"], "holds no run"),
+        (["estimators", "rlo"], "rlo"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert vantage(monkeypatch, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("vantage: ")
+    assert message in printed
+    assert len(printed.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_folder_with_a_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = str(tmp_path / "run")
+    assert vantage(monkeypatch, "train", "CartPole-v1", *SMALL, "--out", out) == 0
+    capsys.readouterr()
+    assert vantage(monkeypatch, "train", "CartPole-v1", *SMALL, "--out", out) == 2
+    assert "already holds a run" in capsys.readouterr().err
