@@ -421,16 +421,16 @@ def shrinkage_baseline() -> Estimator:
 
 
 @row
-def optimal_token_baseline() -> Estimator:
+def trajectory_by_position() -> Estimator:
     """The trajectory-optimal baseline of each position of each prompt, leave-one-out.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − b_t), b_t = Σ_{j≠i} s_jt·ĝ0_j / Σ_{j≠i} ‖s_jt‖² over the
         completions of the prompt.
-    Source: the minimum of tr Cov ĝ over baselines of prompt and position; related: Keane & Gao 2022
-        [keane2022].
+    Source: the minimum of tr Cov ĝ over baselines of prompt and position; related: Li et al. 2026
+        [li2026].
     """
-    key = partial(baselines.trajectory_leave_one_out, key=by_group_and_position)
-    return Estimator(baseline=key)
+    baseline = partial(baselines.trajectory_leave_one_out, key=by_group_and_position)
+    return Estimator(baseline=baseline)
 
 
 @row

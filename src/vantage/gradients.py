@@ -115,12 +115,21 @@ def scores(policy: nn.Module, batch: Batch, estimator: Estimator, **inputs: Any)
 
     Args:
         policy: the policy that sampled the batch.
+        batch, estimator: as in `gradient`.
         **inputs: what else the estimator's returns need.
     """
-    # per unit of weight of the row: w s ĝ0 then averages to an expectation, sampled or enumerated
+    return weighted_products(step_scores(policy, batch), batch, estimator, **inputs)
+
+
+def weighted_products(
+    steps: Float[Tensor, "N T P"], batch: Batch, estimator: Estimator, **inputs: Any
+) -> Scores:
+    """`scores` from the score of every step, as `step_scores` gives it."""
+    # per unit of weight of the row: a mean with those weights is then an expectation, sampled or
+    # enumerated
     rows = batch.weight[:, None]
     factor = torch.where(rows > 0, estimator.share(batch) / rows, 0)
-    contributions = step_scores(policy, batch) * factor[..., None]
+    contributions = steps * factor[..., None]
     worth = torch.where(batch.mask, estimator.worth(batch, **inputs), 0)
     flat = (contributions * worth[..., None]).flatten(0, 1)
     raw = flat.new_zeros(int(batch.episode.max()) + 1, flat.shape[1])
