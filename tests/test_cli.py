@@ -56,7 +56,7 @@ def test_help(
     [
         (["train", "CartPol-v1"], "did you mean"),
         (["train", "CartPole-v1", "--batch", "0"], "batch=0"),
-        (["train", "CartPole-v1", "--batch", "-4"], "batch=-4"),
+        (["train", "CartPole-v1", "--batch=-4"], "batch=-4"),
         (["train", "CartPole-v1", "--lanes", "0"], "lanes=0"),
         (["train", "CartPole-v1", "--estimator", "reinforc"], "reinforce"),
         (["train", "CartPole-v1", "--no-value"], "needs a value function"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from worlds import Broken, Marked, Scripted, SumValue, one_at_a_time, scripted_lanes
+from lanes import Broken, Marked, Scripted, SumValue, one_at_a_time, scripted_lanes
 
 import vantage as vt
 from vantage.environments.rollout import Fragments, episodes, quotas

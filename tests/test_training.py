@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
+from lanes import Broken, OneStep
 from safetensors.torch import load_file
 from scipy import stats
 from torch import nn
-from worlds import Broken, OneStep
 
 import vantage as vt
 from vantage.report.run import read_run

@@ -35,7 +35,7 @@ class Signal:
     """
 
     units: int
-    trajectories: float
+    trajectories: int
     squared_norm: float
     variance: float
 
@@ -52,7 +52,7 @@ class Signal:
 
 
 def unit_signal(
-    total: Float[Tensor, " P"], sum_of_squares: float, units: int, trajectories: float = 1.0
+    total: Float[Tensor, " P"], sum_of_squares: float, units: int, trajectories: int = 1
 ) -> Signal:
     """Statistics from Σ_u g_u and Σ_u ‖g_u‖², which is all they need.
 
@@ -66,7 +66,7 @@ def unit_signal(
 
     >>> units = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
     >>> unit_signal(units.sum(0), float(units.square().sum()), 2)
-    Signal(units=2, trajectories=1.0, squared_norm=3.0, variance=2.0)
+    Signal(units=2, trajectories=1, squared_norm=3.0, variance=2.0)
     """
     refuse_unless(
         units >= 2,

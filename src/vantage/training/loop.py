@@ -98,7 +98,8 @@ def train(
         steps is not None or updates is not None,
         "train: give steps= (environment steps) or updates=; without either it would not end.",
     )
-    for name, count in (("steps", steps), ("updates", updates), ("batch", batch)):
+    counts = {"steps": steps, "updates": updates, "batch": batch, "threads": threads}
+    for name, count in counts.items():
         refuse_unless(count is None or count >= 1, f"train({name}={count}): must be at least 1.")
     refuse_unless(
         batch >= 2, "train(batch=1): a signal-to-noise ratio needs two trajectories at least."
@@ -245,7 +246,7 @@ def _batch_metrics(policy: Policy, batch: Batch) -> dict[str, float]:
     }
 
 
-def _signal_metrics(signal: Signal) -> dict[str, float]:
+def _signal_metrics(signal: Signal) -> dict[str, int | float]:
     return {
         "units": signal.units,
         "gradient_squared_norm": signal.squared_norm,
