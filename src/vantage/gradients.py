@@ -4,7 +4,7 @@ Flat vectors follow `torch.nn.utils.parameters_to_vector`, over the parameters t
 gradient. All gradients point uphill: θ ← θ + α ĝ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -64,11 +64,17 @@ def weighted_entropy(
 
 
 def row_gradients(
-    policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
+    policy: nn.Module,
+    batch: Batch,
+    weights: Float[Tensor, "N T"],
+    only: Sequence[str] | None = None,
 ) -> Float[Tensor, "N P"]:
     """Σ_t w_nt ∇ log π(a_nt|s_nt) of every row n: they add up to `weighted_score`.
 
     One vectorised backward pass over all rows; `row_gradients_by_loop` is the reference.
+
+    Args:
+        only: names of the parameters to differentiate; None for all.
     """
     log_prob_of = _log_prob_as_function(policy)
 
@@ -79,8 +85,11 @@ def row_gradients(
 
     by_row = torch.func.vmap(torch.func.grad(surrogate), in_dims=(None, 0, 0, 0, 0))
     parameters = _parameters(policy)
+    if only is not None:
+        parameters = {name: parameters[name] for name in only}
     pieces = by_row(parameters, batch.observation, batch.action, weights, batch.mask)
-    return torch.cat([pieces[name].reshape(batch.rows, -1) for name in parameters], 1)
+    # detached: parameters that `only` leaves out would keep a graph alive
+    return torch.cat([pieces[name].detach().reshape(batch.rows, -1) for name in parameters], 1)
 
 
 def row_gradients_by_loop(

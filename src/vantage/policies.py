@@ -23,9 +23,11 @@ class Policy(nn.Module):
     Attributes:
         hidden: widths of the hidden layers where an environment made the policy, so that a run
             folder can build it again; None where it is the user's own.
+        memoryless: True if log π(a_t|s_t) depends on the observation of step t alone.
     """
 
     hidden: tuple[int, ...] | None = None
+    memoryless: bool = False
 
     def sample(
         self, observation: Tensor, generator: torch.Generator | None = None
@@ -50,8 +52,10 @@ class Categorical(Policy):
     """π(a|s) = softmax(net(s))_a over actions 0 .. A−1.
 
     Args:
-        net: maps observations [..., *shape] to logits [..., A].
+        net: maps observations [..., *shape] to logits [..., A], each by itself.
     """
+
+    memoryless = True
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -130,6 +134,8 @@ class Gaussian(Policy):
         actions: D.
         log_std: initial log σ of every dimension.
     """
+
+    memoryless = True
 
     def __init__(self, net: nn.Module, actions: int, log_std: float = 0.0):
         refuse_unless(actions > 0, f"Gaussian(actions={actions}): give at least one dimension.")
