@@ -1,136 +1,140 @@
-"""Small environments with known answers, and the slow, obvious way to collect from them."""
+"""Small random worlds, and the slow and obvious way to list what can happen in them."""
 
-from typing import Any
-
-import gymnasium
-import numpy as np
 import torch
-from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from torch import Tensor, nn
+from hypothesis import strategies as st
 
-import vantage as vt
-
-
-class Scripted(gymnasium.Env):
-    """Episodes of random length (1 to 6) and a random kind of end, different in every lane.
-
-    The observation is (episode number, time in the episode, a random mark of the episode), the
-    reward a function of all three and of the action, so that a step taken from the wrong place
-    cannot go unnoticed. Ends cycle through terminated, truncated and both at once.
-    """
-
-    observation_space = spaces.Box(-np.inf, np.inf, (3,), np.float32)
-    action_space = spaces.Discrete(3)
-
-    def __init__(self) -> None:
-        self.number = -1
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.number = 0 if seed is not None else self.number + 1
-        self.time = 0
-        self.length = int(self.np_random.integers(1, 7))
-        self.kind = int(self.np_random.integers(3))
-        self.mark = float(self.np_random.normal())
-        return self._observation(), {}
-
-    def step(self, action: Any) -> Any:
-        self.time += 1
-        reward = self.mark + 10 * self.time + 100 * self.number + 0.5 * int(action)
-        ended = self.time >= self.length
-        terminated = ended and self.kind in (0, 2)
-        truncated = ended and self.kind in (1, 2)
-        return self._observation(), reward, terminated, truncated, {}
-
-    def _observation(self) -> np.ndarray:
-        return np.array([self.number, self.time, self.mark], np.float32)
+from vantage.mdp import MDP
+from vantage.policies import Categorical, SoftmaxTable
 
 
-class Marked(vt.Policy):
-    """A deterministic policy: the action is a function of the observation."""
-
-    def sample(
-        self, observation: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        action = (observation.sum(-1) * 7).long().abs() % 3
-        return action, -observation.sum(-1).abs()
-
-    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        return -observation.sum(-1).abs()
+def random_policy(mdp, seed, observations=None):
+    policy = SoftmaxTable(observations or mdp.observations, mdp.actions)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        policy.logits.normal_(generator=generator)
+    return policy
 
 
-class SumValue(nn.Module):
-    """V(s) = 1 + the sum of the observation."""
+def network_policy(mdp, seed):
+    """A policy with parameters that every observation shares: features, a hidden layer, logits."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(mdp.observations, 3, generator=generator, dtype=torch.float64)
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(2, mdp.actions)
+    net = torch.nn.Sequential(Features(features), first, torch.nn.Tanh(), second).double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(generator=generator)
+    return Categorical(net)
 
-    def forward(self, observation: Tensor) -> Tensor:
-        return 1 + observation.sum(-1)
+
+class Features(torch.nn.Module):
+    def __init__(self, table):
+        super().__init__()
+        self.register_buffer("table", table)
+
+    def forward(self, observation):
+        return self.table[observation]
 
 
-def scripted_lanes(lanes: int, mode: AutoresetMode) -> vt.Gymnasium:
-    """Scripted in a synchronous vector environment with the given autoreset mode."""
-    vector = SyncVectorEnv([Scripted for _ in range(lanes)], autoreset_mode=mode)
-    return vt.Gymnasium(vector, discount=0.9)
+def acyclic(seed, discount, aliased):
+    """Five states in a line, each leading to random later ones; the last is terminal."""
+    generator = torch.Generator().manual_seed(seed)
+    chance = torch.rand(5, 2, 5, generator=generator, dtype=torch.float64).triu(1)
+    for s in range(5):
+        chance[s, :, : s + 1] = 0
+    chance[4] = 1
+    initial = torch.tensor([0.6, 0.4, 0, 0, 0], dtype=torch.float64)
+    reward = torch.randn(5, 2, 5, generator=generator, dtype=torch.float64)
+    observation = [0, 1, 0, 1, 1] if aliased else None
+    return MDP(
+        chance / chance.sum(2, keepdim=True),
+        reward,
+        initial,
+        discount=discount,
+        terminal=torch.arange(5) == 4,
+        observation=observation,
+    )
 
 
-def one_at_a_time(seed: int, steps: int) -> list[dict[str, Any]]:
-    """The reference: one environment, one step at a time, reset by hand at every end."""
-    env = Scripted()
-    observation, _ = env.reset(seed=seed)
-    policy, value = Marked(), SumValue()
-    rows: list[dict[str, Any]] = []
-    episode = 0
-    for _ in range(steps):
-        seen = torch.from_numpy(observation)
-        action, log_prob = policy.sample(seen)
-        observation, reward, terminated, truncated, _ = env.step(action.item())
-        final = torch.from_numpy(observation)
-        rows.append(
-            {
-                "observation": seen,
-                "action": action,
-                "reward": reward,
-                "log_prob": log_prob,
-                "terminated": terminated,
-                "ended": terminated or truncated,
-                "final_value": value(final).item(),
-                "value": value(seen).item(),
-                "episode": episode,
-            }
+@st.composite
+def worlds(draw, discounts=(0.7, 1.0)):
+    """An MDP with few trajectories and a policy on it: with and without horizon, aliasing, network."""
+    seed = draw(st.integers(0, 10_000))
+    discount = draw(st.sampled_from(discounts))
+    aliased = draw(st.booleans())
+    if draw(st.booleans()):
+        mdp = acyclic(seed, discount, aliased)
+    else:
+        observations = 2 if aliased else None
+        end = draw(st.sampled_from([0.0, 0.2]))
+        mdp = MDP.garnet(
+            3,
+            2,
+            2,
+            discount=discount,
+            horizon=3,
+            termination=end,
+            observations=observations,
+            seed=seed,
         )
-        if terminated or truncated:
-            observation, _ = env.reset()
-            episode += 1
-    return rows
+    make = draw(st.sampled_from([random_policy, network_policy]))
+    return mdp, make(mdp, seed)
 
 
-class OneStep(gymnasium.Env):
-    """One step; the reward is drawn from N(3, 2²) whatever the action."""
+def trajectories(mdp, policy):
+    """Every trajectory as (probability, [(state, action, reward), ...]), by plain recursion."""
+    pi = torch.zeros(mdp.states, mdp.actions, dtype=torch.float64)
+    for s in range(mdp.states):
+        if not mdp.terminal[s]:
+            seen = mdp.observation[s].expand(mdp.actions)
+            pi[s] = policy.log_prob(seen, torch.arange(mdp.actions)).exp().detach()
 
-    observation_space = spaces.Box(-1, 1, (1,), np.float32)
-    action_space = spaces.Discrete(2)
+    def onward(s, probability, steps):
+        if mdp.terminal[s] or (mdp.horizon is not None and len(steps) == mdp.horizon):
+            yield probability, steps
+            return
+        for a in range(mdp.actions):
+            for following in range(mdp.states):
+                p = float(pi[s, a] * mdp.transition[s, a, following])
+                if p > 0:
+                    step = (s, a, float(mdp.reward[s, a, following]))
+                    yield from onward(following, probability * p, [*steps, step])
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        return np.zeros(1, np.float32), {}
-
-    def step(self, action: Any) -> Any:
-        return np.zeros(1, np.float32), self.np_random.normal(3, 2), True, False, {}
+    for s in range(mdp.states):
+        if mdp.initial[s] > 0:
+            yield from onward(s, float(mdp.initial[s]), [])
 
 
-class Broken(OneStep):
-    """Episodes of five steps; what `fault` names is NaN at the third step where `lane_fault`."""
+def score_of(mdp, policy):
+    """ψ(s, a) by one backward pass each, remembered."""
+    memory = {}
 
-    def __init__(self, fault: str = "") -> None:
-        self.fault, self.time = fault, 0
+    def score(s, a):
+        if (s, a) not in memory:
+            log_prob = policy.log_prob(mdp.observation[s], torch.tensor(a))
+            pieces = torch.autograd.grad(log_prob, list(policy.parameters()))
+            memory[s, a] = torch.nn.utils.parameters_to_vector(pieces)
+        return memory[s, a]
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        self.time = 0
-        return super().reset(seed=seed)
+    return score
 
-    def step(self, action: Any) -> Any:
-        self.time += 1
-        bad = float("nan") if self.time == 3 else 0.0
-        observation = np.full(1, bad if self.fault == "observation" else 0.0, np.float32)
-        reward = bad if self.fault == "reward" else 1.0
-        return observation, reward, self.time == 5, False, {}
+
+def brute_moments(mdp, policy, baseline, returns, discounted=True):
+    """Mean and per-parameter variance of ĝ = Σ_t κ^t ψ_t (R_t − b), trajectory by trajectory."""
+    score, gamma = score_of(mdp, policy), mdp.discount
+    kappa = gamma if discounted and returns == "to_go" else 1.0
+    estimates, weights = [], []
+    for probability, steps in trajectories(mdp, policy):
+        g = 0
+        for t, (s, a, _) in enumerate(steps):
+            if returns == "to_go":
+                R = sum(gamma ** (k - t) * steps[k][2] for k in range(t, len(steps)))
+            else:
+                R = sum(gamma**k * steps[k][2] for k in range(len(steps)))
+            b = baseline[t, s] if baseline.ndim == 2 else baseline[s]
+            g = g + kappa**t * score(s, a) * (R - b)
+        estimates.append(g)
+        weights.append(probability)
+    g, w = torch.stack(estimates), torch.tensor(weights, dtype=torch.float64)
+    mean = w @ g
+    return mean, w @ (g - mean).square()

@@ -259,7 +259,8 @@ class MDP:
 
 def _table(value: Any) -> Any:
     if sparse.issparse(value):
-        array = sparse.csr_array(value.tocsr().astype(np.float64))
+        array: Any = value
+        array = sparse.csr_array(array, dtype=np.float64)
         array.sum_duplicates()
         return array
     return torch.as_tensor(value).to(torch.float64)

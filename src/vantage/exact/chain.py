@@ -183,9 +183,9 @@ def _endless(mdp: MDP, pi: Tensor) -> Tensor:
     used = pi[edges.state, edges.action] > 0
     source, target = edges.state[used].numpy(), edges.next[used].numpy()
     ends = mdp.terminal.nonzero().squeeze(1).numpy()
-    can_end = _reached(target, source, ends, S)
-    endless = _reached(target, source, (~can_end).nonzero()[0], S)
-    started = _reached(source, target, mdp.initial.nonzero().squeeze(1).numpy(), S)
+    can_end = reached(target, source, ends, S)
+    endless = reached(target, source, (~can_end).nonzero()[0], S)
+    started = reached(source, target, mdp.initial.nonzero().squeeze(1).numpy(), S)
     stuck = started & ~can_end
     if stuck.any():
         raise InputError(
@@ -196,7 +196,7 @@ def _endless(mdp: MDP, pi: Tensor) -> Tensor:
     return torch.from_numpy(endless)
 
 
-def _reached(source: np.ndarray, target: np.ndarray, seeds: np.ndarray, states: int) -> np.ndarray:
+def reached(source: np.ndarray, target: np.ndarray, seeds: np.ndarray, states: int) -> np.ndarray:
     """[S] whether a state can be reached from the seeds along the given arrows."""
     # One extra node points at every seed, so that a single search starts from all of them.
     rows = np.concatenate([source, np.full(len(seeds), states)])
@@ -205,9 +205,9 @@ def _reached(source: np.ndarray, target: np.ndarray, seeds: np.ndarray, states: 
         (np.ones(len(rows)), (rows, columns)), shape=(states + 1, states + 1)
     ).tocsr()
     order = sparse.csgraph.breadth_first_order(graph, states, return_predecessors=False)
-    reached = np.zeros(states + 1, dtype=bool)
-    reached[order] = True
-    return reached[:states]
+    found = np.zeros(states + 1, dtype=bool)
+    found[order] = True
+    return found[:states]
 
 
 def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:

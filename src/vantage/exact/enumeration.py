@@ -20,7 +20,7 @@ from vantage import gradients
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
-from vantage.exact.chain import action_log_probability
+from vantage.exact.chain import action_log_probability, reached
 from vantage.exact.scores import score_table
 from vantage.mdp import MDP
 
@@ -213,9 +213,10 @@ def _refuse_cycles(mdp: MDP, used: Int[Tensor, " E"]) -> None:
     graph = sparse.coo_array(
         (inner[inner].astype(float), (source[inner], target[inner])), shape=(mdp.states,) * 2
     ).tocsr()
-    reached = _from_start(mdp, graph)
+    starts = mdp.initial.nonzero().squeeze(1).numpy()
+    visited = reached(source[inner], target[inner], starts, mdp.states)
     _, component = sparse.csgraph.connected_components(graph, connection="strong")
-    inside = (component[source] == component[target]) & inner & reached[source]
+    inside = (component[source] == component[target]) & inner & visited[source]
     refuse_unless(
         not inside.any(),
         "enumeration: a trajectory can return to state "
@@ -223,14 +224,6 @@ def _refuse_cycles(mdp: MDP, used: Int[Tensor, " E"]) -> None:
         "infinitely many. Pass horizon= to cut them off, or use exact.moments, which needs no "
         "enumeration.",
     )
-
-
-def _from_start(mdp: MDP, graph: sparse.csr_array) -> "Tensor":
-    reached = torch.zeros(mdp.states, dtype=torch.bool)
-    for state in mdp.initial.nonzero().squeeze(1).tolist():
-        order = sparse.csgraph.breadth_first_order(graph, state, return_predecessors=False)
-        reached[torch.from_numpy(order).long()] = True
-    return reached.numpy()  # type: ignore[return-value]
 
 
 def batch_of_paths(
@@ -310,7 +303,7 @@ class _Rule:
     inputs: Inputs | None
     pairs: int
 
-    def weigh(self, batch: Batch) -> Float[Tensor, "N 2T"]:
+    def weigh(self, batch: Batch) -> Float[Tensor, "N columns"]:
         """Weights of the scores, [N, T], and beside them those of ∇H, [N, T]."""
         given: dict[str, Any] = {} if self.inputs is None else dict(self.inputs(batch))
         if "scores" in self.estimator.needs and "scores" not in given:
@@ -357,7 +350,7 @@ def _stand_alone(batch: Batch, group: Int[Tensor, " N"], size: int) -> Batch:
 
 
 def _pushes(
-    weights: Float[Tensor, "N 2T"],
+    weights: Float[Tensor, "N columns"],
     unit: Int[Tensor, " N"],
     places: Int[Tensor, "N T"],
     units: int,

@@ -16,7 +16,6 @@ need no change. Weights by the total return R need E[G^k g] for k ≤ 2 and clos
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -29,7 +28,6 @@ from vantage.exact.scores import Scores, scores
 from vantage.exact.solve import action_values, state_values
 from vantage.mdp import MDP
 
-Returns = Literal["to_go", "total"]
 KINDS = ("none", "value", "per_decision", "trajectory", "constant")
 
 
@@ -65,7 +63,7 @@ def moments(
     mdp: MDP,
     policy: nn.Module,
     baseline: str | Float[Tensor, "*H S"] = "none",
-    returns: Returns = "to_go",
+    returns: str = "to_go",
     *,
     discounted: bool = True,
     by_parameter: bool = False,

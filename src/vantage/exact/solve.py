@@ -5,7 +5,6 @@ v = (I − γ P_π)⁻¹ r_π      d = (I − γ P_πᵀ)⁻¹ ρ0      ∇J = �
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -16,8 +15,6 @@ from vantage.exact.chain import Chain, action_log_probability, chain
 from vantage.exact.enumeration import enumerate
 from vantage.exact.kernels import kernel
 from vantage.mdp import MDP
-
-Route = Literal["occupancy", "autograd", "enumeration"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def occupancy(mdp: MDP, policy: nn.Module, discounted: bool = True) -> Float[Ten
 
 
 def gradient(
-    mdp: MDP, policy: nn.Module, route: Route = "occupancy", discounted: bool = True
+    mdp: MDP, policy: nn.Module, route: str = "occupancy", discounted: bool = True
 ) -> Float[Tensor, " P"]:
     """∇J(θ), flat, in the order of `torch.nn.utils.parameters_to_vector`.
 

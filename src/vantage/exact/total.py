@@ -76,7 +76,11 @@ class Total(Estimate):
         terms = [
             comb(k, j) * gamma**j * self.product(self.kernels[k - j], n[j]) for j in range(1, k + 1)
         ]
-        return torch.stack(terms).sum(0) if terms else torch.zeros_like(self.norm[None])
+        return (
+            torch.stack(terms).sum(0)
+            if terms
+            else torch.zeros_like(self.norm).expand(len(n[0]), -1, -1)
+        )
 
     @cached_property
     def _visits(self) -> Float[Tensor, "L S 1"]:

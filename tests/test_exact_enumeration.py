@@ -1,0 +1,192 @@
+"""Enumeration: complete, weighted by [3], refused where it would not end; group estimators exactly."""
+
+from math import comb
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from worlds import random_policy, trajectories, worlds
+
+import vantage as vt
+from vantage import exact
+from vantage.errors import InputError
+from vantage.mdp import MDP
+from vantage.policies import SoftmaxTable
+
+FEW = settings(
+    derandomize=True, deadline=None, max_examples=10, phases=[Phase.explicit, Phase.generate]
+)
+TIGHT = {"atol": 1e-10, "rtol": 1e-10}
+
+
+@FEW
+@given(worlds())
+def test_every_trajectory_is_there_once_with_its_probability(world):
+    mdp, policy = world
+    batch = exact.enumerate(mdp, policy).check()
+    listed = sorted(
+        (len(steps), probability, sum(r for _, _, r in steps))
+        for probability, steps in trajectories(mdp, policy)
+    )
+    found = sorted(
+        zip(
+            batch.mask.sum(1).tolist(),
+            batch.weight.tolist(),
+            batch.reward.sum(1).tolist(),
+            strict=True,
+        )
+    )
+    assert torch.allclose(torch.tensor(listed), torch.tensor(found), atol=1e-10)
+    assert batch.weight.sum().item() == pytest.approx(1)
+    assert exact.unfinished(batch) == 0
+    ends = batch.boundary & batch.mask
+    assert (ends.sum(1) == 1).all()
+    assert (batch.discount[ends] == 0).all()
+    assert (batch.discount[batch.mask & ~ends] == mdp.discount).all()
+
+
+@FEW
+@given(worlds())
+def test_the_estimators_own_code_is_exact_on_it(world):
+    mdp, policy = world
+    batch = exact.enumerate(mdp, policy)
+    for name in ("reinforce", "reward_to_go"):
+        estimator = vt.estimators.named(name)
+        found = vt.gradients.gradient(policy, batch, estimator)
+        torch.testing.assert_close(found, exact.gradient(mdp, policy), **TIGHT)
+
+
+@FEW
+@given(worlds())
+def test_expectation_of_one_trajectory_is_what_the_moments_say(world):
+    mdp, policy = world
+    for name, returns in (("reinforce", "total"), ("reward_to_go", "to_go")):
+        one = exact.expectation(mdp, policy, vt.estimators.named(name))
+        other = exact.moments(mdp, policy, returns=returns)
+        torch.testing.assert_close(one.mean, other.mean, **TIGHT)
+        torch.testing.assert_close(one.trace, other.trace, **TIGHT)
+
+
+def test_cycles_are_refused_with_a_remedy_and_cut_off_by_a_horizon(caplog):
+    mdp, policy = MDP.short_corridor(), SoftmaxTable(1, 2)
+    with pytest.raises(InputError, match=r"infinitely many.*horizon="):
+        exact.enumerate(mdp, policy)
+    batch = exact.enumerate(mdp, policy, horizon=6).check()
+    assert batch.weight.sum().item() == pytest.approx(1)
+    # After n steps from the first state the chance to be under way, by powers of P_π.
+    P = torch.tensor([[0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0]]).double()
+    under_way = torch.linalg.matrix_power(P, 6)[0].sum().item()
+    assert exact.unfinished(batch) == pytest.approx(under_way)
+    assert "still under way" in caplog.text
+
+
+def test_too_many_trajectories_are_refused():
+    mdp = MDP.garnet(20, 4, 20, horizon=8)
+    with pytest.raises(InputError, match=r"limit.*exact\.moments"):
+        exact.enumerate(mdp, SoftmaxTable(20, 4))
+
+
+def test_values_are_laid_along_the_trajectories():
+    mdp = MDP.garnet(3, 2, 2, horizon=2, seed=1)
+    V = torch.tensor([1.0, 2.0, 3.0]).double()
+    batch = exact.enumerate(mdp, SoftmaxTable(3, 2), value=V)
+    assert torch.equal(batch.value, V[batch.observation])
+
+
+# Groups, one prompt: the formulas of theory section 7.
+
+REWARD = torch.tensor([0.3, 1.1, -0.4], dtype=torch.float64)
+
+
+def prompt(reward=REWARD):
+    mdp = MDP.bandit(reward)
+    policy = random_policy(mdp, 5)
+    pi = exact.action_log_probability(mdp, policy).detach().exp()[0]
+    psi = torch.eye(len(reward), dtype=torch.float64) - pi
+    norm, mean = psi.square().sum(1), pi @ reward
+    spread = pi @ (reward - mean).square()
+    A = pi @ (norm * (reward - mean).square())
+    G = exact.gradient(mdp, policy)
+    return mdp, policy, {"A": A, "F": pi @ norm, "s2": spread, "G": G, "N": G @ G, "p": mean}
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_rloo_is_unbiased_with_the_variance_of_the_formula(size):
+    mdp, policy, v = prompt()
+    found = exact.expectation(mdp, policy, vt.estimators.rloo(), size)
+    trace = (v["A"] - v["N"]) / size + (v["N"] + v["F"] * v["s2"]) / (size * (size - 1))
+    torch.testing.assert_close(found.mean, v["G"], **TIGHT)
+    torch.testing.assert_close(found.trace, trace, **TIGHT)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_dr_grpo_shrinks_by_one_over_the_group(size):
+    mdp, policy, v = prompt()
+    found = exact.expectation(mdp, policy, vt.estimators.dr_grpo(), size)
+    torch.testing.assert_close(found.mean, (size - 1) / size * v["G"], **TIGHT)
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_grpo_and_maxrl_with_success_rewards_scale_the_gradient(size):
+    mdp, policy, v = prompt(torch.tensor([1.0, 0.0]).double())
+    p = v["p"].item()
+    shares = [k / size for k in range(size + 1)]
+    chance = [comb(size, k) * p**k * (1 - p) ** (size - k) for k in range(size + 1)]
+    c = sum(w * (q * (1 - q)) ** 0.5 for w, q in zip(chance, shares, strict=True)) / (p * (1 - p))
+    found = exact.expectation(mdp, policy, vt.estimators.grpo(), size)
+    torch.testing.assert_close(found.mean, c * v["G"], atol=1e-3, rtol=1e-3)  # its 10⁻⁴ on the std
+    found = exact.expectation(mdp, policy, vt.estimators.maxrl(), size)
+    torch.testing.assert_close(found.mean, (1 - (1 - p) ** (size - 1)) / p * v["G"], **TIGHT)
+
+
+def test_all_groups_in_one_batch_or_each_by_itself_is_the_same():
+    mdp = MDP.garnet(2, 2, 2, horizon=2, seed=3)
+    policy = random_policy(mdp, 2)
+    together = vt.estimators.rloo()
+
+    def slow(batch):
+        return together.aggregate(batch)
+
+    alone = together.replace(aggregate=vt.columns.declares(couples="batch")(slow))
+    one, other = (exact.expectation(mdp, policy, e, 2) for e in (together, alone))
+    torch.testing.assert_close(one.mean, other.mean, **TIGHT)
+    torch.testing.assert_close(one.trace, other.trace, **TIGHT)
+    assert one.batches == other.batches
+    one, other = (exact.expectation(mdp, policy, e, 1, 2) for e in (vt.estimators.reinforce(),) * 2)
+    torch.testing.assert_close(
+        one.trace, exact.moments(mdp, policy, returns="total").trace / 2, **TIGHT
+    )
+
+
+def test_batches_of_independent_trajectories_couple_across_starts():
+    """The mean baseline over m one-step trajectories shrinks the gradient by (m − 1)/m."""
+    mdp, policy = MDP.article(), SoftmaxTable(2, 2)
+    found = exact.expectation(mdp, policy, vt.estimators.reinforce_mean(), 1, groups=3)
+    torch.testing.assert_close(found.mean, exact.gradient(mdp, policy) * 2 / 3, **TIGHT)
+
+
+def test_an_entropy_bonus_adds_its_gradient():
+    mdp = MDP.bandit(REWARD)
+    policy = random_policy(mdp, 7)
+    estimator = vt.estimators.reinforce().replace(entropy=0.3)
+    found = exact.expectation(mdp, policy, estimator).mean
+    policy.entropy(torch.tensor(0)).backward()
+    bonus = 0.3 * policy.logits.grad.flatten()
+    torch.testing.assert_close(found, exact.gradient(mdp, policy) + bonus, **TIGHT)
+
+
+def test_off_policy_ratio_corrects_the_sampling_policy():
+    mdp = MDP.bandit(REWARD)
+    policy, behaviour = random_policy(mdp, 1), random_policy(mdp, 2)
+    estimator = vt.Estimator(ratio=vt.ratios.token)
+    found = exact.expectation(mdp, policy, estimator, behaviour=behaviour)
+    torch.testing.assert_close(found.mean, exact.gradient(mdp, policy), **TIGHT)
+    plain = exact.expectation(mdp, policy, vt.estimators.reinforce(), behaviour=behaviour)
+    assert (plain.mean - exact.gradient(mdp, policy)).norm() > 0.01
+
+
+def test_estimators_that_need_scores_are_given_them():
+    mdp, policy = MDP.article(), SoftmaxTable(2, 2)
+    estimator = vt.estimators.named("trajectory_leave_one_out")
+    found = exact.expectation(mdp, policy, estimator, 1, groups=3)
+    torch.testing.assert_close(found.mean, exact.gradient(mdp, policy), **TIGHT)
