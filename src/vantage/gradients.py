@@ -102,6 +102,23 @@ def row_gradients_by_loop(
     )
 
 
+def log_prob_change(
+    policy: nn.Module, batch: Batch, direction: Float[Tensor, " P"]
+) -> Float[Tensor, "N T"]:
+    """∇ log π(a_nt|s_nt) · direction: how log-probabilities change along it, to first order."""
+    log_prob_of = _log_prob_as_function(policy)
+    parameters = _parameters(policy)
+    pieces = direction.split([p.numel() for p in parameters.values()])
+    tangent = {
+        name: piece.view_as(p).to(p.dtype)
+        for (name, p), piece in zip(parameters.items(), pieces, strict=True)
+    }
+    _, change = torch.func.jvp(
+        lambda p: log_prob_of(p, batch.observation, batch.action), (parameters,), (tangent,)
+    )
+    return change.detach()
+
+
 def step_scores(policy: nn.Module, batch: Batch) -> Float[Tensor, "N T P"]:
     """∇ log π(a_nt|s_nt) of every step, 0 where the mask is False: N·T·P numbers."""
     log_prob_of = _log_prob_as_function(policy)

@@ -3,12 +3,14 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
@@ -124,3 +126,25 @@ def windowed_snr(rows: list[dict[str, Any]]) -> float:
     signal = sum(row["gradient_squared_norm"] for row in rows)
     noise = sum(row["gradient_variance"] / row["units"] for row in rows)
     return signal / noise if noise > 0 else float("nan")
+
+
+@contextmanager
+def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Progress of counted work: a bar on a terminal, a line every few seconds elsewhere.
+
+    Yields a function that takes how much is done.
+    """
+    console = Console(file=sys.stderr, highlight=False)
+    printed = time.monotonic()
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
+        task = bar.add_task(what, total=total)
+
+        def done(count: int) -> None:
+            nonlocal printed
+            bar.update(task, completed=count)
+            if shown and not console.is_terminal and time.monotonic() - printed > 2:
+                printed = time.monotonic()
+                console.print(f"{what}: {count:,} of {total:,} trajectories")
+
+        yield done

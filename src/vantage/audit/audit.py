@@ -1,0 +1,179 @@
+"""`vantage.audit`: measure estimators of the policy gradient on an environment with a policy."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vantage.audit import exactly, measure
+from vantage.audit.planner import plan
+from vantage.audit.record import Report, Row
+from vantage.audit.summary import summarise
+from vantage.audit.units import Units, collect, plan_units
+from vantage.environments.interface import Environment
+from vantage.errors import InputError, refuse_unless
+from vantage.estimator import Estimator
+from vantage.estimators import named
+from vantage.policies import Policy
+from vantage.report.console import counting
+from vantage.report.run import versions
+from vantage.training.threads import torch_threads
+
+
+def audit(
+    env: Environment,
+    policy: Policy,
+    estimators: Sequence[Estimator],
+    *,
+    trajectories: int = 4096,
+    batch: int = 64,
+    seed: int = 0,
+    value: nn.Module | None = None,
+    reference: Estimator | None = None,
+    group_size: int = 8,
+    behaviour: Policy | None = None,
+    target_snr: float = 4.0,
+    memory: int = 4 << 30,
+    threads: int = 1,
+    progress: bool = True,
+) -> Report:
+    """How good are these gradients? Bias, variance, SNR and more, each with a 95 % interval.
+
+    One set of samples and one set of gradient passes serve every estimator. Bias is measured against
+    the exact gradient where the environment is a tabular MDP, else against an unbiased estimator,
+    by products of different units, which are independent samples.
+
+    Args:
+        env: where.
+        policy: whose gradient is measured; it is not changed.
+        estimators: rows of the table, or your own, with different names.
+        trajectories: how many to sample, rounded down to whole batches.
+        batch: trajectories of one gradient step, whose quality is reported.
+        seed: of everything random here.
+        value: V(s) for the estimators that need one.
+        reference: an unbiased estimator to measure bias against; by default rewards-to-go, minus V
+            if there is a value function.
+        group_size: trajectories compared with one another by estimators that need groups.
+        behaviour: the policy that samples, where it is not `policy`: a stale or off-policy audit.
+            The reference is then sampled from `policy` itself.
+        target_snr: what the plan is made for.
+        memory: bytes for unit gradients; larger models are sketched to stay within them.
+        threads: torch threads.
+        progress: show progress.
+
+    Returns:
+        Report: `.rows`, `.summary`, `.plan`; prints as a table, saves as JSON or HTML.
+
+    Raises:
+        InputError: sizes, inputs or names that cannot work, before anything is sampled.
+    """
+    rows = list(estimators)
+    refuse_unless(rows, "audit(estimators=[]): give at least one.")
+    names = [e.name for e in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse_unless(
+        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
+    )
+    available = {"group", "scores"} | ({"value"} if value is not None else set())
+    for estimator in rows:
+        estimator.require(available)
+    yardstick = reference or _default_reference(rows, value)
+    yardstick.require(available)
+    design = plan_units([*rows, yardstick], trajectories, batch, group_size)
+    notes: list[str] = []
+    exact_gradient = exactly.gradient(env, policy)
+    with torch_threads(threads):
+        sampled = [*rows]
+        own_reference = exact_gradient is None and behaviour is None
+        if own_reference and yardstick.name not in names:
+            sampled.append(yardstick)
+        with counting("audit", design.trajectories, progress) as done:
+            units = collect(env, policy, sampled, design, seed, value, behaviour, memory, done)
+        star: Tensor | tuple[str, Units]
+        if exact_gradient is not None:
+            star, against = exact_gradient, "the exact gradient"
+        elif behaviour is None:
+            star, against = (yardstick.name, units), f"{yardstick.name} on the same trajectories"
+        else:
+            with counting("reference", design.trajectories, progress) as done:
+                fresh = collect(
+                    env, policy, [yardstick], design, seed + 10**6, value, None, memory, done
+                )
+            star = (yardstick.name, fresh)
+            against = f"{yardstick.name} on trajectories of the policy itself"
+        if units.sketched is not None and exact_gradient is not None:
+            raise InputError(
+                f"audit(memory={memory:,} bytes): an exact reference needs whole gradients; "
+                "give more memory."
+            )
+        found = measure.rows(policy, rows, units, star)
+        exact_rows = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
+        found = [_replace_exact(row, exact_rows.get(row.estimator, {})) for row in found]
+    notes += _notes(found, units)
+    planned = plan(
+        {row.estimator: row.noise_scale for row in found},
+        {row.estimator: row.cost for row in found},
+        target_snr,
+        {e.name for e in rows if e.bias in ("none", "scale")},
+    )
+    settings: dict[str, Any] = {
+        "environment": env.name,
+        "discount": env.discount,
+        "policy": type(policy).__name__,
+        "parameters": units.parameters,
+        "trajectories": design.trajectories,
+        "steps": units.steps,
+        "batch": batch,
+        "group_size": group_size,
+        "pool": design.pool,
+        "seed": seed,
+        "mean_return": sum(units.returns) / len(units.returns),
+        "gradients": {
+            "method": units.method.name,
+            "seconds_per_trajectory": units.method.seconds,
+            "refused": units.method.refused,
+        },
+        "design": asdict(design),
+        "estimators": {e.name: e.columns() for e in rows},
+        "versions": versions(),
+    }
+    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
+    return Report(found, summary, planned, against, settings, notes)
+
+
+def _default_reference(rows: list[Estimator], value: nn.Module | None) -> Estimator:
+    """An unbiased row of the least variance to be expected: of those given, or of the table."""
+    default = named("reinforce_baseline" if value is not None else "reward_to_go")
+    same = [row for row in rows if row == default]
+    taken = {row.name for row in rows}
+    if same:
+        return same[0]
+    return default if default.name not in taken else default.replace(name="reference")
+
+
+def _replace_exact(row: Row, exact: dict[str, Any]) -> Row:
+    from dataclasses import replace
+
+    return replace(row, **exact)
+
+
+def _notes(found: list[Row], units: Units) -> list[str]:
+    notes = []
+    seen: dict[str, list[str]] = {}
+    for row in found:
+        for name, estimate in row.statistics().items():
+            if estimate.note and not estimate.exact:
+                seen.setdefault(estimate.note, []).append(f"{row.estimator}: {name}")
+    for note, where in seen.items():
+        shown = ", ".join(where[:6]) + (f" and {len(where) - 6} more" if len(where) > 6 else "")
+        notes.append(f"{note} ({shown})")
+    if units.sketched is not None:
+        error = 100 * (2 / units.sketched) ** 0.5
+        notes.append(
+            f"gradients of {units.parameters:,} parameters were sketched to {units.sketched:,} "
+            f"numbers to stay within memory: squared norms carry a relative error of about "
+            f"{error:.1f} % on top of their intervals"
+        )
+    return notes

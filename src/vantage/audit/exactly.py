@@ -1,0 +1,91 @@
+"""Audits without sampling: on a tabular MDP the statistics have exact values."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vantage import exact
+from vantage.audit.planner import scaled
+from vantage.audit.units import Design
+from vantage.environments.interface import Environment
+from vantage.environments.tabular import Tabular
+from vantage.errors import InputError
+from vantage.estimator import Estimator
+from vantage.intervals import Estimate
+from vantage.policies import Policy
+
+
+def gradient(env: Environment, policy: Policy) -> Float[Tensor, " P"] | None:
+    """∇J where the environment is a tabular MDP, else None."""
+    return exact.gradient(env.mdp, policy) if isinstance(env, Tabular) else None
+
+
+def rows(
+    env: Environment,
+    policy: Policy,
+    estimators: list[Estimator],
+    design: Design,
+    value: nn.Module | None,
+    behaviour: Policy | None,
+    star: Float[Tensor, " P"] | None,
+) -> dict[str, dict[str, Estimate]]:
+    """Exact statistics by estimator and name, for those whose trajectories can be enumerated.
+
+    Estimators that couple trajectories keep their sampled statistics: their groups and batches are
+    too many to list at the sizes that are audited.
+    """
+    if star is None or not isinstance(env, Tabular):
+        return {}
+    values = None
+    if value is not None:
+        with torch.no_grad():
+            values = value(env.mdp.observation).double()
+    found = {}
+    for estimator in estimators:
+        if estimator.couples != "none":
+            continue
+        try:
+            expected = exact.expectation(
+                env.mdp, policy, estimator.replace(entropy=0.0), value=values, behaviour=behaviour
+            )
+        except InputError:  # infinitely many trajectories, or too many: the samples stand
+            continue
+        found[estimator.name] = _statistics(expected.mean, float(expected.trace), star, design)
+    return found
+
+
+def _statistics(
+    mean: Float[Tensor, " P"], variance: float, star: Float[Tensor, " P"], design: Design
+) -> dict[str, Estimate]:
+    squared, true = float(mean @ mean), float(star @ star)
+    snr = _ratio(design.batch * squared, variance)
+    cosine = 1 / math.sqrt(1 + 1 / snr.value) if snr.value > 0 else 0.0
+    return {
+        "bias": _root(_ratio(float((mean - star).square().sum()), true)),
+        "scale": _ratio(float(mean @ star), true),
+        "cosine": _ratio(float(mean @ star), math.sqrt(squared * true)),
+        "squared_norm": known(squared),
+        "variance": known(variance),
+        "snr": snr,
+        "noise_scale": scaled(_ratio(variance, squared), 1.0),
+        "batch_cosine": known(cosine),
+        "pairwise_cosine": known(cosine**2),
+    }
+
+
+def known(value: float) -> Estimate:
+    """An exact value."""
+    return Estimate(value, value, value, exact=True)
+
+
+def _ratio(above: float, below: float) -> Estimate:
+    if below == 0:
+        nan = float("nan")
+        return Estimate(nan, nan, nan, exact=True, note="its denominator is exactly 0")
+    return known(above / below)
+
+
+def _root(estimate: Estimate) -> Estimate:
+    return known(math.sqrt(estimate.value)) if estimate.value >= 0 else estimate

@@ -1,0 +1,146 @@
+"""From unit gradients to the rows of a report."""
+
+import math
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor, nn
+
+from vantage import intervals
+from vantage.audit.planner import scaled
+from vantage.audit.record import Row
+from vantage.audit.units import Units
+from vantage.batch import Batch
+from vantage.estimator import Estimator
+from vantage.gradients import log_prob_change
+from vantage.intervals import Estimate
+
+UNKNOWN = float("nan")
+BATCHES = 16  # batches whose steps are looked at for the aggressiveness
+
+
+def undetermined(why: str) -> Estimate:
+    """No number, and the reason."""
+    return Estimate(UNKNOWN, UNKNOWN, UNKNOWN, note=why)
+
+
+def rows(
+    policy: nn.Module,
+    estimators: list[Estimator],
+    units: Units,
+    reference: Float[Tensor, " P"] | tuple[str, Units],
+) -> list[Row]:
+    """One row per estimator.
+
+    Args:
+        reference: the exact gradient, or the name of an unbiased estimator and the units to take it
+            from: the same ones, whose different units are independent, or others.
+    """
+    return [_row(policy, estimator, units, reference) for estimator in estimators]
+
+
+def _row(
+    policy: nn.Module,
+    estimator: Estimator,
+    units: Units,
+    reference: Float[Tensor, " P"] | tuple[str, Units],
+) -> Row:
+    design, name = units.design, estimator.name
+    unit = design.unit(estimator)
+    own = units.gradients[name].double()
+    gram = own @ own.T
+    per_batch = design.batch / unit
+    variance = scaled(intervals.variance(gram), unit)
+    against = _against(name, unit, units, reference)
+    between, within = _decomposition()
+    return Row(
+        estimator=name,
+        couples=estimator.couples,
+        unit=unit,
+        claim=estimator.unbiased,
+        **against,
+        squared_norm=intervals.squared_norm(gram),
+        variance=variance,
+        snr=intervals.snr(gram, per_batch),
+        noise_scale=scaled(intervals.noise_scale(gram), unit),
+        batch_cosine=intervals.batch_cosine(gram, per_batch),
+        pairwise_cosine=_squared(intervals.batch_cosine(gram, per_batch)),
+        between=between,
+        within=within,
+        aggressiveness=_aggressiveness(policy, name, units),
+        cost=_cost(name, units),
+    )
+
+
+def _against(
+    name: str, unit: int, units: Units, reference: Float[Tensor, " P"] | tuple[str, Units]
+) -> dict[str, Estimate]:
+    """Bias, scale, cosine and variance ratio."""
+    if isinstance(reference, Tensor):
+        own = units.gradients[name].double()
+        star = reference.double()
+        gram, cross, square = own @ own.T, own @ star, float(star @ star)
+        ratio = undetermined("the reference is exact and has no variance")
+    else:
+        title, source = reference
+        if title == name and source is units:
+            one, zero = Estimate(1.0, 1.0, 1.0, True), Estimate(0.0, 0.0, 0.0, True)
+            return {"bias": zero, "scale": one, "cosine": one, "variance_ratio": one}
+        size = max(unit, source.design.trajectories // len(source.gradients[title]))
+        own = units.units_of(name, size).double()
+        other = source.units_of(title, size).double()
+        gram, cross, square = own @ own.T, own @ other.T, other @ other.T
+        ratio = intervals.variance_ratio(gram, square)
+    return {
+        "bias": intervals.relative_bias(gram, cross, square),
+        "scale": intervals.scale(cross, square),
+        "cosine": intervals.cosine(gram, cross, square),
+        "variance_ratio": ratio,
+    }
+
+
+def _squared(estimate: Estimate) -> Estimate:
+    return replace(estimate, value=estimate.value**2, low=estimate.low**2, high=estimate.high**2)
+
+
+def _decomposition() -> tuple[Estimate, Estimate]:
+    why = "no two trajectories share a start state"
+    return undetermined(why), undetermined(why)
+
+
+def _aggressiveness(policy: nn.Module, name: str, units: Units) -> Estimate:
+    """Mean over batches of the largest |s_t · ĝ| on the steps of a batch not among them."""
+    design = units.design
+    if units.sketched is not None or design.pool > design.batch:
+        return undetermined("batch gradients were not kept whole")
+    # the first batch is the one looked at: its own gradient is left out
+    steps = units.units_of(name, design.batch)[1 : BATCHES + 1]
+    if len(steps) < 2:
+        return undetermined("fewer than three batches")
+    largest = [float(_change(policy, units.example, step).abs().max()) for step in steps]
+    return mean_interval(largest)
+
+
+def _change(policy: nn.Module, batch: Batch, direction: Float[Tensor, " P"]) -> Tensor:
+    return torch.where(batch.mask, log_prob_change(policy, batch, direction), 0)
+
+
+def _cost(name: str, units: Units) -> Estimate:
+    chunks = zip(units.sampling, units.passes, units.weighing[name], strict=True)
+    seconds = [sum(parts) for parts in chunks]
+    if len(seconds) > 2:
+        seconds = seconds[1:]  # the first chunk pays for warming up
+    if len(seconds) < 2:
+        value = seconds[0]
+        return Estimate(value, value, value, note="measured once: no interval")
+    return mean_interval(seconds)
+
+
+def mean_interval(values: list[float]) -> Estimate:
+    """Mean with a 95 % interval of Student's t."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    mean, count = float(sample.mean()), len(values)
+    half = float(stats.t.ppf(0.975, count - 1)) * float(sample.std()) / math.sqrt(count)
+    return Estimate(mean, mean - half, mean + half)

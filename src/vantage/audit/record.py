@@ -1,0 +1,193 @@
+"""What an audit found: one row per estimator, every number with an interval or the word exact."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vantage.audit.planner import Plan
+from vantage.errors import InputError, refuse_unless
+from vantage.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Row:
+    """One estimator. G is its mean gradient, G* the reference; variances count one trajectory.
+
+    Attributes:
+        estimator: its name.
+        couples: unit of independence: "none" (a trajectory), "group" or "batch".
+        unit: trajectories in one unit of the statistics.
+        claim: when it is unbiased, as its columns declare.
+        bias: ‖G − G*‖ / ‖G*‖.
+        scale: G·G* / ‖G*‖²; 1 where the estimator has the right length along G*.
+        cosine: cos(G, G*), the direction of the mean gradient.
+        squared_norm: ‖G‖².
+        variance: tr Σ of one trajectory's gradient: a batch of B has tr Σ / B. For an estimator that
+            looks across its group or batch, B times the variance of a batch of the size audited.
+        variance_ratio: variance over that of the reference.
+        snr: B ‖G‖² / tr Σ of a batch.
+        noise_scale: tr Σ / ‖G‖², the trajectories at which the SNR is 1.
+        batch_cosine: cos(ĝ_B, G), a batch's gradient with its mean.
+        pairwise_cosine: cos of two batches' gradients.
+        between, within: variance between start states and inside them, per trajectory; undetermined
+            where no two trajectories share a start.
+        aggressiveness: largest |Δ log π(a_t|s_t)| on sampled steps from one step along a batch's
+            gradient, per unit of learning rate, to first order.
+        cost: seconds per trajectory: sampling, gradient passes and the estimator's own weights.
+    """
+
+    estimator: str
+    couples: str
+    unit: int
+    claim: str
+    bias: Estimate
+    scale: Estimate
+    cosine: Estimate
+    squared_norm: Estimate
+    variance: Estimate
+    variance_ratio: Estimate
+    snr: Estimate
+    noise_scale: Estimate
+    batch_cosine: Estimate
+    pairwise_cosine: Estimate
+    between: Estimate
+    within: Estimate
+    aggressiveness: Estimate
+    cost: Estimate
+
+    def statistics(self) -> dict[str, Estimate]:
+        """Every statistic by name."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Estimate)
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `vantage.audit`.
+
+    Attributes:
+        rows: one per estimator.
+        summary: what a person should know and do, in sentences.
+        plan: trajectories per batch that reach the target SNR, by estimator.
+        reference: what bias is measured against.
+        settings: environment, policy, sizes, seed, versions.
+        notes: what limits the numbers (optimistic intervals, sketches).
+    """
+
+    rows: list[Row]
+    summary: list[str]
+    plan: Plan
+    reference: str
+    settings: dict[str, Any]
+    notes: list[str]
+
+    def row(self, estimator: str) -> Row:
+        """The row of that estimator.
+
+        Raises:
+            InputError: it was not audited.
+        """
+        found = {row.estimator: row for row in self.rows}
+        if estimator not in found:
+            raise InputError(f"{estimator!r} was not audited; there are {', '.join(found)}.")
+        return found[estimator]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can hold it; what is undetermined is null."""
+        return _plain(asdict(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as JSON or as one HTML page with figures, by the file's ending.
+
+        Raises:
+            InputError: another ending.
+        """
+        from vantage.report.audit_page import page
+
+        target = Path(path)
+        refuse_unless(
+            target.suffix in (".json", ".html"),
+            f"Report.save({str(path)!r}): the name must end in .json or .html.",
+        )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.suffix == ".json":
+            target.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        else:
+            target.write_text(page(self))
+        return target
+
+    def table(self) -> Table:
+        """The rows as a table for a terminal."""
+        batch = self.settings["batch"]
+        shown = {
+            "bias": "bias\n‖G−G*‖/‖G*‖",
+            "scale": "scale\nG·G*/‖G*‖²",
+            "cosine": "cosine\ncos(G, G*)",
+            "variance": "variance\ntr Σ",
+            "snr": f"SNR\nbatch {batch}",
+            "noise_scale": "noise scale\ntrajectories",
+            "aggressiveness": "max |Δ log π|\nper unit lr",
+            "cost": "cost\ns/trajectory",
+        }
+        table = Table(caption=f"95 % intervals in brackets; reference: {self.reference}")
+        table.add_column("estimator")
+        for heading in shown.values():
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            table.add_row(row.estimator, *(text(getattr(row, name)) for name in shown))
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=160, force_terminal=False, highlight=False)
+        with console.capture() as capture:
+            for sentence in self.summary:
+                console.print(f"• {sentence}", soft_wrap=True)
+            console.print(self.table())
+            for note in self.notes:
+                console.print(f"Note: {note}", soft_wrap=True)
+        return capture.get()
+
+
+def text(estimate: Estimate) -> str:
+    """An estimate in a table: value and interval, the word exact, or why there is no number."""
+    if estimate.exact:
+        return f"{number(estimate.value)}\nexact"
+    if estimate.value is None or math.isnan(estimate.value):
+        return "–\nundetermined" if estimate.note else "–"
+    flag = "*" if estimate.note.startswith("optimistic") else ""
+    return f"{number(estimate.value)}{flag}\n[{number(estimate.low)}, {number(estimate.high)}]"
+
+
+def number(value: float) -> str:
+    """Three significant digits, without needless exponents.
+
+    >>> number(1234.5), number(0.01234), number(-3.0), number(float("inf"))
+    ('1,230', '0.0123', '-3.00', '∞')
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0 or math.isnan(value):
+        return "0" if value == 0 else "–"
+    size = math.floor(math.log10(abs(value)))
+    if not -5 < size < 7:
+        return f"{value:.2e}"
+    rounded = round(value, 2 - size)
+    return f"{rounded:,.{max(0, 2 - size)}f}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
