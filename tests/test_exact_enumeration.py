@@ -1,4 +1,4 @@
-"""Enumeration: complete, weighted by [3], refused where it would not end; group estimators exactly."""
+"""Enumeration: complete, weighted by [3], refused where endless; group estimators exactly."""
 
 from math import comb
 

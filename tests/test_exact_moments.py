@@ -1,4 +1,4 @@
-"""Moments without sampling: against enumeration, against sampling, and the baselines' optimality."""
+"""Moments without sampling: against enumeration and sampling; the baselines' optimality."""
 
 import pytest
 import torch
@@ -140,7 +140,7 @@ def test_a_table_and_the_same_policy_as_a_module_have_the_same_moments():
 
 @pytest.mark.parametrize("returns", ["to_go", "total"])
 def test_moments_agree_with_sampling_where_enumeration_is_impossible(returns):
-    """60,000 episodes of an endless, aliased world; 4.5 standard errors: fails once in 10⁵ seeds."""
+    """60,000 episodes of an endless, aliased world; 4.5 standard errors: one seed in 10⁵ fails."""
     mdp = MDP.garnet(5, 2, 3, discount=0.9, termination=0.15, observations=3, seed=4)
     policy = random_policy(mdp, 3)
     found = exact.moments(mdp, policy, "trajectory", returns)

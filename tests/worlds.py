@@ -58,7 +58,7 @@ def acyclic(seed, discount, aliased):
 
 @st.composite
 def worlds(draw, discounts=(0.7, 1.0)):
-    """An MDP with few trajectories and a policy on it: with and without horizon, aliasing, network."""
+    """An MDP with few trajectories and a policy on it; horizon, aliasing, network: yes and no."""
     seed = draw(st.integers(0, 10_000))
     discount = draw(st.sampled_from(discounts))
     aliased = draw(st.booleans())

@@ -94,7 +94,7 @@ def moments(
     start = mdp.initial
     G = start @ mean[0]
     trace = start @ second[0, :, 0] - G @ G
-    state = start @ mean[0].square().sum(1) - G @ G
+    state = start @ (mean[0] - G).square().sum(1)
     action = (estimate.curvature() * (levels - best).square()).sum()
     variance = None
     if by_parameter:

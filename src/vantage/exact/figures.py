@@ -1,0 +1,77 @@
+"""The figure of `vantage exact`: variance under every baseline, and what the baselines are."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+import torch  # noqa: E402
+
+from vantage.exact.moments import Moments, moments  # noqa: E402
+from vantage.exact.solve import objective  # noqa: E402
+from vantage.mdp import MDP  # noqa: E402
+from vantage.policies import SoftmaxTable  # noqa: E402
+
+BASELINES = ("none", "constant", "value", "per_decision", "trajectory")
+PARTS = (("state", "between start states"), ("action", "a baseline's"), ("rest", "rest"))
+
+
+def save(mdp: MDP, policy: SoftmaxTable, world: str, path: Path) -> None:
+    """Draw the world and save the figure at `path`."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    found = {name: moments(mdp, policy, name) for name in BASELINES}
+    if (mdp.observations, mdp.actions) == (1, 2):
+        _sweep(mdp, left, right)
+    else:
+        _bars(left, found)
+        _levels(mdp, right, found)
+    figure.suptitle(f"{world}: one trajectory, reward-to-go, exact")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _bars(axes: plt.Axes, found: dict[str, Moments]) -> None:
+    """tr Cov of each baseline, in its three parts."""
+    below = torch.zeros(len(found))
+    for part, label in PARTS:
+        height = torch.tensor([float(getattr(m, part)) for m in found.values()])
+        axes.bar(list(found), height, bottom=below, label=label)
+        below = below + height
+    axes.set_ylabel("tr Cov")
+    axes.tick_params(axis="x", rotation=20)
+    axes.legend(frameon=False)
+
+
+def _levels(mdp: MDP, axes: plt.Axes, found: dict[str, Moments]) -> None:
+    """The baselines over the states that act."""
+    live = (~mdp.terminal).nonzero().squeeze(1)
+    style = "o-" if len(live) <= 64 else "-"
+    for name in BASELINES[1:]:
+        axes.plot(live, found[name].baseline[live], style, markersize=3, label=name)
+    axes.set_xlabel("state")
+    axes.set_ylabel("b(s)")
+    axes.legend(frameon=False)
+
+
+def _sweep(mdp: MDP, left: plt.Axes, right: plt.Axes) -> None:
+    """J and tr Cov against the probability of the second action, where one number is the policy."""
+    chances = torch.linspace(0.2, 0.9, 71, dtype=torch.float64)
+    policy, J = SoftmaxTable(1, 2), []
+    traces: dict[str, list[float]] = {name: [] for name in BASELINES}
+    for p in chances:
+        policy.logits.data = torch.stack([1 - p, p]).log()[None]
+        J.append(objective(mdp, policy).item())
+        for name, trace in traces.items():
+            trace.append(moments(mdp, policy, name).trace.item())
+    left.plot(chances, J)
+    best = int(torch.tensor(J).argmax())
+    left.plot(chances[best], J[best], "o")
+    left.annotate(f"p = {chances[best]:.2f}, J = {J[best]:.2f}", (chances[best], J[best] - 6))
+    left.set_xlabel("p(second action)")
+    left.set_ylabel("J")
+    for name, trace in traces.items():
+        right.semilogy(chances, trace, label=name)
+    right.set_xlabel("p(second action)")
+    right.set_ylabel("tr Cov")
+    right.legend(frameon=False)
