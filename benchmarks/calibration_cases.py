@@ -1,7 +1,8 @@
-"""Problems whose gradients have a known mean and covariance trace: the truth that intervals are tested against.
+"""Problems whose gradients have a known mean and covariance trace: the truth of the calibration.
 
-A case draws `audits x units` unit gradients of one or more estimators on the same units, and knows for each the exact
-mean G and trace of the one-unit covariance. Nothing here imports the package: the truth is independent of it.
+A case draws `audits x units` unit gradients of one or more estimators on the same units, and knows
+for each the exact mean G and trace of the one-unit covariance. Nothing here imports the package:
+the truth is independent of it.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ Sampler = Callable[[np.random.Generator, int, int], dict[str, Array]]
 
 @dataclass(frozen=True)
 class Case:
-    """One problem: `sample(rng, audits, units)` maps estimator name to gradients [audits, units, P]."""
+    """One problem: `sample(rng, audits, units)`: estimator name -> gradients [audits, units, P]."""
 
     name: str
     sample: Sampler
@@ -37,11 +38,11 @@ def softmax(logits: Array) -> Array:
     return weights / weights.sum(-1, keepdims=True)
 
 
-# ---- a. two states, one step -----------------------------------------------------------------------------------------
+# ---- a. two states, one step ---------------------------------------------------------------------
 
 
 def article() -> Case:
-    """Two states, uniform start and policy; three constants subtracted from the reward. Enumerated over 4 outcomes."""
+    """Two states, uniform start and policy; three baselines. Enumerated over 4 outcomes."""
     reward = np.array([[12.0, 7.0], [2.0, 5.0]])
     baselines = {"raw": np.zeros(2), "constant": np.full(2, 6.5), "value": reward.mean(1)}
     outcomes = {name: np.zeros((4, 4)) for name in baselines}
@@ -56,23 +57,31 @@ def article() -> Case:
         row = rng.integers(0, 4, size=(audits, units))
         return {name: table[row] for name, table in outcomes.items()}
 
-    return Case("article", sample, *finite_moments(outcomes, np.full(4, 0.25)), truth="enumeration", reference="value")
+    return Case(
+        "article",
+        sample,
+        *finite_moments(outcomes, np.full(4, 0.25)),
+        truth="enumeration",
+        reference="value",
+    )
 
 
-def finite_moments(outcomes: dict[str, Array], weight: Array) -> tuple[dict[str, Array], dict[str, float]]:
+def finite_moments(
+    outcomes: dict[str, Array], weight: Array
+) -> tuple[dict[str, Array], dict[str, float]]:
     mean = {name: weight @ table for name, table in outcomes.items()}
     trace = {name: float(weight @ ((t - mean[name]) ** 2).sum(1)) for name, t in outcomes.items()}
     return mean, trace
 
 
-# ---- b. short corridor with switched actions ---------------------------------------------------------------------------
+# ---- b. short corridor with switched actions -----------------------------------------------------
 
 
 def corridor(right: float) -> Case:
-    """Sutton & Barto example 13.1: three aliased states, the second one reversed, reward -1 a step, one softmax.
+    """Sutton & Barto example 13.1: three aliased states, the second one reversed, reward -1 a step.
 
-    All gradients lie along (1, -1): every sum of scores is a scalar times it. Truth by linear solves (moments of the
-    return, the score sum and their products, state by state).
+    All gradients lie along (1, -1): every sum of scores is a scalar times it. Truth by linear
+    solves (moments of the return, the score sum and their products, state by state).
     """
     probability = np.array([right, 1.0 - right])
     score = np.array([1.0 - right, -right])  # along (1, -1)
@@ -83,7 +92,9 @@ def corridor(right: float) -> Case:
     inner = np.linalg.inv(np.eye(3) - transition[:3, :3])
 
     def solve(source: Callable[[int, int, int], float]) -> Array:
-        right_side = [sum(probability[a] * source(s, a, following[s, a]) for a in range(2)) for s in range(3)]
+        right_side = [
+            sum(probability[a] * source(s, a, following[s, a]) for a in range(2)) for s in range(3)
+        ]
         return np.append(inner @ np.array(right_side), 0.0)
 
     # mixed moments E[R^i S^j | s], i, j <= 2, of return R = -1 + R' and score sum S = psi + S'
@@ -115,7 +126,10 @@ def corridor(right: float) -> Case:
 
         def square_source(s: int, a: int, t: int) -> float:
             q, q2, b = value[t] - 1, 1 - 2 * value[t] + second[t], baseline[s]
-            return float(score[a] ** 2 * (q2 - 2 * b * q + b * b) + 2 * score[a] * ((-1 - b) * mean[t] + cross[t]))
+            return float(
+                score[a] ** 2 * (q2 - 2 * b * q + b * b)
+                + 2 * score[a] * ((-1 - b) * mean[t] + cross[t])
+            )
 
         return float(mean[0]), float(solve(square_source)[0])
 
@@ -132,7 +146,10 @@ def corridor(right: float) -> Case:
         count = audits * units
         state, alive = np.zeros(count, dtype=np.int64), np.arange(count)
         length, total = np.zeros(count), np.zeros(count)
-        weighted, baselined = np.zeros(count), np.zeros(count)  # sum_t t psi_t, sum_t psi_t (t + b(s_t))
+        weighted, baselined = (
+            np.zeros(count),
+            np.zeros(count),
+        )  # sum_t t psi_t, sum_t psi_t (t + b(s_t))
         step = 0
         while alive.size:
             action = (rng.random(alive.size) >= right).astype(np.int64)
@@ -144,18 +161,32 @@ def corridor(right: float) -> Case:
             step += 1
             length[alive] = step
             alive = alive[state[alive] != 3]
-        scalars = {"total": -length * total, "to_go": weighted - length * total, "value": baselined - length * total}
+        scalars = {
+            "total": -length * total,
+            "to_go": weighted - length * total,
+            "value": baselined - length * total,
+        }
         return {name: (x.reshape(audits, units, 1) * along) for name, x in scalars.items()}
 
     tags = ("heavy",) if right < 0.2 else ()
-    return Case(f"corridor p={right}", sample, mean, trace, truth="moment recursion", reference="value", tags=tags)
+    return Case(
+        f"corridor p={right}",
+        sample,
+        mean,
+        trace,
+        truth="moment recursion",
+        reference="value",
+        tags=tags,
+    )
 
 
-# ---- c. bandits -------------------------------------------------------------------------------------------------------
+# ---- c. bandits ----------------------------------------------------------------------------------
 
 
-def bandit(name: str, probability: Array, location: Array, law: str, tags: tuple[str, ...] = ()) -> Case:
-    """K-armed bandit, softmax logits; reward of arm a: location_a + noise. Raw, constant and value baselines.
+def bandit(
+    name: str, probability: Array, location: Array, law: str, tags: tuple[str, ...] = ()
+) -> Case:
+    """K-armed bandit, softmax logits; reward of arm a: location_a + noise. Three baselines.
 
     law: "gaussian" (sd 1), "lognormal" (exp of sd 1, centred) or "fixed" (no noise). Closed form.
     """
@@ -190,21 +221,30 @@ def compositions(total: int, parts: int) -> list[tuple[int, ...]]:
     return [(k, *rest) for k in range(total + 1) for rest in compositions(total - k, parts - 1)]
 
 
-def groups(name: str, probability: Array, reward: Array, size: int = 8, tags: tuple[str, ...] = ()) -> Case:
-    """Groups of `size` completions of one prompt, reward fixed by the arm: leave-one-out, group mean, group std.
+def groups(
+    name: str, probability: Array, reward: Array, size: int = 8, tags: tuple[str, ...] = ()
+) -> Case:
+    """Groups of `size` completions of one prompt: leave-one-out, group mean, group std.
 
-    A group's gradient depends on the counts of its arms only, so the truth is a sum over all count vectors.
+    The reward is fixed by the arm, so a group's gradient depends on the counts of its arms only,
+    and the truth is a sum over all count vectors.
     """
     arms = probability.size
     scores = np.eye(arms) - probability
     counts = np.array(compositions(size, arms))
-    weight = np.array([factorial(size) / np.prod([factorial(k) for k in row]) for row in counts.tolist()])
+    weight = np.array(
+        [factorial(size) / np.prod([factorial(k) for k in row]) for row in counts.tolist()]
+    )
     weight = weight * np.prod(probability**counts, axis=1)
     average = counts @ reward / size
     deviation = np.sqrt(np.maximum(counts @ reward**2 / size - average**2, 0))
     advantage = reward - average[:, None]
     safe = np.where(deviation > 1e-9, deviation, np.inf)[:, None]
-    advantages = {"rloo": advantage * size / (size - 1), "dr_grpo": advantage, "grpo": advantage / safe}
+    advantages = {
+        "rloo": advantage * size / (size - 1),
+        "dr_grpo": advantage,
+        "grpo": advantage / safe,
+    }
     outcomes = {key: (counts * a / size) @ scores for key, a in advantages.items()}
     mean, trace = finite_moments(outcomes, weight)
 
@@ -215,13 +255,16 @@ def groups(name: str, probability: Array, reward: Array, size: int = 8, tags: tu
     return Case(name, sample, mean, trace, truth="enumeration", reference="rloo", tags=tags)
 
 
-# ---- d. many parameters --------------------------------------------------------------------------------------------
+# ---- d. many parameters --------------------------------------------------------------------------
 
 
-def spectrum(name: str, signal: float, tail: float = np.inf, size: int = 1000, power: float = 1.0) -> Case:
-    """g = mean + A z with eigenvalues i^-power and SNR per unit `signal`; z Gaussian or spherical Student-t.
+def spectrum(
+    name: str, signal: float, tail: float = np.inf, size: int = 1000, power: float = 1.0
+) -> Case:
+    """g = mean + A z, eigenvalues i^-power, SNR `signal` per unit; z Gaussian or spherical t.
 
-    The second estimator shares the noise (correlation 0.9) and is shrunk by 7/8: a biased reading of the same units.
+    The second estimator shares the noise (correlation 0.9) and is shrunk by 7/8: a biased reading
+    of the same units.
     """
     scale = np.arange(1, size + 1) ** (-power / 2)
     direction = np.ones(size) / np.sqrt(size)
@@ -233,7 +276,9 @@ def spectrum(name: str, signal: float, tail: float = np.inf, size: int = 1000, p
 
     def sample(rng: np.random.Generator, audits: int, units: int) -> dict[str, Array]:
         first = rng.standard_normal((audits, units, size)) * scale
-        second = 0.9 * first + np.sqrt(1 - 0.81) * rng.standard_normal((audits, units, size)) * scale
+        second = (
+            0.9 * first + np.sqrt(1 - 0.81) * rng.standard_normal((audits, units, size)) * scale
+        )
         if not np.isinf(tail):
             factor = np.sqrt(tail / rng.chisquare(tail, size=(audits, units, 1)))
             first, second = first * factor, second * factor
@@ -242,11 +287,13 @@ def spectrum(name: str, signal: float, tail: float = np.inf, size: int = 1000, p
     return Case(name, sample, mean, trace, truth="closed form", reference="clean", tags=("large",))
 
 
-# ---- two-level designs -----------------------------------------------------------------------------------------------
+# ---- two-level designs ---------------------------------------------------------------------------
 
 
-def prompts(name: str, completions: int, between: float, tail: float = np.inf, size: int = 8) -> Case:
-    """Unit = prompt; gradients [audits, prompts x completions, P] in blocks: mean + prompt effect + completion noise."""
+def prompts(
+    name: str, completions: int, between: float, tail: float = np.inf, size: int = 8
+) -> Case:
+    """Unit = prompt; gradients in blocks of completions: mean + prompt effect + noise."""
     mean = np.full(size, 0.5)
     inner = np.arange(1, size + 1) ** -1.0
     outer = between * np.arange(size, 0, -1) ** -1.0
@@ -256,15 +303,27 @@ def prompts(name: str, completions: int, between: float, tail: float = np.inf, s
         noise = rng.standard_normal((audits, units, completions, size)) * np.sqrt(inner)
         if not np.isinf(tail):
             scale = np.sqrt((tail - 2) / tail)
-            effect = effect * scale * np.sqrt(tail / rng.chisquare(tail, size=(audits, units, 1, 1)))
-            noise = noise * scale * np.sqrt(tail / rng.chisquare(tail, size=(audits, units, completions, 1)))
+            effect = (
+                effect * scale * np.sqrt(tail / rng.chisquare(tail, size=(audits, units, 1, 1)))
+            )
+            noise = (
+                noise
+                * scale
+                * np.sqrt(tail / rng.chisquare(tail, size=(audits, units, completions, 1)))
+            )
         return {"all": (mean + effect + noise).reshape(audits, units * completions, size)}
 
     total = float(inner.sum() + outer.sum())
     return Case(
-        name, sample, {"all": mean}, {"all": total}, "closed form",
-        between=float(outer.sum()), within=float(inner.sum()), completions=completions,
-    )  # fmt: skip
+        name,
+        sample,
+        {"all": mean},
+        {"all": total},
+        "closed form",
+        between=float(outer.sum()),
+        within=float(inner.sum()),
+        completions=completions,
+    )
 
 
 def article_prompts(completions: int, weight: str) -> Case:
@@ -288,9 +347,15 @@ def article_prompts(completions: int, weight: str) -> Case:
         return {"all": table[state, action].reshape(audits, units * completions, 4)}
 
     return Case(
-        f"article prompts {weight}", sample, {"all": mean}, {"all": between + within}, "enumeration",
-        between=between, within=within, completions=completions,
-    )  # fmt: skip
+        f"article prompts {weight}",
+        sample,
+        {"all": mean},
+        {"all": between + within},
+        "enumeration",
+        between=between,
+        within=within,
+        completions=completions,
+    )
 
 
 def peaked(top: float, arms: int = 10) -> Array:
@@ -300,15 +365,29 @@ def peaked(top: float, arms: int = 10) -> Array:
 LADDER = np.linspace(0.0, 2.0, 10)
 CASES = (
     article(),
-    corridor(0.05), corridor(0.3), corridor(0.59), corridor(0.9),
+    corridor(0.05),
+    corridor(0.3),
+    corridor(0.59),
+    corridor(0.9),
     bandit("bandit gaussian", softmax(LADDER), LADDER, "gaussian"),
     bandit("bandit lognormal", softmax(LADDER), LADDER, "lognormal"),
     bandit("bandit no signal", softmax(LADDER), np.zeros(10), "gaussian"),
     bandit("bandit peaked 0.98", peaked(0.98), LADDER, "fixed", ("sparse",)),
-    bandit("bandit rare success 0.02", np.append(0.02, np.full(9, 0.98 / 9)), np.eye(10)[0], "fixed", ("sparse",)),
+    bandit(
+        "bandit rare success 0.02",
+        np.append(0.02, np.full(9, 0.98 / 9)),
+        np.eye(10)[0],
+        "fixed",
+        ("sparse",),
+    ),
     groups("groups graded", np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.0, 0.2, 0.5, 1.0])),
     groups("groups binary 0.3", np.array([0.3, 0.4, 0.2, 0.1]), np.array([1.0, 0.0, 0.0, 0.0])),
-    groups("groups rare 0.02", np.array([0.02, 0.58, 0.3, 0.1]), np.array([1.0, 0.0, 0.0, 0.0]), tags=("sparse",)),
+    groups(
+        "groups rare 0.02",
+        np.array([0.02, 0.58, 0.3, 0.1]),
+        np.array([1.0, 0.0, 0.0, 0.0]),
+        tags=("sparse",),
+    ),
     spectrum("gaussian P=1000 snr 0", 0.0),
     spectrum("gaussian P=1000 snr 0.01", 0.01),
     spectrum("gaussian P=1000 snr 0.1", 0.1),
@@ -321,4 +400,4 @@ CASES = (
     prompts("prompts t5", 8, between=0.5, tail=5.0),
     article_prompts(8, "raw"),
     article_prompts(8, "value"),
-)  # fmt: skip
+)

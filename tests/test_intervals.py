@@ -1,0 +1,187 @@
+"""Intervals over Gram matrices: identities, refusals, and a small calibration against exact values.
+
+The calibration asks that coverage is not below 0.93: the least number of hits accepted is the 1e-3
+point of Binomial(audits, 0.93), so a statistic that covers 93 % fails once in a thousand seeds; the
+seed is fixed. The large calibration is `benchmarks/calibration.py`.
+"""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binom
+
+from vantage import intervals
+
+AUDITS = 60
+SCORE = 0.5 * np.array([[1, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, -1], [0, 0, -1, 1]])
+TARGET = np.array([5, -5, -3, 3]) / 8
+
+
+def article(rng, audits, units, baseline):
+    """Two states, two actions: unit gradients [audits, units, 4], trace of their covariance."""
+    outcomes = SCORE * (np.array([12.0, 7.0, 2.0, 5.0]) - baseline)[:, None]
+    trace = ((outcomes - TARGET) ** 2).sum(1).mean()
+    return outcomes[rng.integers(0, 4, size=(audits, units))], trace
+
+
+def cover(hits):
+    return sum(hits) >= binom.ppf(1e-3, len(hits), 0.93)
+
+
+def holds(estimate, truth):
+    return estimate.low <= truth <= estimate.high
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return article(np.random.default_rng(0), AUDITS, 64, 6.5)
+
+
+def test_norm_and_variance_are_unbiased(drawn):
+    """Means over audits within 4 standard errors of ||G||^2 = 17/16 and tr Sigma = 89/16."""
+    gradients, trace = drawn
+    assert trace == pytest.approx(89 / 16)
+    values = np.array(
+        [(intervals.off_diagonal(g @ g.T), intervals.variance(g @ g.T).value) for g in gradients]
+    )
+    error = values.std(0) / np.sqrt(AUDITS)
+    assert (abs(values.mean(0) - [17 / 16, 89 / 16]) < 4 * error).all()
+
+
+def test_values_are_those_of_the_definitions():
+    units = np.random.default_rng(1).normal(size=(20, 6)) + 1
+    other = units + np.random.default_rng(2).normal(size=(20, 6))
+    gram, mean = units @ units.T, units.mean(0)
+    trace = ((units - mean) ** 2).sum() / 19
+    norm = mean @ mean - trace / 20
+    assert intervals.squared_norm(gram).value == pytest.approx(norm)
+    assert intervals.variance(gram).value == pytest.approx(trace)
+    assert intervals.snr(gram, 8).value == pytest.approx(8 * norm / trace)
+    assert intervals.noise_scale(gram).value == pytest.approx(trace / norm)
+    assert intervals.batch_cosine(gram, 8).value == pytest.approx((1 + trace / norm / 8) ** -0.5)
+    ratio = intervals.variance_ratio(gram, other @ other.T).value
+    assert ratio == pytest.approx(trace / other.var(0, ddof=1).sum())
+    assert intervals.scale(units @ np.ones(6), 6.0).value == pytest.approx(mean.sum() / 6)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "truth"),
+    [
+        (intervals.squared_norm, 17 / 16),
+        (intervals.variance, 89 / 16),
+        (intervals.snr, 17 / 89),
+    ],
+)
+def test_coverage_of_one_estimator(drawn, statistic, truth):
+    assert cover([holds(statistic(g @ g.T), truth) for g in drawn[0]])
+
+
+@pytest.mark.parametrize(
+    ("statistic", "truth"), [("scale", 1.0), ("relative_bias", 0.0), ("cosine", 1.0)]
+)
+def test_coverage_against_the_exact_gradient(drawn, statistic, truth):
+    function, square = getattr(intervals, statistic), float(TARGET @ TARGET)
+    first = [] if statistic == "scale" else [None]
+    hits = []
+    for g in drawn[0]:
+        arguments = [g @ g.T for _ in first] + [g @ TARGET, square]
+        hits.append(holds(function(*arguments), truth))
+    assert cover(hits)
+
+
+def test_coverage_where_the_mean_is_zero():
+    """N = 0 is degenerate; the interval is not cut there, so it covers 95 %, not 97.5 %."""
+    units = np.random.default_rng(3).normal(size=(AUDITS, 64, 5))
+    found = [intervals.squared_norm(g @ g.T) for g in units]
+    assert cover([holds(e, 0.0) for e in found])
+    assert np.mean([e.low < 0 for e in found]) > 0.9
+    assert np.mean([e.high - e.low for e in found]) < 8 * np.sqrt(2 * 5) / 64
+
+
+def test_coverage_of_the_decomposition():
+    """40 prompts of 4 completions, between 2, within 3."""
+    rng = np.random.default_rng(4)
+    group = np.repeat(np.arange(40), 4)
+    effect = rng.normal(size=(AUDITS, 40, 2)).repeat(4, 1)
+    gradients = 1 + effect + rng.normal(size=(AUDITS, 160, 2)) * np.sqrt(1.5)
+    found = [intervals.decomposition(g @ g.T, group) for g in gradients]
+    assert cover([holds(between, 2.0) for between, _ in found])
+    assert cover([holds(within, 3.0) for _, within in found])
+
+
+def test_same_input_same_bits():
+    units = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+    gram = units @ units.T
+    assert intervals.snr(gram, 16) == intervals.snr(gram.clone(), 16)
+
+
+def test_scaling_the_gradients_scales_the_interval():
+    units = np.random.default_rng(5).normal(size=(32, 4)) + 0.5
+    one, hundred = (intervals.squared_norm(s * units @ units.T) for s in (1.0, 100.0))
+    assert [hundred.value, hundred.low, hundred.high] == pytest.approx(
+        [100 * x for x in (one.value, one.low, one.high)], rel=1e-6
+    )
+
+
+def test_undetermined_denominators_say_so():
+    units = np.random.default_rng(6).normal(size=(64, 3))
+    units -= units.mean(0)
+    gram = units @ units.T
+    noise = intervals.noise_scale(gram)
+    assert np.isnan(noise.value)
+    assert noise.high == np.inf
+    assert "cannot be told from zero" in noise.note
+    for estimate in (
+        intervals.scale(gram, gram),
+        intervals.relative_bias(gram, gram, gram),
+        intervals.cosine(gram, gram, gram),
+        intervals.scale(units[:, 0], 0.0),
+    ):
+        assert np.isnan(estimate.value)
+        assert "cannot be told from zero" in estimate.note
+
+
+def test_an_estimator_is_its_own_reference():
+    units = np.random.default_rng(7).normal(size=(64, 3)) + 2
+    gram = units @ units.T
+    assert intervals.scale(gram, gram).low == pytest.approx(1.0)
+    assert intervals.relative_bias(gram, gram, gram).high == pytest.approx(0.0, abs=1e-6)
+    assert intervals.cosine(gram, gram, gram).low == pytest.approx(1.0)
+    assert intervals.variance_ratio(gram, gram).high == pytest.approx(1.0)
+
+
+def test_zero_gradients_are_undetermined():
+    gram = np.zeros((64, 64))
+    for estimate in (intervals.squared_norm(gram), intervals.variance(gram), intervals.snr(gram)):
+        assert "undetermined" in estimate.note
+        assert estimate.high == np.inf
+
+
+def test_heavy_tails_are_flagged():
+    rng = np.random.default_rng(8)
+    units = rng.normal(size=(256, 3)) * rng.standard_t(2.5, size=(256, 1))
+    assert "optimistic" in intervals.variance(units @ units.T).note
+    even = rng.normal(size=(256, 3))
+    assert intervals.variance(even @ even.T).note == ""
+
+
+@pytest.mark.parametrize(
+    ("gram", "message"),
+    [
+        (np.ones((1, 1)), "1 unit"),
+        (np.ones((3, 4)), "shape"),
+        (np.full((9, 9), np.nan), "not finite"),
+    ],
+)
+def test_bad_input_is_refused(gram, message):
+    for statistic in (intervals.squared_norm, intervals.variance, intervals.snr):
+        with pytest.raises(ValueError, match=message):
+            statistic(gram)
+
+
+def test_few_units_give_a_value_without_an_interval():
+    units = np.random.default_rng(9).normal(size=(4, 3))
+    found = intervals.squared_norm(units @ units.T)
+    assert np.isfinite(found.value)
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    assert "4 units" in found.note
