@@ -1,7 +1,7 @@
-"""Small problems enumerated by recursion over trajectories: a second route, apart from vantage.exact.
+"""Small problems enumerated by recursion over trajectories: a second route beside vantage.exact.
 
-A problem is a list of decisions. State s and action a lead to state `next[s][a]` (None: the end) with
-reward `reward[s][a]`; everything but the policy is certain, so that a trajectory is its actions.
+A problem is a list of decisions. State s and action a lead to state `NEXT[s][a]` (None: the end)
+with reward `reward[s][a]`; all but the policy is certain, so that a trajectory is its actions.
 """
 
 from dataclasses import dataclass, replace
@@ -123,8 +123,8 @@ def arms(rewards: Tensor, policy: vt.SoftmaxTable) -> vt.Batch:
 def tuples(every: vt.Batch, size: int) -> tuple[Tensor, vt.Batch]:
     """All ordered tuples of `size` trajectories: their probabilities and one Batch of all of them.
 
-    Each tuple is a group of its own whose rows have equal weights, and the weights of a tuple add up
-    to its probability: the gradient of the Batch is the exact expectation over groups.
+    Each tuple is a group of its own whose rows have equal weights, and the weights of a tuple add
+    up to its probability: the gradient of the Batch is the exact expectation over groups.
     """
     members = torch.tensor(list(product(range(every.rows), repeat=size)))
     probability = every.weight[members].prod(1)
@@ -150,7 +150,7 @@ def mean_of_batches(
             every.select(torch.tensor(rows)),
             episode=torch.arange(size)[:, None].expand(size, every.reward.shape[1]).clone(),
             group=torch.arange(size),
-            weight=torch.full((size,), 1 / size).double(),
+            weight=torch.full((size,), 1 / size, dtype=torch.float64),
         )
         total += every.weight[list(rows)].prod() * vt.gradient(policy, batch, estimator)
     return total

@@ -124,9 +124,7 @@ def test_means(batch, baseline, key, steps, leave_out, returns) -> None:
     """Steps or first steps, of the batch, the group or the state, own trajectory in or out."""
     y = returns(batch)
     among = places(batch) if steps else first_steps(batch)
-    want = mean_by_loop(
-        batch, y, torch.ones_like(y), among, partial(ANY[key], batch), leave_out
-    )
+    want = mean_by_loop(batch, y, torch.ones_like(y), among, partial(ANY[key], batch), leave_out)
     assert_equal(batch, baseline(batch, y), want)
 
 
@@ -155,9 +153,7 @@ def test_optimal_baselines(batch, name: str, leave_out: bool) -> None:
     assert_equal(batch, scores.norm, norm)
     assert_equal(batch, scores.product, product)
     over = norm * y if name == "per_decision" else product
-    want = mean_by_loop(
-        batch, over, norm, places(batch), partial(ANY["state"], batch), leave_out
-    )
+    want = mean_by_loop(batch, over, norm, places(batch), partial(ANY["state"], batch), leave_out)
     assert_equal(batch, column(batch, y, scores=scores), want)
     want = torch.where(batch.mask, y - want, 0)
     torch.testing.assert_close(estimator.advantage(batch, scores=scores), want)
@@ -191,8 +187,7 @@ def test_vector_observations_are_states_too() -> None:
 
 
 def test_trajectory_optimum_is_the_exact_one() -> None:
-    """On an enumerated batch the in-sample optimum is that of the linear solve, and no state baseline
-    has less variance."""
+    """On an enumerated batch the in-sample optima are those of the linear solve."""
     mdp = vt.MDP(**_chain_of_three(discount=0.9))
     policy = table(3, observations=4)
     batch = vt.exact.enumerate(mdp, policy)
@@ -253,7 +248,7 @@ def test_a_group_of_one_has_no_leave_one_out_mean() -> None:
 
 
 def test_enumerated_tuples_have_the_means_of_their_own() -> None:
-    """Each tuple of an enumeration is a group with a small weight; the mean is over its rows alone."""
+    """Each tuple is a group with a small weight; the mean is over its rows alone."""
     policy = table(0, 1, 3)
     rewards = torch.tensor([0.1, 0.5, 0.9])
     _, batch = tuples(arms(rewards, policy), 3)
@@ -341,7 +336,9 @@ def test_shrinkage_towards_nothing_or_everything() -> None:
     policy = table(0, 1, 2)
     rows = torch.tensor([0, 0, 0, 1, 1, 1])
     every = arms(torch.tensor([0.2, 0.8]), policy).select(rows)
-    every = replace(every, episode=torch.arange(6)[:, None], weight=torch.full((6,), 1 / 6).double())
+    every = replace(
+        every, episode=torch.arange(6)[:, None], weight=torch.full((6,), 1 / 6, dtype=torch.float64)
+    )
     sure = replace(every, group=torch.tensor([0, 0, 0, 1, 1, 1]) + torch.tensor([0, 0, 2, 0, 0, 2]))
     y = vt.returns.total(sure)
     # groups 0 and 2 hold 0.2, groups 1 and 3 hold 0.8; 2 and 3 have one trajectory each
@@ -354,5 +351,5 @@ def test_shrinkage_towards_nothing_or_everything() -> None:
 
 def test_shrinkage_refuses_two_groups() -> None:
     batch = replace(lanes(), group=torch.tensor([0, 0, 0, 0, 1, 1, 1]))
-    with pytest.raises(vt.InputError, match="2 groups .* draw three groups or more"):
+    with pytest.raises(vt.InputError, match=r"2 groups .* draw three groups or more"):
         vt.estimators.shrinkage_baseline().advantage(batch)

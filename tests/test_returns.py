@@ -13,7 +13,7 @@ from torch import Tensor
 import vantage as vt
 
 GAMMA = 0.9
-# What a step can be: it goes on, terminates, is truncated (or the fragment ends), or does not count.
+# What a step can be: it goes on, terminates, is truncated (or the fragment ends), is not counted.
 ON, TERMINATED, TRUNCATED, MASKED = range(4)
 Step = tuple[int, int]
 
@@ -39,8 +39,8 @@ def batch_of(kinds: list[tuple[int, ...]], seed: int = 0) -> vt.Batch:
     mask = kind != MASKED
     ended = (kind == TERMINATED) | (kind == TRUNCATED)
     nothing = torch.full(kind.shape, torch.nan).double()
-    # a dummy reset step follows the end of an episode and is a boundary too; a masked step inside an
-    # episode is not
+    # a dummy reset step follows the end of an episode and is a boundary too; a masked step inside
+    # an episode is not
     inside = torch.zeros(len(kinds), dtype=torch.bool)
     boundary = ended.clone()
     for t in range(kind.shape[1]):

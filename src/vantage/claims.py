@@ -34,17 +34,16 @@ def bandit(seed: int) -> Problem:
     return _problem(f"bandit {seed}", MDP.bandit(reward), generator)
 
 
-def fork(seed: int, discount: float = 1.0) -> Problem:
+def fork(seed: int, discount: float = 1.0, chance: float = 0.0) -> Problem:
     """Two states, one or two steps, random rewards in [0.2, 1.2].
 
-    From state 0, where it starts, action 0 leads to state 1 and action 1 there or to the end; state
-    1 leads to the end.
+    From state 0, where it starts, action 1 leads to the end and action 0 to state 1, or with
+    probability `chance` to the end as well; state 1 leads to the end.
     """
     generator = torch.Generator().manual_seed(seed)
     transition = torch.zeros(3, 2, 3, dtype=torch.float64)
-    transition[0, 0, 1] = 1.0
-    transition[0, 1, 1], transition[0, 1, 2] = 0.6, 0.4
-    transition[1:, :, 2] = 1.0
+    transition[0, 0, 1], transition[0, 0, 2] = 1 - chance, chance
+    transition[0, 1, 2] = transition[1, 0, 2] = transition[1, 1, 2] = 1.0
     mdp = MDP(
         transition=transition,
         reward=0.2 + torch.rand(3, 2, 3, generator=generator, dtype=torch.float64),
@@ -61,7 +60,7 @@ def _problem(name: str, mdp: MDP, generator: torch.Generator) -> Problem:
     return Problem(name, mdp, policy)
 
 
-PROBLEMS = (bandit(0), bandit(1), fork(2), fork(3, discount=0.8))
+PROBLEMS = (bandit(0), bandit(1), fork(2, chance=0.4), fork(3, discount=0.8))
 
 
 def expected_gradient(
