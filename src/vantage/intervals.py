@@ -535,7 +535,7 @@ def resampled(
         norm=max(top.mean, TINY),
         along=float(y @ y) / units,
         far=float(y @ twist) / units,
-        shrink=float(np.sqrt(np.clip(honest / raw, 0, 1))),
+        shrink=float(np.sqrt(np.clip(honest / max(raw, TINY), 0, 1))),
         noise=degenerate / pairs,
         seen=seen,
         means=np.array([w1 @ y, w1 @ twist, 2 * w1 @ below.first]) / units,
