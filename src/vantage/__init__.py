@@ -6,9 +6,11 @@
 
 __version__ = "0.1.0"
 
-from vantage import baselines, estimators, exact, returns
+from vantage import baselines, conformance, estimators, exact, returns
+from vantage.audit.audit import audit
+from vantage.audit.record import Report
 from vantage.batch import Batch
-from vantage.environments import Environment, Gymnasium
+from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError
 from vantage.estimators import Estimator
 from vantage.gradients import gradient, row_gradients
@@ -29,11 +31,15 @@ __all__ = [
     "Gymnasium",
     "InputError",
     "Policy",
+    "Report",
     "Run",
     "Signal",
     "SoftmaxTable",
+    "Tabular",
     "Value",
+    "audit",
     "baselines",
+    "conformance",
     "estimators",
     "evaluate",
     "exact",

@@ -1,10 +1,9 @@
 """`vantage.audit`: measure estimators of the policy gradient on an environment with a policy."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vantage.audit import exactly, measure
@@ -41,9 +40,9 @@ def audit(
 ) -> Report:
     """How good are these gradients? Bias, variance, SNR and more, each with a 95 % interval.
 
-    One set of samples and one set of gradient passes serve every estimator. Bias is measured against
-    the exact gradient where the environment is a tabular MDP, else against an unbiased estimator,
-    by products of different units, which are independent samples.
+    One set of samples and one set of gradient passes serve every estimator. Bias is measured
+    against the exact gradient where the environment is a tabular MDP, else against an unbiased
+    estimator, by products of different units, which are independent samples.
 
     Args:
         env: where.
@@ -110,7 +109,7 @@ def audit(
             )
         found = measure.rows(policy, rows, units, star)
         exact_rows = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
-        found = [_replace_exact(row, exact_rows.get(row.estimator, {})) for row in found]
+        found = [replace(row, **exact_rows.get(row.estimator, {})) for row in found]
     notes += _notes(found, units)
     planned = plan(
         {row.estimator: row.noise_scale for row in found},
@@ -151,12 +150,6 @@ def _default_reference(rows: list[Estimator], value: nn.Module | None) -> Estima
     if same:
         return same[0]
     return default if default.name not in taken else default.replace(name="reference")
-
-
-def _replace_exact(row: Row, exact: dict[str, Any]) -> Row:
-    from dataclasses import replace
-
-    return replace(row, **exact)
 
 
 def _notes(found: list[Row], units: Units) -> list[str]:

@@ -1,7 +1,7 @@
 """The planner: from measured variance to the batch and group size that reach a target SNR.
 
-A batch of B independent trajectories has SNR = B N / tr Σ, so a target takes B = SNR · tr Σ / N. With
-several trajectories from each start, P starts of K trajectories have variance
+A batch of B independent trajectories has SNR = B N / tr Σ: a target takes B = SNR · tr Σ / N.
+With several trajectories from each start, P starts of K trajectories have variance
 
     between / P + within / (P K),
 

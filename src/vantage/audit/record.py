@@ -27,8 +27,9 @@ class Row:
         scale: G·G* / ‖G*‖²; 1 where the estimator has the right length along G*.
         cosine: cos(G, G*), the direction of the mean gradient.
         squared_norm: ‖G‖².
-        variance: tr Σ of one trajectory's gradient: a batch of B has tr Σ / B. For an estimator that
-            looks across its group or batch, B times the variance of a batch of the size audited.
+        variance: tr Σ of one trajectory's gradient: a batch of B has tr Σ / B. For an estimator
+            that looks across its group or batch, B times the variance of a batch of the size
+            audited.
         variance_ratio: variance over that of the reference.
         snr: B ‖G‖² / tr Σ of a batch.
         noise_scale: tr Σ / ‖G‖², the trajectories at which the SNR is 1.

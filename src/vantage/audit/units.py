@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vantage.batch import Batch
 from vantage.environments.interface import Environment
-from vantage.environments.rollout import episodes
+from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import InputError, refuse_unless
 from vantage.estimator import Estimator
 from vantage.gradients import scores
@@ -24,7 +24,6 @@ from vantage.policies import Policy
 from vantage.trajectory_gradients import (
     Choice,
     Method,
-    Sketch,
     contributions,
     count_sketch,
     fastest,
@@ -173,8 +172,8 @@ def collect(
     for first in range(0, design.trajectories, per_chunk):
         count = min(per_chunk, design.trajectories - first)
         started = time.perf_counter()
-        batch = episodes(env, behaviour or policy, count, seed + 1 + first, value)
-        batch = _with_groups(batch, design.group)
+        sampler = behaviour or policy
+        batch = grouped_by(design.group, episodes(env, sampler, count, seed + 1 + first, value))
         sampled = time.perf_counter()
         log_prob = _log_prob(policy, batch) if behaviour is not None else batch.log_prob
         weights, seconds = [], {}
@@ -211,12 +210,6 @@ def collect(
     return found
 
 
-def _with_groups(batch: Batch, size: int) -> Batch:
-    """Neighbouring rows as groups. Start states differ: a group is then a set of independent
-    trajectories that are compared with one another, as unbiased as with a start in common."""
-    return Batch(**batch.tensors() | {"group": torch.arange(batch.rows) // size})
-
-
 def _log_prob(policy: Policy, batch: Batch) -> Tensor:
     with torch.no_grad():
         log_prob = policy.log_prob(batch.observation, batch.action)
@@ -226,7 +219,7 @@ def _log_prob(policy: Policy, batch: Batch) -> Tensor:
 def _weights(
     policy: Policy, estimator: Estimator, batch: Batch, log_prob: Tensor, design: Design
 ) -> Float[Tensor, "N T"]:
-    """The weights of a chunk, scaled so that a unit's gradient is the mean over its trajectories."""
+    """The weights of a chunk, scaled so that a unit's gradient is the mean of its trajectories'."""
     size = design.batch if estimator.couples == "batch" else batch.rows
     pieces = []
     for start in range(0, batch.rows, size):

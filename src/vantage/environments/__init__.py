@@ -2,5 +2,6 @@
 
 from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment, Step
+from vantage.environments.tabular import Tabular
 
-__all__ = ["Environment", "Gymnasium", "Step"]
+__all__ = ["Environment", "Gymnasium", "Step", "Tabular"]

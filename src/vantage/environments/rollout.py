@@ -5,6 +5,8 @@ first m to finish anywhere would favour short ones. `fragment` takes the same nu
 every lane and carries on where it stopped.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -64,6 +66,16 @@ def episodes(
         step = record.advance(counts=finished < quota)
         finished += (step.terminated | step.truncated).long()
     return _one_row_per_episode(record.batch(value))
+
+
+def grouped_by(size: int, batch: Batch) -> Batch:
+    """The batch with neighbouring rows as groups of `size`, for estimators that need groups.
+
+    Start states differ within such a group: it is a set of independent trajectories that are
+    compared with one another, which leaves a leave-one-out baseline as unbiased as a start in
+    common would.
+    """
+    return replace(batch, group=torch.arange(batch.rows) // size)
 
 
 class Fragments:
