@@ -57,9 +57,9 @@ class Tabular:
     def reset(self, seed: int) -> Tensor:
         """Start every lane afresh from `seed`; returns the observations, [lanes, ...]."""
         self._generator = torch.Generator().manual_seed(seed)
-        self._state = self._starts()
+        self.state = self._starts()
         self._steps = torch.zeros(self.lanes, dtype=torch.int64)
-        return self.mdp.observation[self._state]
+        return self.mdp.observation[self.state]
 
     def step(self, action: Int[Tensor, " lanes"]) -> Step:
         """Act in every lane, [lanes]."""
@@ -69,16 +69,16 @@ class Tabular:
             f"Tabular.step: actions are ids from 0 to {mdp.actions - 1}, one for each of "
             f"{self.lanes} lanes; got {action}.",
         )
-        edge = self._draw(self._state * mdp.actions + action)
+        edge = self._draw(self.state * mdp.actions + action)
         following = mdp.edges.next[edge]
         self._steps = self._steps + 1
         ended = mdp.terminal[following]
         if mdp.horizon is not None:
             ended = ended | (self._steps == mdp.horizon)
         self._steps = torch.where(ended, 0, self._steps)
-        self._state = torch.where(ended, self._starts(), following)
+        self.state = torch.where(ended, self._starts(), following)
         return Step(
-            observation=mdp.observation[self._state],
+            observation=mdp.observation[self.state],
             reward=mdp.edges.reward[edge],
             terminated=ended,
             truncated=torch.zeros_like(ended),
