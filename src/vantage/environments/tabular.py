@@ -65,7 +65,7 @@ class Tabular:
         """Act in every lane, [lanes]."""
         mdp = self.mdp
         refuse_unless(
-            action.shape == (self.lanes,) and 0 <= action.min() and action.max() < mdp.actions,
+            action.shape == (self.lanes,) and action.min() >= 0 and action.max() < mdp.actions,
             f"Tabular.step: actions are ids from 0 to {mdp.actions - 1}, one for each of "
             f"{self.lanes} lanes; got {action}.",
         )

@@ -33,8 +33,8 @@ def run(
     """Print J, ∇J and the variance under every baseline, for the uniform policy, without sampling.
 
     Args:
-        world: "article" (the worked example), "corridor" (Sutton & Barto 2018, example 13.1, with its
-            optimum), or the id of a Gymnasium environment with a transition table.
+        world: "article" (the worked example), "corridor" (Sutton & Barto 2018, example 13.1, with
+            its optimum), or the id of a Gymnasium environment with a transition table.
         discount: γ of an environment; default 1. The first two worlds have their own.
         horizon: length of an episode of an environment, if it is limited.
         figure: where to save a figure, PNG or any format of matplotlib.
@@ -98,8 +98,8 @@ def _article(out: Console, mdp: MDP, policy: SoftmaxTable) -> None:
     weighed = weighted_score(policy, samples, reinforce().weights(samples))
     above = weighted_score(policy, samples, _with_baseline(samples, V))
     out.print(f"exact gradient ∇J      {_vector(G)}   in the order (s1 a1, s1 a2, s2 a1, s2 a2)")
-    out.print(f"two samples, raw       {_vector(weighed)}   cosine with ∇J {_cosine(weighed, G):+.3f}")
-    out.print(f"two samples, advantage {_vector(above)}   cosine with ∇J {_cosine(above, G):+.3f}")
+    for name, g in (("raw      ", weighed), ("advantage", above)):
+        out.print(f"two samples, {name} {_vector(g)}   cosine with ∇J {_cosine(g, G):+.3f}")
 
 
 def _with_baseline(samples: Batch, V: Float[Tensor, " S"]) -> Float[Tensor, "N 1"]:

@@ -5,13 +5,13 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-import torch  # noqa: E402
+import matplotlib.pyplot as plt
+import torch
 
-from vantage.exact.moments import Moments, moments  # noqa: E402
-from vantage.exact.solve import objective  # noqa: E402
-from vantage.mdp import MDP  # noqa: E402
-from vantage.policies import SoftmaxTable  # noqa: E402
+from vantage.exact.moments import Moments, moments
+from vantage.exact.solve import objective
+from vantage.mdp import MDP
+from vantage.policies import SoftmaxTable
 
 BASELINES = ("none", "constant", "value", "per_decision", "trajectory")
 PARTS = (("state", "between start states"), ("action", "a baseline's"), ("rest", "rest"))
