@@ -2,6 +2,7 @@
 
 from vantage.exact.chain import action_log_probability
 from vantage.exact.enumeration import Expectation, enumerate, expectation, unfinished
+from vantage.exact.gaussian import LQR, GaussianMoments, OneStepGaussian
 from vantage.exact.moments import Moments, moments
 from vantage.exact.scores import score_table
 from vantage.exact.solve import (
@@ -14,8 +15,11 @@ from vantage.exact.solve import (
 )
 
 __all__ = [
+    "LQR",
     "Expectation",
+    "GaussianMoments",
     "Moments",
+    "OneStepGaussian",
     "Values",
     "action_log_probability",
     "discounting_angle",

@@ -39,6 +39,7 @@ def _bars(axes: plt.Axes, found: dict[str, Moments]) -> None:
         axes.bar(list(found), height, bottom=below, label=label)
         below = below + height
     axes.set_ylabel("tr Cov")
+    axes.margins(y=0.3)
     axes.tick_params(axis="x", rotation=20)
     axes.legend(frameon=False)
 
@@ -67,7 +68,7 @@ def _sweep(mdp: MDP, left: plt.Axes, right: plt.Axes) -> None:
     left.plot(chances, J)
     best = int(torch.tensor(J).argmax())
     left.plot(chances[best], J[best], "o")
-    left.annotate(f"p = {chances[best]:.2f}, J = {J[best]:.2f}", (chances[best], J[best] - 6))
+    left.annotate(f"p = {chances[best]:.2f}, J = {J[best]:.2f}", (0.42, J[best] - 1.2))
     left.set_xlabel("p(second action)")
     left.set_ylabel("J")
     for name, trace in traces.items():
