@@ -112,7 +112,7 @@ def cosine(gram: Any, cross: Any, reference: Any) -> Estimate:
         return refused
     product = interval((across + across.T) / 2, 1.0, norm=False)
     sign = float(np.sign(product.value))
-    if not product.low * product.high > 0:
+    if not min(sign * product.low, sign * product.high) > abs(product.value) / 2:  # as `determined`
         note = "undetermined: G . G* cannot be told from zero, nor its sign; draw more units"
         return Estimate(np.nan, -1.0, 1.0, note=product.note or note)
     beta = product.value / off_diagonal(below)
@@ -204,14 +204,15 @@ def against(cross: Any, reference: Any) -> tuple[Array, Array]:
 
 
 def determined(below: Array, low: float = -np.inf, high: float = np.inf) -> Estimate | None:
-    """None when ||G*||^2 is above the 97.5 % point of its estimate under G* = 0.
+    """None when ||G*||^2 is above twice the 97.5 % point of its estimate under G* = 0.
 
     That point is at most 2.85 standard deviations, (chi^2_1 - 1) / sqrt 2, reached when all noise
-    lies in one direction.
+    lies in one direction. Twice, because an estimate that only just passes is too large, and what
+    is divided by it too small.
     """
     units, exact = len(below), np.ptp(below) == 0
     noise = 0.0 if exact or units < 4 else pair_moments(below)[1]
-    if off_diagonal(below) > 2.85 * np.sqrt(2 * noise / (units * (units - 1))):
+    if off_diagonal(below) > 2 * 2.85 * np.sqrt(2 * noise / (units * (units - 1))):
         return None
     note = "undetermined: the squared norm of the reference cannot be told from zero"
     return Estimate(np.nan, low, high, note=note)
@@ -447,7 +448,8 @@ def interval(gram: Array, over: Array | float | None, *, norm: bool) -> Estimate
     first = parts(base).first if isinstance(base, np.ndarray) else np.zeros(units)
     deviation = size if norm else (top.first - centre * first) ** 2
     if not norm and deviation.max() <= 1e-18 * max(float((top.first**2).max()), TINY):
-        return Estimate(centre, centre, centre, note=CONSTANT)
+        seen = np.where(np.abs(top.first) > 1e-12 * np.abs(gram).max(), top.first**2, 0.0)
+        return settled(centre, seen) or Estimate(centre, centre, centre, note=CONSTANT)
     if refused := settled(centre, deviation):
         return refused
     weights = resamples(deviation, BANDWIDTH if norm else 0.0)
