@@ -34,12 +34,11 @@ def average(
     weight = torch.where(batch.mask, batch.weight[:, None].double(), 0)
     x = torch.where(batch.mask, weight * numerator, 0).flatten()
     d = torch.where(batch.mask, weight * denominator, 0).flatten()
-    _, slot = key.flatten().unique(return_inverse=True)
+    slot = _numbered(key.flatten())
     over, under = _sum_within(x, slot), _sum_within(d, slot)
     enough = torch.finfo(torch.float32).eps ** 2 * under
     if leave_out:
-        own = slot * (int(batch.episode.max()) + 1) + batch.episode.flatten()
-        _, own = own.unique(return_inverse=True)
+        own = _numbered(slot * (int(batch.episode.max()) + 1) + batch.episode.flatten())
         over, under = over - _sum_within(x, own), under - _sum_within(d, own)
     mean = torch.where(under > enough, over / under, 0)
     return mean.to(numerator.dtype).reshape(numerator.shape)
@@ -101,6 +100,14 @@ def by_observation(batch: Batch) -> Int[Tensor, "N T"]:
     flat = batch.observation.reshape(batch.mask.numel(), -1)
     _, slot = flat.unique(dim=0, return_inverse=True)
     return slot.reshape(batch.mask.shape)
+
+
+def _numbered(ids: Int[Tensor, " L"]) -> Int[Tensor, " L"]:
+    """Ids from 0 upwards, few enough to sum into a table; sorted and renumbered if they are not."""
+    lowest, highest = (int(x) for x in ids.aminmax())
+    if highest - lowest < 4 * ids.numel() + 1000:
+        return ids - lowest
+    return ids.unique(return_inverse=True)[1]
 
 
 def _sum_within(x: Float[Tensor, " L"], slot: Int[Tensor, " L"]) -> Float[Tensor, " L"]:

@@ -74,7 +74,7 @@ def greedy(
 
     Equation: b = R(τ_greedy) from the same start state or prompt.
     Shapes: [N, T]; greedy_return [N, T], at each step that of its trajectory's start.
-    Source: Li et al. 2024, ReMax, equation 5.
+    Source: Li et al. 2024, ReMax.
     Unbiased when: always.
     """
     return greedy_return
@@ -192,7 +192,7 @@ def per_decision(
 
     Equation: b(s) = Σ ‖s_t‖² y_t / Σ ‖s_t‖² over the steps of the batch with the same key.
     Shapes: [N, T].
-    Source: [7]; Greensmith, Bartlett & Baxter 2004, theorem 8; Peters & Schaal 2008.
+    Source: [7]; Greensmith, Bartlett & Baxter 2004; Peters & Schaal 2008.
     Unbiased when: never. It contains the step's own return and tilts the gradient.
     """
     return average(batch, scores.norm * returns, scores.norm, key(batch), leave_out=False)

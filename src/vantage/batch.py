@@ -183,10 +183,12 @@ def elapsed_discount(batch: Batch) -> Float[Tensor, "N T"]:
     A fragment that starts in the middle of an episode counts from its own first step. Steps whose
     mask is False (prompts, padding) do not count as time.
     """
-    discount = torch.where(batch.mask, batch.discount, 1.0)
+    discount = torch.where(batch.mask, batch.discount, 1)
+    carry = torch.where(batch.boundary, 0, discount)
+    restart = batch.boundary.to(discount.dtype)
     running = torch.ones_like(discount[:, 0])
     columns = []
-    for t in range(discount.shape[1]):
+    for restart_t, carry_t in zip(restart.unbind(1), carry.unbind(1), strict=True):
         columns.append(running)
-        running = torch.where(batch.boundary[:, t], 1.0, running * discount[:, t])
+        running = torch.addcmul(restart_t, carry_t, running)
     return torch.stack(columns, 1)

@@ -216,7 +216,7 @@ def trajectory_leave_one_out() -> Estimator:
     return _to_go(baselines.trajectory_leave_one_out)
 
 
-# Bootstrapped returns and actor-critic methods. None has γ^t, as published.
+# Bootstrapped returns and actor-critic methods. None has γ^t, as in every library.
 
 
 @row
@@ -234,7 +234,8 @@ def actor_critic(lambda_: float = 0.95) -> Estimator:
     """[8] with the generalised advantage.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) − V(s_t).
-    Source: Schulman et al. 2016 [schulman2016].
+    Source: Schulman et al. 2016 [schulman2016]; what γ^t left out does: Nota & Thomas 2020
+        [nota2020].
     """
     return Estimator(returns=partial(returns.gae, lambda_=lambda_), baseline=baselines.value)
 
@@ -309,7 +310,7 @@ def grpo(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -> Estima
 
     Equation: ĝ = (1/m) Σ_i (1/|τ_i|) Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε) A_i),
         A_i = (R_i − mean)/(std + 10⁻⁴); with β, minus β ∇k3(l_t) in the loss.
-    Source: Shao et al. 2024 [shao2024].
+    Source: Shao et al. 2024 [shao2024]; on k3 in the loss: Tang & Munos 2025 [tang2025].
     """
     return _clipped_group(
         scale=partial(scales.group_std, correction=correction),

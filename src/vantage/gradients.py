@@ -105,18 +105,21 @@ def row_gradients_by_loop(
 def log_prob_change(
     policy: nn.Module, batch: Batch, direction: Float[Tensor, " P"]
 ) -> Float[Tensor, "N T"]:
-    """∇ log π(a_nt|s_nt) · direction: how log-probabilities change along it, to first order."""
-    log_prob_of = _log_prob_as_function(policy)
-    parameters = _parameters(policy)
-    pieces = direction.split([p.numel() for p in parameters.values()])
-    tangent = {
-        name: piece.view_as(p).to(p.dtype)
-        for (name, p), piece in zip(parameters.items(), pieces, strict=True)
-    }
-    _, change = torch.func.jvp(
-        lambda p: log_prob_of(p, batch.observation, batch.action), (parameters,), (tangent,)
-    )
-    return change.detach()
+    """∇ log π(a_nt|s_nt) · direction: how log-probabilities change along it, to first order.
+
+    Two backward passes: Σ v_nt ∇ log π_nt · direction is linear in v, and its slope is the answer.
+    """
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    v = torch.zeros_like(log_prob, requires_grad=True)
+    scores = torch.autograd.grad(log_prob, parameters, v, create_graph=True, allow_unused=True)
+    pieces = direction.to(log_prob.dtype).split([p.numel() for p in parameters])
+    along = [
+        (score * piece.view_as(score)).sum()
+        for score, piece in zip(scores, pieces, strict=True)
+        if score is not None
+    ]
+    return torch.autograd.grad(torch.stack(along).sum(), v)[0]
 
 
 def step_scores(policy: nn.Module, batch: Batch) -> Float[Tensor, "N T P"]:

@@ -132,11 +132,11 @@ def vtrace_target(
 def recursion(x: Float[Tensor, "N T"], c: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """y_t = x_t + c_t y_{t+1}, y_{T} = 0, along the steps of every row."""
     running = torch.zeros_like(x[:, 0])
-    out = torch.empty_like(x)
-    for t in reversed(range(x.shape[1])):
-        running = x[:, t] + c[:, t] * running
-        out[:, t] = running
-    return out
+    out = []
+    for x_t, c_t in zip(reversed(x.unbind(1)), reversed(c.unbind(1)), strict=True):
+        running = torch.addcmul(x_t, c_t, running)
+        out.append(running)
+    return torch.stack(out[::-1], 1)
 
 
 def _reward_and_bootstrap(batch: Batch) -> Float[Tensor, "N T"]:
