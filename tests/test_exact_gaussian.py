@@ -1,4 +1,4 @@
-"""Continuous actions: closed forms against autograd, quadrature, finite differences and sampling."""
+"""Continuous actions: closed forms against autograd, quadrature and sampling."""
 
 import numpy as np
 import pytest
@@ -109,15 +109,15 @@ def value_at(problem, weight, log_std, x, steps):
     """V with so many steps to go: J of starts without spread is quadratic in the start."""
     n = len(problem.noise)
 
-    def J(start):
+    def worth(start):
         return LQR(
             problem.A, problem.B, problem.state_cost, problem.action_cost, problem.noise,
             start, torch.zeros(n).double(), steps, problem.discount,
         ).objective(weight, log_std)  # fmt: skip
 
     zero = torch.zeros(n).double()
-    P = torch.autograd.functional.hessian(J, zero)
-    return J(zero) + 0.5 * ((x @ P) * x).sum(1)
+    P = torch.autograd.functional.hessian(worth, zero)
+    return worth(zero) + 0.5 * ((x @ P) * x).sum(1)
 
 
 def test_what_cannot_be_is_refused():

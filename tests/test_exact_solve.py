@@ -132,6 +132,14 @@ def test_sparse_world_that_mixes_slowly_is_solved():
     torch.testing.assert_close(one, other, atol=1e-8, rtol=0)
 
 
+def test_sparse_solve_survives_a_uniform_start():
+    """A uniform source breaks the iteration down if it starts from zero."""
+    mdp = MDP.garnet(3000, 2, 5, discount=0.99, sparse=True)
+    d = exact.occupancy(mdp, SoftmaxTable(3000, 2))
+    assert d.sum().item() == pytest.approx(100, abs=1e-8)  # Σ_t γ^t
+    assert (d > 0).all()
+
+
 def test_sparse_world_with_horizon():
     arguments = {"horizon": 5, "discount": 0.9, "seed": 2, "observations": 3}
     worlds = [MDP.garnet(6, 2, 3, sparse=s, **arguments) for s in (False, True)]

@@ -221,9 +221,10 @@ def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
         InputError: neither reached the residual (a chain that hardly ever ends).
     """
     scale = max(np.abs(source).max(), np.finfo(float).tiny)
-    solution = np.zeros_like(source)
-    left = scale
-    for _ in range(10):
+    # Two terms of the Neumann series: from zero, a uniform source makes the iteration break down.
+    solution = 2 * source - system @ source
+    left, stalls = scale, 0
+    for _ in range(12):
         correction, _ = linalg.bicgstab(
             system, source - system @ solution, rtol=1e-6, atol=0.0, maxiter=200
         )
@@ -231,7 +232,8 @@ def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
         left = residual(system, solution, source)
         if left <= RESIDUAL * scale:
             return solution
-        if not left < 0.1 * before:
+        stalls += not left < 0.1 * before
+        if stalls == 3:
             break
     solution = linalg.splu(system.tocsc()).solve(source)
     left = residual(system, solution, source)

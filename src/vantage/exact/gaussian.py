@@ -154,8 +154,8 @@ class LQR:
         n, m = self.B.shape
         refuse_unless(
             NODES ** (n + m) <= POINTS,
-            f"LQR.moments: {n} state and {m} action dimensions need {NODES ** (n + m):,} quadrature "
-            f"points, more than {POINTS:,}.",
+            f"LQR.moments: {n} state and {m} action dimensions need {NODES ** (n + m):,} points of "
+            f"quadrature, more than {POINTS:,}.",
         )
         with torch.no_grad():
             first = self._recursion(weight, log_std, baseline == "value")

@@ -87,9 +87,10 @@ def moments(
             nothing discounts the sum; tables that would not fit in memory.
     """
     estimate = estimate_for(mdp, policy, returns, discounted)
-    levels = estimate.levels(baseline)
     timed = isinstance(baseline, Tensor) and baseline.ndim == 2
     best = estimate.timed_best() if timed else estimate.levels("trajectory")
+    same = isinstance(baseline, str) and baseline == "trajectory"
+    levels = best if same else estimate.levels(baseline)
     mean, second = estimate.moments(levels)
     start = mdp.initial
     G = start @ mean[0]

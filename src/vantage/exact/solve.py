@@ -44,9 +44,10 @@ def objective(mdp: MDP, policy: nn.Module) -> Float[Tensor, ""]:
     """
     process = chain(mdp, policy)
     if mdp.sparse:
-        worth = _occupied_worth(process, discounted=True)
-        level = mdp.initial @ state_values(process)[0, :, 0]
-        return level.detach() + worth - worth.detach()
+        with torch.no_grad():
+            V = state_values(process)
+        worth = _occupied_worth(process, discounted=True, V=V)
+        return mdp.initial @ V[0, :, 0] + worth - worth.detach()
     return mdp.initial @ state_values(process)[0, :, 0]
 
 
@@ -152,12 +153,14 @@ def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
     return torch.nn.utils.parameters_to_vector(filled)
 
 
-def _occupied_worth(process: Chain, discounted: bool) -> Float[Tensor, ""]:
+def _occupied_worth(
+    process: Chain, discounted: bool, V: Float[Tensor, "L S 1"] | None = None
+) -> Float[Tensor, ""]:
     """Σ_s d(s) Σ_a π(a|s) Q(s,a) with d and Q held fixed: its gradient is the policy gradient."""
     factor = process.mdp.discount if discounted else 1.0
     with torch.no_grad():
         d = process.forward(process.start, factor)
-        Q = action_values(process, state_values(process))
+        Q = action_values(process, state_values(process) if V is None else V)
     return (d[..., 0] * process.mean(Q)[..., 0]).sum()
 
 
