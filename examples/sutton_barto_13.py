@@ -152,11 +152,14 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     rng, size = np.random.default_rng(args.seed), (args.runs, args.episodes)
-    plain = {f"REINFORCE, α = 2^−{k}": reinforce(2.0**-k, *size, rng) for k in (12, 13, 14)}
+    plain = {
+        f"REINFORCE, α = {step}": reinforce(2.0**-k, *size, rng)
+        for step, k in (("2⁻¹²", 12), ("2⁻¹³", 13), ("2⁻¹⁴", 14))
+    }
     draw("Figure 13.1", plain, args.out / "figure_13_1.png")
     second = {
-        "REINFORCE, α = 2^−13": plain["REINFORCE, α = 2^−13"],
-        "with baseline, α^θ = 2^−9, α^w = 2^−6": reinforce(2.0**-9, *size, rng, 2.0**-6),
+        "REINFORCE, α = 2⁻¹³": plain["REINFORCE, α = 2⁻¹³"],
+        "with baseline, policy 2⁻⁹, value 2⁻⁶": reinforce(2.0**-9, *size, rng, 2.0**-6),
     }
     draw("Figure 13.2", second, args.out / "figure_13_2.png")
     third = {

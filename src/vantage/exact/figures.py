@@ -68,7 +68,8 @@ def _sweep(mdp: MDP, left: plt.Axes, right: plt.Axes) -> None:
     left.plot(chances, J)
     best = int(torch.tensor(J).argmax())
     left.plot(chances[best], J[best], "o")
-    left.annotate(f"p = {chances[best]:.2f}, J = {J[best]:.2f}", (0.42, J[best] - 1.2))
+    label = f"p = {chances[best]:.2f}, J = {J[best]:.2f}"
+    left.annotate(label, (float(chances[best]), J[best] - 4), ha="center")
     left.set_xlabel("p(second action)")
     left.set_ylabel("J")
     for name, trace in traces.items():
