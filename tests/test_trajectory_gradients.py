@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 import vantage as vt
 from vantage.batch import Batch
+from vantage.gradients import log_prob_change
 from vantage.trajectory_gradients import (
     METHODS,
     by_loop,
@@ -161,3 +162,21 @@ def test_a_sketch_keeps_inner_products() -> None:
     spread = torch.tensor(products).std().item()
     assert abs(sum(products) / 200 - float(a @ b)) < 4 * spread / 200**0.5
     assert spread < (2 / 64) ** 0.5 * float(a.norm() * b.norm())
+
+
+@pytest.mark.parametrize("name", ["table", "perceptron", "gaussian", "sequence", "tied"])
+def test_log_prob_change_is_the_slope_along_a_direction(name: str) -> None:
+    """Against a central difference of log π along the direction."""
+    policy, batch = policies()[name].double(), batch_for(name)
+    if batch.observation.is_floating_point():
+        batch = batch.map(lambda t: t.double() if t.is_floating_point() else t)
+    start = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    direction = torch.randn(
+        start.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
+    )
+    found = log_prob_change(policy, batch, direction)
+    ends = []
+    for step in (1e-6, -1e-6):
+        nn.utils.vector_to_parameters(start + step * direction, policy.parameters())
+        ends.append(policy.log_prob(batch.observation, batch.action).detach())
+    torch.testing.assert_close(found, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-6)

@@ -1,0 +1,253 @@
+"""Audits against exact values: of small MDPs, of the planner's predictions, of stale batches."""
+
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import vantage as vt
+from vantage.audit.planner import best_group_size, predicted_snr, predicted_variance
+from vantage.audit.stale import audit_stale
+from vantage.audit.units import plan_units
+
+E = vt.estimators
+
+
+class Table(nn.Module):
+    """V(s) from a table."""
+
+    def __init__(self, values: Tensor):
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.values[observation]
+
+
+def quiet(env: Any, policy: vt.Policy, rows: list[vt.Estimator], **settings: Any) -> vt.Report:
+    return vt.audit(env, policy, rows, progress=False, **settings)
+
+
+def test_the_worked_example_is_audited_exactly() -> None:
+    """Traces 427/16 and 17/16, ‖∇J‖² = 17/16: from the article, by hand."""
+    mdp = vt.MDP.article()
+    value = Table(torch.tensor([9.5, 3.5, 0.0][: mdp.states]).double())
+    report = quiet(
+        vt.Tabular(mdp, lanes=8), vt.SoftmaxTable(mdp.observations, 2),
+        [E.reinforce(), E.reinforce_baseline()], value=value, trajectories=640,
+    )  # fmt: skip
+    raw, advantage = report.rows
+    assert raw.variance.exact
+    assert raw.variance.value == pytest.approx(427 / 16)
+    assert advantage.variance.value == pytest.approx(17 / 16)
+    for row in report.rows:
+        assert row.bias.value == pytest.approx(0, abs=1e-12)
+        assert row.squared_norm.value == pytest.approx(17 / 16)
+        assert row.snr.value == pytest.approx(64 * row.squared_norm.value / row.variance.value)
+        assert row.scale.value == pytest.approx(1)
+    assert "unbiased" in report.summary[0]
+    assert report.plan.cheapest == "reinforce_baseline"
+    assert report.plan.trajectories["reinforce_baseline"].value == pytest.approx(4)
+
+
+def test_sampled_intervals_hold_the_exact_values() -> None:
+    """The corridor has infinitely many trajectories: sampled, and checked against the moments."""
+    mdp = vt.MDP.short_corridor()
+    policy = vt.SoftmaxTable(mdp.observations, 2)
+    report = quiet(
+        vt.Tabular(mdp, lanes=256), policy, [E.reinforce(), E.reward_to_go()],
+        trajectories=8192, batch=32, seed=1,
+    )  # fmt: skip
+    true = vt.exact.gradient(mdp, policy)
+    for row, returns in zip(report.rows, ("total", "to_go"), strict=True):
+        exact = vt.exact.moments(mdp, policy, returns=returns)
+        trace, norm = exact.trace.item(), true.square().sum().item()
+        assert not row.variance.exact
+        for estimate, truth in (
+            (row.variance, trace),
+            (row.squared_norm, norm),
+            (row.snr, 32 * norm / trace),
+            (row.noise_scale, trace / norm),
+            (row.batch_cosine, (1 + trace / norm / 32) ** -0.5),
+            (row.pairwise_cosine, 1 / (1 + trace / norm / 32)),
+            (row.scale, 1.0),
+            (row.bias, 0.0),
+        ):
+            assert estimate.low <= truth <= estimate.high
+
+
+def test_bias_is_found_and_measured() -> None:
+    """GRPO's scale and a per-step mean are seen; leave-one-out is not accused."""
+    mdp = vt.MDP.bandit([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    policy = vt.SoftmaxTable(mdp.observations, 3)
+    rows = [E.rloo(), E.grpo(), E.dr_grpo()]
+    report = quiet(
+        vt.Tabular(mdp, lanes=64), policy, rows, trajectories=8192, batch=64, group_size=4
+    )
+    assert report.row("rloo").bias.low <= 0
+    assert report.row("rloo").scale.low <= 1 <= report.row("rloo").scale.high
+    # the group mean holds the trajectory's own return: (K − 1)/K = 3/4, exactly
+    shrunk = report.row("dr_grpo").scale
+    assert shrunk.low <= 0.75 <= shrunk.high < 1
+    assert report.row("grpo").scale.low > 1
+    assert report.row("grpo").unit >= 4
+
+
+def cartpole() -> tuple[vt.Gymnasium, vt.Policy, vt.Value]:
+    env = vt.Gymnasium("CartPole-v1", lanes=32)
+    return env, env.policy(hidden=(8,)), env.value(hidden=(8,))
+
+
+def test_one_set_of_samples_gives_each_estimator_what_it_gets_alone() -> None:
+    env, policy, value = cartpole()
+    rows = [E.reinforce(), E.reward_to_go(), E.a2c(), E.reinforce_mean()]
+    together = quiet(env, policy, rows, value=value, trajectories=512, batch=32)
+    for row in rows:
+        alone = quiet(env, policy, [row], value=value, trajectories=512, batch=32).rows[0]
+        both = together.row(row.name)
+        assert both.variance.value == pytest.approx(alone.variance.value, rel=1e-3)
+        assert both.snr.value == pytest.approx(alone.snr.value, rel=1e-3)
+        assert both.scale.value == pytest.approx(alone.scale.value, rel=1e-3)
+
+
+def test_same_seed_same_numbers() -> None:
+    env, policy, value = cartpole()
+    rows = [E.reward_to_go(), E.rloo()]
+    first, again, other = (
+        quiet(env, policy, rows, value=value, trajectories=256, batch=16, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    for name in ("variance", "snr", "bias", "scale"):
+        one, two = getattr(first.rows[1], name), getattr(again.rows[1], name)
+        assert (one.value, one.low, one.high) == (two.value, two.low, two.high)
+    assert first.rows[1].snr.value != other.rows[1].snr.value
+
+
+def test_pooled_units_keep_the_variance_of_a_trajectory() -> None:
+    """More trajectories than units are kept: averaged in fours, the statistics still count one."""
+    env, policy, _ = cartpole()
+    report = quiet(env, policy, [E.reward_to_go()], trajectories=2048, batch=32)
+    assert report.settings["pool"] == 4
+    few = quiet(env, policy, [E.reward_to_go()], trajectories=512, batch=32)
+    assert few.settings["pool"] == 1
+    pooled, single = report.rows[0].variance, few.rows[0].variance
+    assert pooled.low <= single.high
+    assert single.low <= pooled.high
+
+
+def test_a_sketch_stays_within_memory_and_near_the_whole() -> None:
+    env = vt.Gymnasium("CartPole-v1", lanes=32)
+    policy = env.policy(hidden=(64, 64))
+    rows = [E.reward_to_go()]
+    whole = quiet(env, policy, rows, trajectories=128, batch=16)
+    small = quiet(env, policy, rows, trajectories=128, batch=16, memory=2 * 128 * 2048 * 4)
+    assert any("sketched to 2,048" in note for note in small.notes)
+    one, two = whole.rows[0].variance.value, small.rows[0].variance.value
+    assert two == pytest.approx(one, rel=4 * (2 / 2048) ** 0.5)
+    with pytest.raises(vt.InputError, match=r"fewer than 1024; give 1,048,576 bytes"):
+        quiet(env, policy, rows, trajectories=128, batch=16, memory=1000)
+
+
+def test_the_planner_predicts_what_a_fresh_measurement_finds() -> None:
+    """SNR at other batches, predicted at 32 and measured anew with another seed."""
+    env, policy, _ = cartpole()
+    rows = [E.reinforce(), E.reward_to_go()]
+    planned = quiet(env, policy, rows, trajectories=4096, batch=32, seed=0)
+    for batch in (8, 128):
+        fresh = quiet(env, policy, rows, trajectories=4096, batch=batch, seed=9)
+        for row in planned.rows:
+            predicted = predicted_snr(row.noise_scale, batch)
+            measured = fresh.row(row.estimator).snr
+            # two 95 % intervals of independent samples: their overlap fails far below 1 in 20
+            assert predicted.low <= measured.high
+            assert measured.low <= predicted.high
+    plan = planned.plan
+    needed = plan.trajectories["reward_to_go"]
+    assert needed.value == pytest.approx(4 * planned.row("reward_to_go").noise_scale.value)
+
+
+def test_two_level_planner_against_brute_force() -> None:
+    between, within, prompt, completion = 2.0, 9.0, 3.0, 0.5
+    best = best_group_size(between, within, prompt, completion)
+
+    def variance_for_a_budget(size: float, budget: float = 1e6) -> float:
+        starts = budget / (prompt + completion * size)
+        return between / starts + within / (starts * size)
+
+    costs = {k / 100: variance_for_a_budget(k / 100) for k in range(100, 3000)}
+    assert best == pytest.approx(min(costs, key=lambda k: costs[k]), abs=0.02)
+    assert predicted_variance(between, within, 4, 3) == pytest.approx(2 / 4 + 9 / 12)
+
+
+def test_a_stale_batch_biases_what_has_no_ratio() -> None:
+    """Ten updates after sampling, importance ratios keep the gradient; without them it is off."""
+    mdp = vt.MDP.bandit([[1.0, 0.0], [0.0, 2.0]])
+    policy = vt.SoftmaxTable(mdp.observations, 2)
+    plain = E.reinforce()
+    corrected = plain.replace(ratio=vt.ratios.token, name="corrected")
+    reports = audit_stale(
+        vt.Tabular(mdp, lanes=32), policy, [plain, corrected], updates=(0, 10), batch=32, lr=0.1,
+        trajectories=1024, progress=False,
+    )  # fmt: skip
+    assert reports[0].row("reinforce").bias.value == pytest.approx(0, abs=1e-9)
+    assert reports[10].row("corrected").bias.value == pytest.approx(0, abs=1e-9)
+    assert reports[10].row("reinforce").bias.value > 0.1
+    assert all(row.bias.exact for report in reports.values() for row in report.rows)
+
+
+def test_a_stale_reference_is_sampled_from_the_policy_itself() -> None:
+    env, policy, _ = cartpole()
+    moved = env.policy(hidden=(8,), seed=5)
+    report = quiet(env, moved, [E.reward_to_go()], behaviour=policy, trajectories=256, batch=16)
+    assert "trajectories of the policy itself" in report.reference
+    assert not report.rows[0].bias.exact
+
+
+def test_a_report_prints_and_saves(tmp_path: Path) -> None:
+    env, policy, _ = cartpole()
+    report = quiet(env, policy, [E.reward_to_go()], trajectories=256, batch=16)
+    text = str(report)
+    assert "reward_to_go" in text
+    assert "95 % intervals" in text
+    saved = json.loads(report.save(tmp_path / "audit.json").read_text())
+    assert saved["rows"][0]["variance"]["value"] == report.rows[0].variance.value
+    assert saved["settings"]["trajectories"] == 256
+    assert report.save(tmp_path / "audit.html").stat().st_size > 1000
+    with pytest.raises(vt.InputError, match="must end in"):
+        report.save(tmp_path / "audit.txt")
+    with pytest.raises(vt.InputError, match="was not audited"):
+        report.row("rloo")
+
+
+def test_what_cannot_be_audited_is_refused_before_sampling() -> None:
+    env, policy, _ = cartpole()
+    with pytest.raises(vt.InputError, match="needs a value function"):
+        quiet(env, policy, [E.a2c()])
+    with pytest.raises(vt.InputError, match="give at least one"):
+        quiet(env, policy, [])
+    with pytest.raises(vt.InputError, match="two estimators are called"):
+        quiet(env, policy, [E.reinforce(), E.reinforce()])
+    with pytest.raises(vt.InputError, match=r"take a batch of 48"):
+        quiet(env, policy, [E.rloo()], batch=50, group_size=8)
+    with pytest.raises(vt.InputError, match=r"4 independent units of 64.*Draw 512"):
+        quiet(env, policy, [E.reinforce_mean()], trajectories=256, batch=64)
+
+
+@pytest.mark.parametrize("trajectories", [64, 640, 4096, 10_000])
+@pytest.mark.parametrize(
+    "names", [["reinforce"], ["reinforce", "rloo"], ["rloo", "reinforce_mean"]]
+)
+def test_units_nest(trajectories: int, names: list[str]) -> None:
+    """Units of every estimator divide the trajectories, and coarser ones are made of finer ones."""
+    rows = [E.named(name) for name in names]
+    design = plan_units(rows, trajectories, batch=8, group=4)
+    assert trajectories - 8 * 20 < design.trajectories <= trajectories
+    sizes = sorted(design.unit(row) for row in rows)
+    assert all(design.trajectories % size == 0 for size in sizes)
+    assert all(large % small == 0 for small, large in pairwise(sizes))
+    assert design.trajectories / sizes[0] <= 512 or math.isclose(sizes[0], 1)
