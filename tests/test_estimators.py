@@ -222,6 +222,20 @@ def test_weights_have_no_graph_and_keep_their_precision() -> None:
             assert estimator.weights(single).dtype == torch.float32
 
 
+def test_a_scale_sees_no_garbage_of_the_padding() -> None:
+    """A careless scale of one's own may look at the whole grid: what does not count is 0 there."""
+    batch = lanes()
+    batch = replace(batch, value=torch.where(batch.mask, batch.value, torch.nan))
+
+    def by_largest(batch: vt.Batch, returns: Tensor, advantage: Tensor) -> Tensor:
+        return advantage / advantage.abs().max()
+
+    estimator = vt.Estimator(
+        returns=returns.to_go, baseline=baselines.value, scale=by_largest, name="by largest"
+    )
+    assert estimator.advantage(batch).abs().max() == 1
+
+
 # What is refused, and with which words.
 
 
