@@ -1,7 +1,7 @@
 """Vantage: policy gradients you can see.
 
-    trajectories  ->  weights      ->  gradient  ->  step
-    (Batch)           (Estimator)      (scores)      (optimiser)
+trajectories  ->  weights      ->  gradient  ->  step
+(Batch)           (Estimator)      (scores)      (optimiser)
 """
 
 __version__ = "0.1.0"

@@ -233,15 +233,15 @@ def _audited(
 ) -> tuple[Environment, Policy, Value]:
     """The environment, policy and value function to audit."""
     if run is not None:
-        world, policy, value = load(run, lanes)
+        trained, policy, value = load(run, lanes)
         refuse_unless(
-            world.name == env, f"{run} was trained on {world.name}, not {env}; name that."
+            trained.name == env, f"{run} was trained on {trained.name}, not {env}; name that."
         )
         refuse_unless(
-            discount is None or discount == world.discount,
-            f"{run} was trained with γ = {world.discount}; leave --discount out.",
+            discount is None or discount == trained.discount,
+            f"{run} was trained with γ = {trained.discount}; leave --discount out.",
         )
-        return world, policy, value or world.value(hidden)
+        return trained, policy, value or trained.value(hidden)
     gamma = 0.99 if discount is None else discount
     known = Gymnasium(env, lanes=lanes, discount=gamma)
     world: Environment = known

@@ -108,8 +108,10 @@ def audit(
                 "give more memory."
             )
         found = measure.rows(policy, rows, units, star)
-        exact_rows = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
-        found = [replace(row, **exact_rows.get(row.estimator, {})) for row in found]
+        known: dict[str, dict[str, Any]] = exactly.rows(
+            env, policy, rows, design, value, behaviour, exact_gradient
+        )
+        found = [replace(row, **known.get(row.estimator, {})) for row in found]
     notes += _notes(found, units)
     planned = plan(
         {row.estimator: row.noise_scale for row in found},

@@ -1,6 +1,7 @@
 """Audits without sampling: on a tabular MDP the statistics have exact values."""
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -30,7 +31,7 @@ def rows(
     value: nn.Module | None,
     behaviour: Policy | None,
     star: Float[Tensor, " P"] | None,
-) -> dict[str, dict[str, Estimate]]:
+) -> dict[str, dict[str, Any]]:
     """Exact statistics by estimator and name, for those whose trajectories can be enumerated.
 
     Estimators that couple trajectories keep their sampled statistics: their groups and batches are
@@ -42,7 +43,7 @@ def rows(
     if value is not None:
         with torch.no_grad():
             values = value(env.mdp.observation).double()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for estimator in estimators:
         if estimator.couples != "none":
             continue

@@ -81,7 +81,7 @@ def _against(
     if isinstance(reference, Tensor):
         own = units.gradients[name].double()
         star = reference.double()
-        gram, cross, square = own @ own.T, own @ star, float(star @ star)
+        gram, cross, square = own @ own.T, own @ star, star @ star
         ratio = undetermined("the reference is exact and has no variance")
     else:
         title, source = reference

@@ -9,6 +9,7 @@ are averaged, which changes no mean and leaves the units independent.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -225,7 +226,9 @@ def _weights(
     for start in range(0, batch.rows, size):
         rows = slice(start, start + size)
         part = batch.select(rows).reweighted()
-        inputs = {"scores": scores(policy, part, estimator)} if "scores" in estimator.needs else {}
+        inputs: dict[str, Any] = {}
+        if "scores" in estimator.needs:
+            inputs["scores"] = scores(policy, part, estimator)
         pieces.append(size * estimator.weights(part, log_prob[rows], **inputs))
     weights = torch.cat(pieces)
     if not weights.isfinite().all():

@@ -117,7 +117,10 @@ class Gymnasium:
         if isinstance(actions, gymnasium.spaces.Box):
             size = int(np.prod(actions.shape))
             policy = Gaussian(_net(space, hidden, size, 0.01, generator), size)
-        elif isinstance(space, gymnasium.spaces.Discrete):
+            policy.hidden = tuple(hidden)
+            return policy
+        assert isinstance(actions, gymnasium.spaces.Discrete)
+        if isinstance(space, gymnasium.spaces.Discrete):
             policy = SoftmaxTable(int(space.n), int(actions.n))
         else:
             policy = Categorical(_net(space, hidden, int(actions.n), 0.01, generator))
