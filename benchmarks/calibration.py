@@ -48,6 +48,8 @@ class Arguments:
     """how many estimators of a case are audited, besides its reference for the paired statistics"""
     quick: bool = False
     """50 audits of 64 units"""
+    add: bool = False
+    """keep the runs that the results file holds already"""
     out: Path = RESULTS
     seed: int = 0
 
@@ -183,22 +185,26 @@ def table(rows: list[Record]) -> Table:
     return result
 
 
-def save(path: Path, rows: list[Record], seconds: float) -> None:
-    command = "OMP_NUM_THREADS=1 python benchmarks/calibration.py " + " ".join(sys.argv[1:])
-    versions = {
+def save(path: Path, rows: list[Record], seconds: float, earlier: list[Record]) -> None:
+    """{"runs": [...]}: each run with its command, versions and rows."""
+    run: Record = {
+        "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py " + " ".join(sys.argv[1:]),
+        "seconds": round(seconds),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "scipy": scipy.__version__,
         "torch": torch.__version__,
+        "rows": rows,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {"command": command, "seconds": round(seconds), "versions": versions, "rows": rows}
-    path.write_text(json.dumps(record, indent=1))
+    path.write_text(json.dumps({"runs": [*earlier, run]}, indent=1))
 
 
 def main(arguments: Arguments) -> None:
     torch.set_num_threads(1)
     start, rows = time.perf_counter(), []
+    known = arguments.add and arguments.out.exists()
+    earlier = json.loads(arguments.out.read_text())["runs"] if known else []
     wanted = tuple(filter(None, arguments.cases.split(",")))
     audits, sizes = (50, (64,)) if arguments.quick else (arguments.audits, arguments.units)
     plan = [
@@ -216,7 +222,7 @@ def main(arguments: Arguments) -> None:
             file=sys.stderr,
             flush=True,
         )
-        save(arguments.out, rows, time.perf_counter() - start)
+        save(arguments.out, rows, time.perf_counter() - start, earlier)
     Console(width=190).print(table(rows))
 
 

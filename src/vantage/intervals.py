@@ -20,8 +20,8 @@ departs from the textbook in three ways:
    standard deviation x (effective units)^(-1/5), both weighted by ||g_u - gbar||^2. BANDWIDTH = 2
    was chosen by coverage on scalar samples (exponential, uniform, gamma, lognormal, Student and
    squared corridor returns); the normal-reference rule would be 1.06 and covers less.
-3. Bias removed. gbar is noisy itself: the variance along G is debiased by U-centring (Szekely &
-   Rizzo 2014).
+3. Pairs apart. Variances along gbar and of the degenerate part come from pairs u != v only
+   (U-centring, Szekely & Rizzo 2014), so that no unit is compared with itself.
 
 A ratio whose denominator cannot be told from zero gives an unbounded or undetermined set (Fieller
 1954), and says so. A note that begins with "undetermined" means that no number is given, one that
@@ -446,15 +446,17 @@ def interval(gram: Array, over: Array | float | None, *, norm: bool) -> Estimate
     bottom = off_diagonal(base) if isinstance(base, np.ndarray) else base
     centre = off_diagonal(gram) / bottom if bottom else np.nan
     first = parts(base).first if isinstance(base, np.ndarray) else np.zeros(units)
-    deviation = size if norm else (top.first - centre * first) ** 2
-    if not norm and deviation.max() <= 1e-18 * max(float((top.first**2).max()), TINY):
-        seen = np.where(np.abs(top.first) > 1e-12 * np.abs(gram).max(), top.first**2, 0.0)
-        return settled(centre, seen) or Estimate(centre, centre, centre, note=CONSTANT)
+    rounding = 1e-12 * (np.abs(gram).max() + np.abs(centre * np.asarray(base)).max())
+    moves = np.where(np.abs(top.first) > rounding, top.first**2, 0.0)
+    linear = top.first - centre * first
+    deviation = size if norm else np.where(np.abs(linear) > rounding, linear**2, 0.0)
+    if not norm and moves.any() and not deviation.any():
+        return settled(centre, moves) or Estimate(centre, centre, centre, note=CONSTANT)
     if refused := settled(centre, deviation):
         return refused
     weights = resamples(deviation, BANDWIDTH if norm else 0.0)
     below = denominator(base, size if over is None else np.zeros(units), top.second, weights)
-    world = resampled(gram, size, below, weights, over, norm)
+    world = resampled(gram, size, below, weights, norm)
     error = quadratic(world.seen, np.array([2, -centre]))
     flat = isinstance(over, np.ndarray) and error <= 1e-12 * 4 * world.seen[0, 0]
     if flat:
@@ -495,7 +497,6 @@ def resampled(
     size: Array,
     below: Below,
     weights: list[Array],
-    over: Array | float | None,
     norm: bool,
 ) -> World:
     """Moments, over the copies in each draw, of what the influence of A - c B is made of."""
@@ -521,23 +522,14 @@ def resampled(
     noises = ((w2 @ centred**2) * w2).sum(1) + (w2**2 - w4) @ size**2
     seen = np.cov(np.stack([y, influence]))
     trace = float(size.sum()) / (units - 1)
-    if norm:  # variance along G, debiased as far as ||gbar||^2 is not noise itself
-        share = min(trace / units / max(top.mean, TINY), 1)
-        honest = max(first, 0) + share * degenerate / units
-        raw = max(seen[0, 0], TINY) * max(value + share * trace / units, TINY) / max(top.mean, TINY)
-    else:  # the same for the linear part of A - c B; the share of noise is that of B
-        slope = value / below.value
-        kernel = gram - slope * over if isinstance(over, np.ndarray) else gram
-        share = float(np.clip(1 - below.value / below.world, 0, 1))
-        first, degenerate, _ = pair_moments(kernel)
-        honest = 4 * (max(first, 0) + share * degenerate / units)
-        raw = max(quadratic(seen, np.array([2, -slope])), TINY)
+    # the variance along gbar counts each unit's own share in gbar; without it, if A is a norm
+    shrink = (max(first, 0) + degenerate / units) / max(float(seen[0, 0]), TINY) if norm else 1.0
     return World(
         value=value,
         norm=max(top.mean, TINY),
         along=float(y @ y) / units,
         far=float(y @ twist) / units,
-        shrink=float(np.sqrt(np.clip(honest / max(raw, TINY), 0, 1))),
+        shrink=float(np.sqrt(min(shrink, 1.0))),
         noise=degenerate / pairs,
         seen=seen,
         means=np.array([w1 @ y, w1 @ twist, 2 * w1 @ below.first]) / units,
