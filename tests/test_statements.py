@@ -150,31 +150,27 @@ def test_seven_and_value_coincide_for_two_equally_likely_actions():
     torch.testing.assert_close(value.trace, best.trace, **TIGHT)
 
 
-def first_world(condition):
-    """Traces by baseline in the first of 200 random worlds where `condition` holds."""
-    for seed in range(200):
-        mdp = MDP.garnet(3, 2, 2, horizon=3, discount=0.9, observations=1, seed=seed)
-        policy = random_policy(mdp, seed)
-        traces = {
-            name: exact.moments(mdp, policy, name).trace.item()
-            for name in ("none", "value", "per_decision", "trajectory")
-        }
-        if condition(traces):
-            return mdp, policy, traces
-    raise AssertionError("no such world among 200")
+def blind_world(seed):
+    """A random world whose states all look the same, and the trace under each baseline."""
+    mdp = MDP.garnet(3, 2, 2, horizon=3, discount=0.9, observations=1, seed=seed)
+    policy = random_policy(mdp, seed)
+    return {
+        name: brute_moments(
+            mdp, policy, exact.moments(mdp, policy, name).baseline, "to_go"
+        )[1].sum().item()
+        for name in ("none", "value", "per_decision")
+    }  # fmt: skip
 
 
 def test_seven_can_be_worse_than_value():
     """Scores of one trajectory interact where decisions share parameters; by plain enumeration."""
-    mdp, policy, traces = first_world(lambda t: t["per_decision"] > 1.01 * t["value"])
-    b = exact.moments(mdp, policy, "per_decision").baseline
-    assert brute_moments(mdp, policy, b, "to_go")[1].sum().item() > 1.01 * traces["value"]
+    traces = blind_world(35)  # the first of the seeds from 0 with an excess above 1 %
+    assert traces["per_decision"] > 1.05 * traces["value"]
 
 
 def test_value_can_be_worse_than_no_baseline():
-    mdp, policy, traces = first_world(lambda t: t["value"] > 1.01 * t["none"])
-    b = exact.moments(mdp, policy, "value").baseline
-    assert brute_moments(mdp, policy, b, "to_go")[1].sum().item() > 1.01 * traces["none"]
+    traces = blind_world(4)  # likewise
+    assert traces["value"] > 1.5 * traces["none"]
 
 
 @FEW
