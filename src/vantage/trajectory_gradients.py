@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from vantage.batch import Batch
 from vantage.gradients import row_gradients, weighted_score
 
+IN_CACHE = 1 << 18  # numbers that a processor's cache holds beside others
+
 # (policy, batch, basis [N, R, T]) -> [N, R, P]
 Method = Callable[[nn.Module, Batch, Tensor], Tensor]
 
@@ -136,13 +138,13 @@ def by_layers(
     found: dict[str, Tensor] = {}
     for k, (layer, a, _) in enumerate(used):
         if memoryless:
-            b = basis[..., None] * backward[0][k][:, None]  # [N, R, T, out]
+            weight, bias = _scaled_products(basis, backward[0][k], a.detach())
         else:
             b = torch.stack([piece[k] for piece in backward], 1)
-        rows, rank, steps, width = b.shape
-        flat = b.permute(0, 1, 3, 2).reshape(rows, rank * width, steps)
-        weight = (flat @ a.detach()).reshape(rows, rank, -1)
-        for name, piece in zip(layers[layer], (weight, b.sum(2)), strict=False):
+            rows, rank, steps, width = b.shape
+            flat = b.permute(0, 1, 3, 2).reshape(rows, rank * width, steps)
+            weight, bias = (flat @ a.detach()).reshape(rows, rank, -1), b.sum(2)
+        for name, piece in zip(layers[layer], (weight, bias), strict=False):
             found[name] = found[name] + piece if name in found else piece
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
     for name in (name for name in names if name not in found):
@@ -150,6 +152,25 @@ def by_layers(
             [row_gradients(policy, batch, w, only=[name]) for w in basis.unbind(1)], 1
         )
     return torch.cat([found[name] for name in names], -1)
+
+
+def _scaled_products(
+    basis: Float[Tensor, "N R T"], b: Float[Tensor, "N T out"], a: Float[Tensor, "N T inputs"]
+) -> tuple[Float[Tensor, "N R weights"], Float[Tensor, "N R out"]]:
+    """Σ_t w_nrt b_nt a_ntᵀ, flat, and Σ_t w_nrt b_nt.
+
+    The narrower of a and b is scaled by w, a few rows at a time: the products then stay in cache.
+    """
+    rows, rank, steps = basis.shape
+    wide, narrow = (b, a) if a.shape[-1] <= b.shape[-1] else (a, b)
+    weight = basis.new_empty(rows, rank, b.shape[-1], a.shape[-1])
+    each = rank * steps * narrow.shape[-1]
+    for part in torch.arange(rows).split(max(1, IN_CACHE // max(1, each))):
+        chunk = slice(int(part[0]), int(part[-1]) + 1)
+        scaled = basis[chunk, :, None] * narrow[chunk].transpose(1, 2)[:, None]
+        product = (scaled.flatten(1, 2) @ wide[chunk]).unflatten(1, (rank, -1))
+        weight[chunk] = product if narrow is b else product.transpose(2, 3)
+    return weight.flatten(2), basis @ b
 
 
 METHODS: dict[str, Method] = {"loop": by_loop, "vmap": by_vmap, "layers": by_layers}
