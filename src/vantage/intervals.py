@@ -521,7 +521,6 @@ def resampled(
     pairs = units * (units - 1) / 2
     noises = ((w2 @ centred**2) * w2).sum(1) + (w2**2 - w4) @ size**2
     seen = np.cov(np.stack([y, influence]))
-    trace = float(size.sum()) / (units - 1)
     # the variance along gbar counts each unit's own share in gbar; without it, if A is a norm
     shrink = (max(first, 0) + degenerate / units) / max(float(seen[0, 0]), TINY) if norm else 1.0
     return World(
