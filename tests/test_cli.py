@@ -43,7 +43,51 @@ def test_dry_run_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["estimators"]])
+def test_audit_prints_and_writes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    sizes = ("--trajectories", "64", "--batch", "8", "--lanes", "8", "--group-size", "4")
+    rows = ("--estimators", "reinforce,rloo")
+    assert vantage(monkeypatch, "audit", "CartPole-v1", *sizes, *rows, "--dry-run") == 0
+    assert "rloo: 16 units of 4 trajectories" in capsys.readouterr().out
+    written = ("--json", str(tmp_path / "a.json"), "--html", str(tmp_path / "a.html"))
+    assert vantage(monkeypatch, "audit", "CartPole-v1", *sizes, *rows, *written) == 0
+    assert "95 % intervals" in capsys.readouterr().out
+    assert (tmp_path / "a.json").exists()
+    assert (tmp_path / "a.html").exists()
+
+
+def test_audit_of_a_table_is_against_its_exact_gradient(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ("--trajectories", "512", "--batch", "32", "--estimators", "reward_to_go")
+    assert vantage(monkeypatch, "audit", "FrozenLake-v1", *sizes) == 0
+    assert "the exact gradient" in capsys.readouterr().out
+
+
+def test_estimators_prints_the_table_and_explains_a_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vantage(monkeypatch, "estimators") == 0
+    assert "rloo" in capsys.readouterr().out
+    assert vantage(monkeypatch, "estimators", "rloo") == 0
+    explained = capsys.readouterr().out
+    assert "@" in explained  # its citation, as BibTeX
+    assert "Unbiased" in explained or "unbiased" in explained
+
+
+def test_exact_prints_the_worked_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vantage(monkeypatch, "exact", "article") == 0
+    printed = capsys.readouterr().out
+    for figure in ("9.5", "3.5", "-2.5", "1.5", "0.625", "-0.375"):
+        assert figure in printed
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["audit"], ["exact"], ["evaluate"], ["estimators"]]
+)
 def test_help(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
 ) -> None:
@@ -59,10 +103,17 @@ def test_help(
         (["train", "CartPole-v1", "--batch=-4"], "batch=-4"),
         (["train", "CartPole-v1", "--lanes", "0"], "lanes=0"),
         (["train", "CartPole-v1", "--estimator", "reinforc"], "reinforce"),
-        (["train", "CartPole-v1", "--no-value"], "needs a value function"),
+        (["train", "CartPole-v1", "--value", "False"], "needs a value function"),
         (["train", "CartPole-v1", "--discount", "2"], "(0, 1]"),
         (["train", "CartPole-v1", "--threads", "0"], "threads=0"),
         (["evaluate", "runs/nowhere"], "holds no run"),
+        (["train", "CartPole-v1", "--estimator", "rloo", "--batch", "10"], "whole groups"),
+        (["audit", "CartPole-v1", "--estimators", "reinforce,rlo"], "did you mean"),
+        (["audit", "CartPole-v1", "--policy", "runs/nowhere"], "holds no run"),
+        (["audit", "CartPole-v1", "--memory", "lots"], "give a size"),
+        (["audit", "CartPole-v1", "--html", "report.txt"], "end it in .html"),
+        (["audit", "CartPole-v1", "--trajectories", "64"], "an interval needs"),
+        (["exact", "CartPole-v1"], "no transition table"),
         (["estimators", "rlo"], "rlo"),
     ],
 )

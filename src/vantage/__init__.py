@@ -6,7 +6,17 @@ trajectories  ->  weights      ->  gradient  ->  step
 
 __version__ = "0.1.0"
 
-from vantage import baselines, conformance, estimators, exact, returns
+from vantage import (
+    aggregates,
+    baselines,
+    conformance,
+    estimators,
+    exact,
+    penalties,
+    ratios,
+    returns,
+    scales,
+)
 from vantage.audit.audit import audit
 from vantage.audit.record import Report
 from vantage.batch import Batch
@@ -37,6 +47,7 @@ __all__ = [
     "SoftmaxTable",
     "Tabular",
     "Value",
+    "aggregates",
     "audit",
     "baselines",
     "conformance",
@@ -45,8 +56,11 @@ __all__ = [
     "exact",
     "gradient",
     "load",
+    "penalties",
+    "ratios",
     "read_run",
     "returns",
     "row_gradients",
+    "scales",
     "train",
 ]
