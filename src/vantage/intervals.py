@@ -114,7 +114,8 @@ def cosine(gram: Any, cross: Any, reference: Any) -> Estimate:
     sign = float(np.sign(product.value))
     if not min(sign * product.low, sign * product.high) > abs(product.value) / 2:  # as `determined`
         note = "undetermined: G . G* cannot be told from zero, nor its sign; draw more units"
-        return Estimate(np.nan, -1.0, 1.0, note=product.note or note)
+        unknown = np.isnan(product.value)
+        return Estimate(np.nan, -1.0, 1.0, note=product.note if unknown else note)
     beta = product.value / off_diagonal(below)
     residual = matrix - beta * (across + across.T) + beta**2 * below
     along = (across - beta * below).mean(1)
@@ -180,9 +181,15 @@ def decomposition(gram: Any, group: Any) -> tuple[Estimate, Estimate]:
 # ---- the door ----------------------------------------------------------------------------------
 
 
+def double(numbers: Any) -> torch.Tensor:
+    if isinstance(numbers, torch.Tensor):
+        return numbers.detach().cpu().double()
+    return torch.as_tensor(numbers, dtype=torch.float64)
+
+
 def checked(gram: Any, name: str, fewest: int = 2) -> Array:
     """Square, finite, at least `fewest` units, as float64."""
-    matrix: Array = torch.as_tensor(gram).detach().cpu().double().numpy()
+    matrix: Array = double(gram).numpy()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name}: shape {matrix.shape}; give inner products of all units, [U, U].")
     if len(matrix) < fewest:
@@ -194,11 +201,11 @@ def checked(gram: Any, name: str, fewest: int = 2) -> Array:
 
 def against(cross: Any, reference: Any) -> tuple[Array, Array]:
     """Kernels [U, U] of g_u . r_v and r_u . r_v; an exact reference is the same r for all units."""
-    across = torch.as_tensor(cross).detach().cpu().double()
+    across = double(cross)
     if across.ndim == 1:
         across = across[:, None].expand(-1, len(across))
     matrix = checked(across, "cross")
-    below = torch.as_tensor(reference).detach().cpu().double()
+    below = double(reference)
     below = below if below.ndim == 2 else below.expand(matrix.shape)
     return matrix, checked(below, "reference")
 
