@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from vantage.batch import Batch
 from vantage.gradients import row_gradients, weighted_score
-
-IN_CACHE = 1 << 18  # numbers that a processor's cache holds beside others
+from vantage.linear_layers import linear_calls, linear_layers, scaled_products
 
 # (policy, batch, basis [N, R, T]) -> [N, R, P]
 Method = Callable[[nn.Module, Batch, Tensor], Tensor]
@@ -113,18 +112,8 @@ def by_layers(
     is Σ_t w_nt b_t a_tᵀ. In a policy without memory b_t does not depend on the weights of other
     steps, and one backward pass serves every direction.
     """
-    layers = _linear_layers(policy)
-    calls: dict[nn.Linear, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
-    handles = [
-        layer.register_forward_hook(lambda m, args, out: calls[m].append((args[0], out)))
-        for layer in layers
-    ]
-    try:
-        log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
-    finally:
-        for handle in handles:
-            handle.remove()
-    used = [(layer, a, out) for layer in layers for a, out in calls[layer]]
+    layers = linear_layers(policy)
+    log_prob, used = linear_calls(policy, layers, batch.observation, batch.action)
     outputs = [out for _, _, out in used]
     if not used:
         return by_vmap(policy, batch, basis)
@@ -138,7 +127,7 @@ def by_layers(
     found: dict[str, Tensor] = {}
     for k, (layer, a, _) in enumerate(used):
         if memoryless:
-            weight, bias = _scaled_products(basis, backward[0][k], a.detach())
+            weight, bias = scaled_products(basis, backward[0][k], a.detach())
         else:
             b = torch.stack([piece[k] for piece in backward], 1)
             rows, rank, steps, width = b.shape
@@ -152,25 +141,6 @@ def by_layers(
             [row_gradients(policy, batch, w, only=[name]) for w in basis.unbind(1)], 1
         )
     return torch.cat([found[name] for name in names], -1)
-
-
-def _scaled_products(
-    basis: Float[Tensor, "N R T"], b: Float[Tensor, "N T out"], a: Float[Tensor, "N T inputs"]
-) -> tuple[Float[Tensor, "N R weights"], Float[Tensor, "N R out"]]:
-    """Σ_t w_nrt b_nt a_ntᵀ, flat, and Σ_t w_nrt b_nt.
-
-    The narrower of a and b is scaled by w, a few rows at a time: the products then stay in cache.
-    """
-    rows, rank, steps = basis.shape
-    wide, narrow = (b, a) if a.shape[-1] <= b.shape[-1] else (a, b)
-    weight = basis.new_empty(rows, rank, b.shape[-1], a.shape[-1])
-    each = rank * steps * narrow.shape[-1]
-    for part in torch.arange(rows).split(max(1, IN_CACHE // max(1, each))):
-        chunk = slice(int(part[0]), int(part[-1]) + 1)
-        scaled = basis[chunk, :, None] * narrow[chunk].transpose(1, 2)[:, None]
-        product = (scaled.flatten(1, 2) @ wide[chunk]).unflatten(1, (rank, -1))
-        weight[chunk] = product if narrow is b else product.transpose(2, 3)
-    return weight.flatten(2), basis @ b
 
 
 METHODS: dict[str, Method] = {"loop": by_loop, "vmap": by_vmap, "layers": by_layers}
@@ -262,17 +232,3 @@ def _first_steps(batch: Batch, steps: slice) -> Batch:
         for name, tensor in batch.tensors().items()
     }
     return Batch(**grids)
-
-
-def _linear_layers(policy: nn.Module) -> dict[nn.Linear, list[str]]:
-    """Linear layers whose parameters nothing else shares, with the names of what they train."""
-    owners: dict[int, int] = {}
-    for _, parameter in policy.named_parameters(remove_duplicate=False):
-        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
-    layers: dict[nn.Linear, list[str]] = {}
-    for prefix, module in policy.named_modules():
-        if isinstance(module, nn.Linear):
-            own = dict(module.named_parameters(recurse=False))
-            if all(owners[id(p)] == 1 and p.requires_grad for p in own.values()):
-                layers[module] = [f"{prefix}.{name}" if prefix else name for name in own]
-    return layers

@@ -12,11 +12,12 @@ from vantage import intervals
 from vantage.audit.planner import scaled
 from vantage.audit.record import Row
 from vantage.audit.units import Units
-from vantage.batch import Batch
 from vantage.estimator import Estimator
-from vantage.gradients import log_prob_change
 from vantage.intervals import Estimate
+from vantage.linear_layers import largest_change
 
+# The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
+Squares = dict[int, tuple[Tensor, Tensor]]
 UNKNOWN = float("nan")
 BATCHES = 16  # batches whose steps are looked at for the aggressiveness
 
@@ -38,7 +39,8 @@ def rows(
         reference: the exact gradient, or the name of an unbiased estimator and the units to take it
             from: the same ones, whose different units are independent, or others.
     """
-    return [_row(policy, estimator, units, reference) for estimator in estimators]
+    squares: Squares = {}
+    return [_row(policy, estimator, units, reference, squares) for estimator in estimators]
 
 
 def _row(
@@ -46,6 +48,7 @@ def _row(
     estimator: Estimator,
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
+    squares: Squares,
 ) -> Row:
     design, name = units.design, estimator.name
     unit = design.unit(estimator)
@@ -53,7 +56,9 @@ def _row(
     gram = own @ own.T
     per_batch = design.batch / unit
     variance = scaled(intervals.variance(gram), unit)
-    against = _against(name, unit, units, reference)
+    snr = intervals.snr(gram, per_batch)  # the costly part: what follows from it is not made again
+    batch_cosine = intervals.mapped(snr, lambda c: math.sqrt(1 - 1 / (1 + max(c, 0))))
+    against = _against(name, own, gram, units, reference, squares)
     between, within = _decomposition()
     return Row(
         estimator=name,
@@ -63,10 +68,10 @@ def _row(
         **against,
         squared_norm=intervals.squared_norm(gram),
         variance=variance,
-        snr=intervals.snr(gram, per_batch),
+        snr=snr,
         noise_scale=scaled(intervals.noise_scale(gram), unit),
-        batch_cosine=intervals.batch_cosine(gram, per_batch),
-        pairwise_cosine=_squared(intervals.batch_cosine(gram, per_batch)),
+        batch_cosine=batch_cosine,
+        pairwise_cosine=_squared(batch_cosine),
         between=between,
         within=within,
         aggressiveness=_aggressiveness(policy, name, units),
@@ -75,23 +80,33 @@ def _row(
 
 
 def _against(
-    name: str, unit: int, units: Units, reference: Float[Tensor, " P"] | tuple[str, Units]
+    name: str,
+    own: Float[Tensor, "U k"],
+    gram: Float[Tensor, "U U"],
+    units: Units,
+    reference: Float[Tensor, " P"] | tuple[str, Units],
+    squares: Squares,
 ) -> dict[str, Estimate]:
     """Bias, scale, cosine and variance ratio."""
     if isinstance(reference, Tensor):
-        own = units.gradients[name].double()
         star = reference.double()
-        gram, cross, square = own @ own.T, own @ star, star @ star
+        cross, square = own @ star, star @ star
         ratio = undetermined("the reference is exact and has no variance")
     else:
         title, source = reference
         if title == name and source is units:
             one, zero = Estimate(1.0, 1.0, 1.0, True), Estimate(0.0, 0.0, 0.0, True)
             return {"bias": zero, "scale": one, "cosine": one, "variance_ratio": one}
-        size = max(unit, source.design.trajectories // len(source.gradients[title]))
-        own = units.units_of(name, size).double()
-        other = source.units_of(title, size).double()
-        gram, cross, square = own @ own.T, own @ other.T, other @ other.T
+        total = source.design.trajectories
+        size = max(total // len(own), total // len(source.gradients[title]))
+        if size != total // len(own):
+            own = units.units_of(name, size).double()
+            gram = own @ own.T
+        if size not in squares:
+            other = source.units_of(title, size).double()
+            squares[size] = other, other @ other.T
+        other, square = squares[size]
+        cross = own @ other.T
         ratio = intervals.variance_ratio(gram, square)
     return {
         "bias": intervals.relative_bias(gram, cross, square),
@@ -119,12 +134,8 @@ def _aggressiveness(policy: nn.Module, name: str, units: Units) -> Estimate:
     steps = units.units_of(name, design.batch)[1 : BATCHES + 1]
     if len(steps) < 2:
         return undetermined("fewer than three batches")
-    largest = [float(_change(policy, units.example, step).abs().max()) for step in steps]
-    return mean_interval(largest)
-
-
-def _change(policy: nn.Module, batch: Batch, direction: Float[Tensor, " P"]) -> Tensor:
-    return torch.where(batch.mask, log_prob_change(policy, batch, direction), 0)
+    agreed = "layers" in units.method.seconds
+    return mean_interval(largest_change(policy, units.example, steps, agreed).tolist())
 
 
 def _cost(name: str, units: Units) -> Estimate:
