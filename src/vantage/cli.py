@@ -28,7 +28,9 @@ from vantage.training import evaluate as evaluate_policy
 from vantage.training import load
 from vantage.training import train as train_policy
 
-console = Console(highlight=False, soft_wrap=True)
+# Piped output has no terminal's width to fit: tables keep every digit.
+WIDTH = None if sys.stdout.isatty() else 140
+console = Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
 def train(

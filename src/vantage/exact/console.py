@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from rich.console import Console
+from rich import box
+from rich.console import Console, RenderableType
 from rich.table import Table
 from scipy import optimize
 from torch import Tensor
@@ -138,7 +139,8 @@ def _summary(out: Console, name: str, mdp: MDP, policy: SoftmaxTable) -> None:
         out.print(f"∇J = {_vector(G)}")
     if mdp.discount < 1:
         out.print(f"angle of ∇J and the same without γ^t: {_angle(mdp, policy)}")
-    out.print(_variances(mdp, policy))
+    for returns in ("total", "to_go"):
+        out.print(_variances(mdp, policy, returns))
 
 
 def _angle(mdp: MDP, policy: SoftmaxTable) -> str:
@@ -148,24 +150,28 @@ def _angle(mdp: MDP, policy: SoftmaxTable) -> str:
         return "not defined, as an undiscounted episode may never end"
 
 
-def _variances(mdp: MDP, policy: SoftmaxTable) -> Table:
-    table = Table(title="Variance of one trajectory's estimate, exact")
-    table.add_column("returns")
-    table.add_column("baseline")
-    for name in ("tr Cov", "between starts", "a baseline's", "rest", "SNR", "baseline from … to"):
-        table.add_column(name, justify="right")
-    for returns in ("total", "to_go"):
-        for baseline in BASELINES:
-            try:
-                found = moments(mdp, policy, baseline, returns)
-            except InputError as error:
-                table.add_row(returns, baseline, f"not finite: {error}"[:60] + " …")
-                break
-            signal = found.mean @ found.mean / found.trace if found.trace > 0 else torch.inf
-            parts = (found.trace, found.state, found.action, found.rest, signal)
-            levels = found.baseline[~mdp.terminal]
-            spread = f"{levels.min().item():.4g} … {levels.max().item():.4g}"
-            table.add_row(returns, baseline, *(_number(float(x)) for x in parts), spread)
+def _variances(mdp: MDP, policy: SoftmaxTable, returns: str) -> RenderableType:
+    # narrow enough for a terminal of 80 columns
+    table = Table(
+        title=f"Variance of one trajectory's estimate, exact; returns: {returns}",
+        caption="state: between starts. action: what the best b(s) would still remove.",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("baseline", no_wrap=True)
+    for name in ("tr Cov", "state", "action", "rest", "SNR", "b(s) from … to"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for baseline in BASELINES:
+        try:
+            found = moments(mdp, policy, baseline, returns)
+        except InputError as error:
+            return f"Variance, returns {returns}: not finite. {error}"
+        signal = found.mean @ found.mean / found.trace if found.trace > 0 else torch.inf
+        parts = (found.trace, found.state, found.action, found.rest)
+        levels = found.baseline[~mdp.terminal]
+        spread = f"{levels.min().item():.3g} … {levels.max().item():.3g}"
+        table.add_row(baseline, *(_number(float(x)) for x in parts), f"{float(signal):.3g}", spread)
     return table
 
 
