@@ -198,7 +198,7 @@ def contributions(
     policy: nn.Module,
     batch: Batch,
     weights: Float[Tensor, "E N T"],
-    choose: Callable[[Tensor], Method],
+    method: Method,
     sketch: Sketch | None = None,
     memory: int = 256 << 20,
 ) -> Iterator[tuple[Int[Tensor, " n"], Float[Tensor, "E n k"]]]:
@@ -207,12 +207,11 @@ def contributions(
     Chunks hold rows of similar length, so that little is spent on padding.
 
     Args:
-        choose: basis -> the method to use, called once a batch.
+        method: how to form them.
         sketch: applied to every vector, or None to keep whole gradients.
         memory: bytes that one chunk of gradients may take.
     """
     basis, coefficient = spanning(weights)
-    method = choose(basis)
     parameters = sum(p.numel() for p in policy.parameters() if p.requires_grad)
     each = basis.shape[1] * (parameters * 3) * basis.element_size()
     length = batch.mask.long().cumsum(1).argmax(1) + 1

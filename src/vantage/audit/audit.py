@@ -1,7 +1,7 @@
 """`vantage.audit`: measure estimators of the policy gradient on an environment with a policy."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from vantage.audit import exactly, measure
 from vantage.audit.planner import plan
 from vantage.audit.record import Report, Row
 from vantage.audit.summary import summarise
-from vantage.audit.units import Units, collect, plan_units
+from vantage.audit.units import Units, collect, plan_units, sketch_for
 from vantage.environments.interface import Environment
-from vantage.errors import InputError, refuse_unless
+from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
 from vantage.policies import Policy
@@ -69,65 +69,75 @@ def audit(
         InputError: sizes, inputs or names that cannot work, before anything is sampled.
     """
     rows = list(estimators)
-    refuse_unless(rows, "audit(estimators=[]): give at least one.")
-    names = [e.name for e in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    refuse_unless(
-        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
-    )
-    available = {"group", "scores"} | ({"value"} if value is not None else set())
-    for estimator in rows:
-        estimator.require(available)
-    yardstick = reference or _default_reference(rows, value)
-    yardstick.require(available)
+    yardstick = _checked(rows, reference, value)
     design = plan_units([*rows, yardstick], trajectories, batch, group_size)
-    notes: list[str] = []
     exact_gradient = exactly.gradient(env, policy)
+    among_them = exact_gradient is not None or yardstick.name in {row.name for row in rows}
+    sampled = rows if among_them or behaviour is not None else [*rows, yardstick]
+    kept = [*rows, yardstick] if behaviour is not None and exact_gradient is None else sampled
+    sketch = sketch_for(policy, kept, design, memory, seed)
+
+    def sample(what: str, which: list[Estimator], seed: int, sampler: Policy | None) -> Units:
+        with counting(what, design.trajectories, progress) as done:
+            return collect(env, policy, which, design, seed, value, sampler, sketch, memory, done)
+
     with torch_threads(threads):
-        sampled = [*rows]
-        own_reference = exact_gradient is None and behaviour is None
-        if own_reference and yardstick.name not in names:
-            sampled.append(yardstick)
-        with counting("audit", design.trajectories, progress) as done:
-            units = collect(env, policy, sampled, design, seed, value, behaviour, memory, done)
+        units = sample("audit", sampled, seed, behaviour)
         star: Tensor | tuple[str, Units]
         if exact_gradient is not None:
-            star, against = exact_gradient, "the exact gradient"
+            star = exact_gradient if sketch is None else sketch(exact_gradient)
+            against = "the exact gradient"
         elif behaviour is None:
             star, against = (yardstick.name, units), f"{yardstick.name} on the same trajectories"
         else:
-            with counting("reference", design.trajectories, progress) as done:
-                fresh = collect(
-                    env, policy, [yardstick], design, seed + 10**6, value, None, memory, done
-                )
-            star = (yardstick.name, fresh)
+            star = yardstick.name, sample("reference", [yardstick], seed + 10**6, None)
             against = f"{yardstick.name} on trajectories of the policy itself"
-        if units.sketched is not None and exact_gradient is not None:
-            raise InputError(
-                f"audit(memory={memory:,} bytes): an exact reference needs whole gradients; "
-                "give more memory."
-            )
-        found = measure.rows(policy, rows, units, star)
-        known: dict[str, dict[str, Any]] = exactly.rows(
-            env, policy, rows, design, value, behaviour, exact_gradient
-        )
-        found = [replace(row, **known.get(row.estimator, {})) for row in found]
-    notes += _notes(found, units)
+        known = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
+        found = [
+            replace(row, **known.get(row.estimator, {}))
+            for row in measure.rows(policy, rows, units, star)
+        ]
     planned = plan(
         {row.estimator: row.noise_scale for row in found},
         {row.estimator: row.cost for row in found},
         target_snr,
         {e.name for e in rows if e.bias in ("none", "scale")},
     )
-    settings: dict[str, Any] = {
+    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
+    settings = _settings(env, policy, rows, units, seed)
+    return Report(found, summary, planned, against, settings, _notes(found, units))
+
+
+def _checked(
+    rows: list[Estimator], reference: Estimator | None, value: nn.Module | None
+) -> Estimator:
+    """The reference estimator, once all are known to have what they need."""
+    refuse_unless(rows, "audit(estimators=[]): give at least one.")
+    names = [row.name for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse_unless(
+        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
+    )
+    yardstick = reference or _default_reference(rows, value)
+    available = {"group", "scores"} | ({"value"} if value is not None else set())
+    for estimator in [*rows, yardstick]:
+        estimator.require(available)
+    return yardstick
+
+
+def _settings(
+    env: Environment, policy: Policy, rows: list[Estimator], units: Units, seed: int
+) -> dict[str, Any]:
+    design = units.design
+    return {
         "environment": env.name,
         "discount": env.discount,
         "policy": type(policy).__name__,
         "parameters": units.parameters,
         "trajectories": design.trajectories,
         "steps": units.steps,
-        "batch": batch,
-        "group_size": group_size,
+        "batch": design.batch,
+        "group_size": design.group,
         "pool": design.pool,
         "seed": seed,
         "mean_return": sum(units.returns) / len(units.returns),
@@ -136,12 +146,9 @@ def audit(
             "seconds_per_trajectory": units.method.seconds,
             "refused": units.method.refused,
         },
-        "design": asdict(design),
-        "estimators": {e.name: e.columns() for e in rows},
+        "estimators": {row.name: row.columns() for row in rows},
         "versions": versions(),
     }
-    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
-    return Report(found, summary, planned, against, settings, notes)
 
 
 def _default_reference(rows: list[Estimator], value: nn.Module | None) -> Estimator:

@@ -1,6 +1,8 @@
 """Audits without sampling: on a tabular MDP the statistics have exact values."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from vantage.environments.tabular import Tabular
 from vantage.errors import InputError
 from vantage.estimator import Estimator
 from vantage.intervals import Estimate
+from vantage.mdp import MDP
 from vantage.policies import Policy
 
 
@@ -44,17 +47,34 @@ def rows(
         with torch.no_grad():
             values = value(env.mdp.observation).double()
     found: dict[str, dict[str, Any]] = {}
-    for estimator in estimators:
-        if estimator.couples != "none":
-            continue
+    for estimator in (e.replace(entropy=0.0) for e in estimators if e.couples == "none"):
+
+        def of(mdp: MDP, estimator: Estimator = estimator) -> exact.Expectation:
+            return exact.expectation(mdp, policy, estimator, value=values, behaviour=behaviour)
+
         try:
-            expected = exact.expectation(
-                env.mdp, policy, estimator.replace(entropy=0.0), value=values, behaviour=behaviour
-            )
+            expected = of(env.mdp)
+            between = _between(env.mdp, of)
         except InputError:  # infinitely many trajectories, or too many: the samples stand
             continue
-        found[estimator.name] = _statistics(expected.mean, float(expected.trace), star, design)
+        variance = float(expected.trace)
+        found[estimator.name] = _statistics(expected.mean, variance, star, design) | {
+            "between": known(between),
+            "within": known(variance - between),
+        }
     return found
+
+
+def _between(mdp: MDP, of: Callable[[MDP], exact.Expectation]) -> float:
+    """Σ_s ρ0(s) ‖E[ĝ|s_0 = s] − E ĝ‖²: the variance between start states."""
+    starts = mdp.initial.nonzero().squeeze(1)
+    each = torch.stack([of(_started(mdp, int(s))).mean for s in starts])
+    share = mdp.initial[starts]
+    return float(share @ (each - share @ each).square().sum(1))
+
+
+def _started(mdp: MDP, state: int) -> MDP:
+    return replace(mdp, initial=torch.eye(mdp.states, dtype=torch.float64)[state])
 
 
 def _statistics(

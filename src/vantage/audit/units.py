@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,10 +25,11 @@ from vantage.gradients import scores
 from vantage.policies import Policy
 from vantage.trajectory_gradients import (
     Choice,
-    Method,
+    Sketch,
     contributions,
     count_sketch,
     fastest,
+    spanning,
 )
 
 MOST_UNITS = 512
@@ -73,8 +75,6 @@ class Units:
         weighing: seconds per trajectory of each estimator's weights, by name.
         steps: environment steps used.
         returns: [trajectories] undiscounted.
-        batches: [batches, P] gradient of each batch by estimator, for the first few; empty where
-            gradients are sketched.
         example: one batch, to look at steps with.
     """
 
@@ -89,6 +89,13 @@ class Units:
     weighing: dict[str, list[float]] = field(default_factory=dict)
     steps: int = 0
     returns: list[float] = field(default_factory=list)
+
+    def note_times(self, clock: list[float], passes: float, count: int) -> None:
+        """Keep a chunk's times: the clock before and after sampling, then after each weighing."""
+        self.sampling.append((clock[1] - clock[0]) / count)
+        self.passes.append((passes + clock[2] - clock[1]) / count)
+        for i, name in enumerate(self.weighing):
+            self.weighing[name].append((clock[i + 3] - clock[i + 2]) / count)
 
     def units_of(self, name: str, size: int) -> Float[Tensor, "U k"]:
         """Unit gradients of an estimator, averaged to units of `size` trajectories."""
@@ -130,6 +137,28 @@ def plan_units(estimators: list[Estimator], trajectories: int, batch: int, group
     return Design(batches * batch, batch, group, several * batch)
 
 
+def sketch_for(
+    policy: Policy, estimators: list[Estimator], design: Design, memory: int, seed: int
+) -> Sketch | None:
+    """None where whole unit gradients take at most half of `memory` bytes, else a sketch that does.
+
+    Raises:
+        InputError: not even the smallest sketch fits, saying what would.
+    """
+    parameters, width = _size(policy)
+    kept = sum(design.trajectories // design.unit(e) for e in estimators) * width
+    if kept * parameters <= memory // 2:
+        return None
+    size = memory // 2 // kept
+    refuse_unless(
+        size >= LEAST_SKETCH,
+        f"audit(memory={memory:,} bytes): {len(estimators)} estimators leave {size} numbers a "
+        f"unit, fewer than {LEAST_SKETCH}; give {2 * kept * LEAST_SKETCH:,} bytes, or audit "
+        "fewer estimators at once.",
+    )
+    return count_sketch(parameters, size, seed)
+
+
 def collect(
     env: Environment,
     policy: Policy,
@@ -138,6 +167,7 @@ def collect(
     seed: int,
     value: nn.Module | None,
     behaviour: Policy | None,
+    sketch: Sketch | None,
     memory: int,
     progress: Callable[[int], None],
 ) -> Units:
@@ -146,69 +176,67 @@ def collect(
     Args:
         policy: whose gradient is measured.
         behaviour: the policy that samples; `policy` itself where None.
-        memory: bytes that the unit gradients and one chunk of gradients may take.
+        sketch: applied to every gradient, or None to keep them whole.
+        memory: bytes; a quarter of them bounds one chunk of gradients.
         progress: called with the number of trajectories done.
     """
-    parameters = sum(p.numel() for p in policy.parameters() if p.requires_grad)
-    width = next(p for p in policy.parameters() if p.requires_grad).element_size()
-    kept = sum(design.trajectories // design.unit(e) for e in estimators) * width
-    size, sketch = parameters, None
-    if kept * parameters > memory // 2:
-        size = memory // 2 // kept
-        refuse_unless(
-            size >= LEAST_SKETCH,
-            f"audit(memory={memory:,} bytes): {len(estimators)} estimators leave {size} numbers a "
-            f"unit, fewer than {LEAST_SKETCH}; give {2 * kept * LEAST_SKETCH:,} bytes, or audit "
-            "fewer estimators at once.",
-        )
-        sketch = count_sketch(parameters, size, seed)
-    dtype = next(p for p in policy.parameters() if p.requires_grad).dtype
-    found: Units | None = None
-    choice: Choice | None = None
-    sums = {
-        e.name: torch.zeros(design.trajectories // design.unit(e), size, dtype=dtype)
-        for e in estimators
-    }
     per_chunk = design.batch * max(1, CHUNK // design.batch)
+    units: Units | None = None
     for first in range(0, design.trajectories, per_chunk):
         count = min(per_chunk, design.trajectories - first)
-        started = time.perf_counter()
-        sampler = behaviour or policy
-        batch = grouped_by(design.group, episodes(env, sampler, count, seed + 1 + first, value))
-        sampled = time.perf_counter()
+        clock = [time.perf_counter()]
+        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+        batch = episodes(env, behaviour or policy, count, chunk_seed, value)
+        batch = grouped_by(design.group, batch)
+        clock.append(time.perf_counter())
         log_prob = _log_prob(policy, batch) if behaviour is not None else batch.log_prob
-        weights, seconds = [], {}
+        clock.append(time.perf_counter())
+        weights = []
         for estimator in estimators:
-            begun = time.perf_counter()
             weights.append(_weights(policy, estimator, batch, log_prob, design))
-            seconds[estimator.name] = (time.perf_counter() - begun) / count
-        weighed = time.perf_counter()
-
-        def choose(basis: Tensor, batch: Batch = batch) -> Method:
-            nonlocal choice
-            choice = choice or fastest(policy, batch, basis)
-            return choice.method
-
-        for rows, vectors in contributions(
-            policy, batch, torch.stack(weights), choose, sketch, memory // 4
-        ):
+            clock.append(time.perf_counter())
+        stack = torch.stack(weights)
+        if units is None:
+            units = _empty(policy, estimators, design, sketch, batch, stack)
+        method = units.method.method
+        for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
             for estimator, own in zip(estimators, vectors, strict=True):
                 unit = design.unit(estimator)
-                sums[estimator.name].index_add_(0, (first + rows) // unit, own / unit)
-        assert choice is not None
-        if found is None:
-            example = batch.select(slice(0, design.batch)).reweighted()
-            found = Units(design, sums, parameters, size if sketch else None, choice, example)
-            found.weighing = {e.name: [] for e in estimators}
-        found.sampling.append((sampled - started) / count)
-        found.passes.append((time.perf_counter() - weighed) / count)
-        for name, spent in seconds.items():
-            found.weighing[name].append(spent)
-        found.steps += batch.steps
-        found.returns += (batch.reward * batch.mask).sum(1).tolist()
+                place = torch.div(first + rows, unit, rounding_mode="floor")
+                units.gradients[estimator.name].index_add_(0, place, own / unit)
+        units.note_times(clock, time.perf_counter() - clock[-1], count)
+        units.steps += batch.steps
+        units.returns += (batch.reward * batch.mask).sum(1).tolist()
         progress(first + count)
-    assert found is not None
-    return found
+    assert units is not None
+    return units
+
+
+def _empty(
+    policy: Policy,
+    estimators: list[Estimator],
+    design: Design,
+    sketch: Sketch | None,
+    batch: Batch,
+    weights: Float[Tensor, "E N T"],
+) -> Units:
+    """Units with nothing in them yet, and the gradient method that is quickest for this policy."""
+    parameters, _ = _size(policy)
+    size = parameters if sketch is None else sketch.size
+    zeros = {
+        e.name: weights.new_zeros(design.trajectories // design.unit(e), size) for e in estimators
+    }
+    choice = fastest(policy, batch, spanning(weights)[0])
+    example = batch.select(slice(0, design.batch)).reweighted()
+    units = Units(design, zeros, parameters, None if sketch is None else size, choice, example)
+    units.weighing = {e.name: [] for e in estimators}
+    return units
+
+
+def _size(policy: Policy) -> tuple[int, int]:
+    """P, and the bytes of one number."""
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    return sum(p.numel() for p in trained), trained[0].element_size()
 
 
 def _log_prob(policy: Policy, batch: Batch) -> Tensor:
