@@ -131,7 +131,8 @@ def test_one_set_of_samples_gives_each_estimator_what_it_gets_alone() -> None:
         both = together.row(row.name)
         assert both.variance.value == pytest.approx(alone.variance.value, rel=1e-3)
         assert both.snr.value == pytest.approx(alone.snr.value, rel=1e-3)
-        assert both.scale.value == pytest.approx(alone.scale.value, rel=1e-3)
+        # a scale that 16 batches do not determine is undetermined both times
+        assert both.scale.value == pytest.approx(alone.scale.value, rel=1e-3, nan_ok=True)
 
 
 def test_same_seed_same_numbers() -> None:
