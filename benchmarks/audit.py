@@ -31,7 +31,7 @@ from audit_tables import show
 from torch import nn
 
 import vantage as vt
-from vantage.audit import units as audit_units
+from vantage.auditing import units as audit_units
 from vantage.batch import Batch
 from vantage.environments.rollout import episodes
 from vantage.report.run import versions

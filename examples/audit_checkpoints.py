@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
-from vantage.audit.record import number, text
+from vantage.auditing.record import number, text
 from vantage.intervals import Estimate
 
 ESTIMATORS = (

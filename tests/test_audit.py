@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import vantage as vt
-from vantage.audit.planner import best_group_size, predicted_snr, predicted_variance
-from vantage.audit.stale import audit_stale
-from vantage.audit.units import plan_units
+from vantage.auditing.planner import best_group_size, predicted_snr, predicted_variance
+from vantage.auditing.stale import audit_stale
+from vantage.auditing.units import plan_units
 
 E = vt.estimators
 
@@ -149,11 +149,11 @@ def test_same_seed_same_numbers() -> None:
 
 
 def test_pooled_units_keep_the_variance_of_a_trajectory() -> None:
-    """More trajectories than units are kept: averaged in fours, the statistics still count one."""
+    """More trajectories than units are kept: averaged in eights, the statistics still count one."""
     env, policy, _ = cartpole()
     report = quiet(env, policy, [E.reward_to_go()], trajectories=2048, batch=32)
-    assert report.settings["pool"] == 4
-    few = quiet(env, policy, [E.reward_to_go()], trajectories=512, batch=32)
+    assert report.settings["pool"] == 8
+    few = quiet(env, policy, [E.reward_to_go()], trajectories=256, batch=32)
     assert few.settings["pool"] == 1
     pooled, single = report.rows[0].variance, few.rows[0].variance
     assert pooled.low <= single.high
@@ -281,4 +281,4 @@ def test_units_nest(trajectories: int, names: list[str]) -> None:
     sizes = sorted(design.unit(row) for row in rows)
     assert all(design.trajectories % size == 0 for size in sizes)
     assert all(large % small == 0 for small, large in pairwise(sizes))
-    assert design.trajectories / sizes[0] <= 512 or math.isclose(sizes[0], 1)
+    assert design.trajectories / sizes[0] <= 256 or math.isclose(sizes[0], 1)

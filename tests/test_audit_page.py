@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from vantage.audit.planner import Plan
-from vantage.audit.record import Report, Row, number
+from vantage.auditing.planner import Plan
+from vantage.auditing.record import Report, Row, number
 from vantage.intervals import Estimate
 from vantage.report.audit_page import page
 from vantage.report.audit_reading import READING

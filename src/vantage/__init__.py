@@ -17,8 +17,8 @@ from vantage import (
     returns,
     scales,
 )
-from vantage.audit.audit import audit
-from vantage.audit.record import Report
+from vantage.auditing.audit import audit
+from vantage.auditing.record import Report
 from vantage.batch import Batch
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError

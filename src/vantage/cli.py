@@ -15,8 +15,8 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from vantage import estimators as table
-from vantage.audit.audit import audit as measure
-from vantage.audit.units import plan_units
+from vantage.auditing.audit import audit as measure
+from vantage.auditing.units import plan_units
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
 from vantage.exact import console as exact_console

@@ -81,7 +81,11 @@ def noise_scale(gram: Any) -> Estimate:
 
     Unbounded above, and undetermined, when N cannot be told from 0.
     """
-    ratio = snr(gram)
+    return inverted(snr(gram))
+
+
+def inverted(ratio: Estimate) -> Estimate:
+    """The noise scale, in units, from the SNR of one unit: its inverse where N is above 0."""
     inverse = mapped(ratio, lambda c: 1 / c if c > 0 else np.inf)
     if inverse.low < np.inf:
         return replace(inverse, low=inverse.high, high=inverse.low)

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from vantage.audit.planner import predicted_snr
-from vantage.audit.record import Report
+from vantage.auditing.planner import predicted_snr
+from vantage.auditing.record import Report
 from vantage.intervals import Estimate
 
 INK, FAINT, GRID, ACCENT, MARK = "#010101", "#020202", "#030303", "#040404", "#050505"

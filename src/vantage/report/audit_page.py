@@ -7,8 +7,8 @@ dark, to narrow and wide, and to paper.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vantage.audit.planner import scaled
-from vantage.audit.record import Report, number
+from vantage.auditing.planner import scaled
+from vantage.auditing.record import Report, number
 from vantage.intervals import Estimate
 from vantage.report.audit_figures import Forest, forest, signal
 from vantage.report.audit_reading import BEFORE, READING, reading

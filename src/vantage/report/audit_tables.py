@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from vantage.audit.record import number
+from vantage.auditing.record import number
 from vantage.intervals import Estimate
 
 

@@ -2,8 +2,8 @@
 
 import math
 
-from vantage.audit.planner import Plan
-from vantage.audit.record import Row, number
+from vantage.auditing.planner import Plan
+from vantage.auditing.record import Row, number
 from vantage.estimator import Estimator
 from vantage.intervals import Estimate
 
@@ -33,10 +33,10 @@ def _bias(row: Row, estimator: Estimator) -> str:
     if not (known(row.cosine) and known(row.scale)):
         return f"biased by {number(100 * row.bias.value)} % of the gradient, direction undetermined"
     length = row.scale.value / max(row.cosine.value, 1e-12)  # ‖G‖ / ‖G*‖
-    extent = (
-        f"{number(length)} times as long" if length >= 1 else f"{number(1 / length)} times shorter"
+    return (
+        f"points the same way as the reference up to a cosine of {number(row.cosine.value)}, "
+        f"at {number(length)} times its length"
     )
-    return f"points {number(row.cosine.value)} the same way as the reference but is {extent}"
 
 
 def _signal(row: Row, batch: int) -> str:

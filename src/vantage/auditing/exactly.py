@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vantage import exact
-from vantage.audit.planner import scaled
-from vantage.audit.units import Design
+from vantage.auditing.planner import scaled
+from vantage.auditing.units import Design
 from vantage.environments.interface import Environment
 from vantage.environments.tabular import Tabular
 from vantage.errors import InputError

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vantage.audit import exactly, measure
-from vantage.audit.planner import plan
-from vantage.audit.record import Report, Row
-from vantage.audit.summary import summarise
-from vantage.audit.units import Units, collect, plan_units, sketch_for
+from vantage.auditing import exactly, measure
+from vantage.auditing.planner import plan
+from vantage.auditing.record import Report, Row
+from vantage.auditing.summary import summarise
+from vantage.auditing.units import Units, collect, plan_units, sketch_for
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 from torch.optim import Adam
 
-from vantage.audit.audit import audit
-from vantage.audit.record import Report
+from vantage.auditing.audit import audit
+from vantage.auditing.record import Report
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import refuse_unless

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vantage.audit.planner import Plan
+from vantage.auditing.planner import Plan
 from vantage.errors import InputError, refuse_unless
 from vantage.intervals import Estimate
 

@@ -9,9 +9,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from vantage import intervals
-from vantage.audit.planner import scaled
-from vantage.audit.record import Row
-from vantage.audit.units import Units
+from vantage.auditing.planner import scaled
+from vantage.auditing.record import Row
+from vantage.auditing.units import Units
 from vantage.estimator import Estimator
 from vantage.intervals import Estimate
 from vantage.linear_layers import largest_change
@@ -69,7 +69,7 @@ def _row(
         squared_norm=intervals.squared_norm(gram),
         variance=variance,
         snr=snr,
-        noise_scale=scaled(intervals.noise_scale(gram), unit),
+        noise_scale=scaled(intervals.inverted(snr), design.batch),
         batch_cosine=batch_cosine,
         pairwise_cosine=_squared(batch_cosine),
         between=between,

@@ -2,7 +2,7 @@
 
 A unit is the smallest set of trajectories whose weights depend on nothing outside it: a trajectory,
 a group, or a batch for estimators that look across one. Units are independent; they are what
-intervals are made from. At most 512 are kept for each estimator: where there are more, neighbours
+intervals are made from. At most 256 are kept for each estimator: where there are more, neighbours
 are averaged, which changes no mean and leaves the units independent.
 """
 
@@ -32,7 +32,7 @@ from vantage.trajectory_gradients import (
     spanning,
 )
 
-MOST_UNITS = 512
+MOST_UNITS = 256
 FEWEST_UNITS = 8
 CHUNK = 512  # trajectories sampled at a time
 LEAST_SKETCH = 1024
