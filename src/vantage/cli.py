@@ -243,6 +243,10 @@ def _audited(
             discount is None or discount == trained.discount,
             f"{run} was trained with γ = {trained.discount}; leave --discount out.",
         )
+        if value is None:
+            console.print(
+                f"{run} has no value function: estimators with one are audited with an untrained V."
+            )
         return trained, policy, value or trained.value(hidden)
     gamma = 0.99 if discount is None else discount
     known = Gymnasium(env, lanes=lanes, discount=gamma)

@@ -18,6 +18,7 @@ from vantage.linear_layers import largest_change
 
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
 Squares = dict[int, tuple[Tensor, Tensor]]
+REFERENCE = "the reference itself, by definition"
 UNKNOWN = float("nan")
 BATCHES = 16  # batches whose steps are looked at for the aggressiveness
 
@@ -95,7 +96,8 @@ def _against(
     else:
         title, source = reference
         if title == name and source is units:
-            one, zero = Estimate(1.0, 1.0, 1.0, True), Estimate(0.0, 0.0, 0.0, True)
+            one = Estimate(1.0, 1.0, 1.0, True, note=REFERENCE)
+            zero = Estimate(0.0, 0.0, 0.0, True, note=REFERENCE)
             return {"bias": zero, "scale": one, "cosine": one, "variance_ratio": one}
         total = source.design.trajectories
         size = max(total // len(own), total // len(source.gradients[title]))

@@ -23,6 +23,8 @@ def _sentence(row: Row, batch: int, estimator: Estimator) -> str:
 def _bias(row: Row, estimator: Estimator) -> str:
     if not known(row.bias):
         return f"its bias cannot be told from these samples ({row.bias.note or 'undetermined'})"
+    if row.bias.exact and row.bias.note:
+        return "the reference that bias is measured against"
     if row.bias.exact and row.bias.value < 1e-9:
         return "unbiased"
     if not row.bias.exact and row.bias.low <= 0:
