@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from scipy import stats
 from torch import nn
 
 import vantage as vt
+from vantage.environments.rollout import episodes
 from vantage.report.run import read_run
-from vantage.training.loop import ascend
+from vantage.training.loop import ascend, seeds
+from vantage.training.value import fit_value
 
 TIMING = {"seconds", "steps_per_second"}
 
@@ -179,6 +182,30 @@ def test_a_fault_in_the_environment_loses_nothing(tmp_path: Path) -> None:
     assert len(read_run(tmp_path / "run").history) == 1
     saved = load_file(tmp_path / "run/checkpoint/policy.safetensors")
     assert all(torch.equal(saved[k], t) for k, t in policy.state_dict().items())
+
+
+def test_every_update_draws_anew() -> None:
+    """With a policy that hardly moves, updates see different episodes."""
+    run = short_run(None, updates=4, optimizer=partial(torch.optim.SGD, lr=1e-12))
+    assert len({entry["return"] for entry in run.history}) > 1
+    assert len({seeds(seed, update) for seed in range(4) for update in range(4)}) == 16
+
+
+def test_the_fit_of_v_is_scored_before_it_is_made() -> None:
+    """Error and explained variance are of the predictions the batch was weighed with."""
+    env = vt.Gymnasium("CartPole-v1", lanes=4, max_episode_steps=8)
+    value = env.value(hidden=(8,))
+    batch = episodes(env, env.policy(hidden=(8,)), 8, seed=0, value=value)
+    target = vt.returns.to_go(batch)[batch.mask]
+    off = replace(batch, value=torch.where(batch.mask, vt.returns.to_go(batch) + 2.0, 0.0))
+    optimizer = torch.optim.Adam(value.parameters(), lr=1e-2)
+    scored = fit_value(value, optimizer, off, 1, 64, torch.Generator().manual_seed(0))
+    assert scored["value_loss"] == pytest.approx(4.0, rel=1e-4)
+    assert scored["explained_variance"] == pytest.approx(1.0, abs=1e-4)
+    before = float((target - value(batch.observation[batch.mask])).square().mean().detach())
+    fit_value(value, optimizer, batch, 20, 64, torch.Generator().manual_seed(0))
+    after = float((target - value(batch.observation[batch.mask])).square().mean().detach())
+    assert after < before / 2
 
 
 def test_any_torch_optimizer_will_do() -> None:
