@@ -203,7 +203,7 @@ def test_the_fit_of_v_is_scored_before_it_is_made() -> None:
     assert scored["value_loss"] == pytest.approx(4.0, rel=1e-4)
     assert scored["explained_variance"] == pytest.approx(1.0, abs=1e-4)
     before = float((target - value(batch.observation[batch.mask])).square().mean().detach())
-    fit_value(value, optimizer, batch, 20, 64, torch.Generator().manual_seed(0))
+    fit_value(value, optimizer, batch, 200, 64, torch.Generator().manual_seed(0))
     after = float((target - value(batch.observation[batch.mask])).square().mean().detach())
     assert after < before / 2
 
