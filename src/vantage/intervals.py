@@ -38,6 +38,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vantage.errors import InputError
+
 Array = NDArray[np.float64]
 SEED, DRAWS, TAIL, BANDWIDTH = 20240229, 499, 0.025, 2.0
 FEWEST = 4  # effective units; below, no interval is given
@@ -159,7 +161,7 @@ def decomposition(gram: Any, group: Any) -> tuple[Estimate, Estimate]:
     label = np.unique(torch.as_tensor(group).cpu().numpy(), return_inverse=True)[1].reshape(-1)
     count = np.bincount(label).astype(np.float64)
     if label.size != len(matrix) or count.size < 2 or count.min() < 2:
-        raise ValueError(
+        raise InputError(
             f"group: {label.size} labels for {len(matrix)} completions, {count.size} groups, the "
             f"smallest of {count.min():.0f}; give >= 2 groups of >= 2 completions each."
         )
@@ -195,11 +197,11 @@ def checked(gram: Any, name: str, fewest: int = 2) -> Array:
     """Square, finite, at least `fewest` units, as float64."""
     matrix: Array = double(gram).numpy()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(f"{name}: shape {matrix.shape}; give inner products of all units, [U, U].")
+        raise InputError(f"{name}: shape {matrix.shape}; give inner products of all units, [U, U].")
     if len(matrix) < fewest:
-        raise ValueError(f"{name}: {len(matrix)} unit(s), at least {fewest} needed; draw more.")
+        raise InputError(f"{name}: {len(matrix)} unit(s), at least {fewest} needed; draw more.")
     if broken := int((~np.isfinite(matrix)).sum()):
-        raise ValueError(f"{name}: {broken} entries are not finite; drop or repair those units.")
+        raise InputError(f"{name}: {broken} entries are not finite; drop or repair those units.")
     return matrix
 
 
