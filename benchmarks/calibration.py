@@ -12,6 +12,7 @@ says little where most audits are undetermined or the estimate is heavy-tailed i
 
 import json
 import platform
+import shlex
 import sys
 import time
 from collections import defaultdict
@@ -188,7 +189,7 @@ def table(rows: list[Record]) -> Table:
 def save(path: Path, rows: list[Record], seconds: float, earlier: list[Record]) -> None:
     """{"runs": [...]}: each run with its command, versions and rows."""
     run: Record = {
-        "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py " + " ".join(sys.argv[1:]),
+        "command": "OMP_NUM_THREADS=1 python benchmarks/calibration.py " + shlex.join(sys.argv[1:]),
         "seconds": round(seconds),
         "python": platform.python_version(),
         "numpy": np.__version__,
