@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import vantage as vt
+from vantage.auditing.measure import undetermined
 from vantage.auditing.planner import best_group_size, predicted_snr, predicted_variance
 from vantage.auditing.stale import audit_stale
+from vantage.auditing.starts import decompositions
 from vantage.auditing.units import plan_units
+from vantage.trajectory_gradients import METHODS
 
 E = vt.estimators
 
@@ -94,6 +97,33 @@ def test_sampled_intervals_hold_the_exact_values() -> None:
             error = (estimate.high - estimate.low) / 3.92
             assert abs(estimate.value - truth) < 5 * error
     assert sum(held) >= 12
+
+
+def test_the_sampled_decomposition_holds_the_exact_one() -> None:
+    """Two starts of very different worth; within five standard errors, as the intervals tell."""
+    mdp = vt.MDP.short_corridor()
+    policy = vt.SoftmaxTable(mdp.observations, 2)
+    rows = [E.reward_to_go(), E.rloo()]
+    alike = quiet(vt.Tabular(mdp, lanes=32), policy, rows, trajectories=512, batch=32)
+    row = alike.row("reward_to_go")
+    assert row.between.low <= 0 <= row.between.high  # the corridor has one start
+    exact = vt.exact.moments(mdp, policy)
+    error = (row.within.high - row.within.low) / 3.92
+    assert abs(row.within.value - exact.trace.item()) < 5 * error
+    assert "compares trajectories" in alike.row("rloo").between.note
+
+    mdp = vt.MDP.bandit([[12.0, 7.0], [2.0, 5.0]])
+    policy = vt.SoftmaxTable(mdp.observations, 2)
+    found = decompositions(
+        vt.Tabular(mdp, lanes=8), policy, [E.reinforce()], 8, 0, None, METHODS["vmap"], None,
+        undetermined,
+    )  # fmt: skip
+    between, within = found["reinforce"]
+    exact = vt.exact.moments(mdp, policy, returns="total")
+    for estimate, truth in ((between, exact.state), (within, exact.action + exact.rest)):
+        error = (estimate.high - estimate.low) / 3.92
+        assert abs(estimate.value - truth.item()) < 5 * error
+    assert between.low > 0
 
 
 def test_bias_is_found_and_measured() -> None:

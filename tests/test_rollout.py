@@ -6,7 +6,7 @@ import pytest
 import torch
 from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from lanes import Broken, Marked, Scripted, SumValue, one_at_a_time, scripted_lanes
+from lanes import Broken, Marked, OneStep, Scripted, SumValue, one_at_a_time, scripted_lanes
 
 import vantage as vt
 from vantage.environments.rollout import Fragments, episodes, quotas
@@ -148,6 +148,29 @@ def test_same_seed_same_bits() -> None:
     for name, tensor in first.tensors().items():
         assert torch.equal(tensor, again.tensors()[name])
     assert not torch.equal(first.observation[:, 0], other.observation[:, 0])
+
+
+def test_shared_starts_share_the_start_and_nothing_else() -> None:
+    """Groups of lanes begin in one state; random numbers and actions are each lane's own."""
+    env = vt.Gymnasium("CartPole-v1").sharing(12)
+    batch = episodes(env, env.policy(hidden=(4,)), 12, seed=0, shared=4).check()
+    assert batch.group.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    first = batch.observation[:, 0].view(3, 4, -1)
+    assert (first == first[:, :1]).all()
+    assert len({tuple(start.tolist()) for start in first[:, 0]}) == 3
+    assert len({tuple(row.tolist()) for row in batch.action}) > 3
+    lanes = SyncVectorEnv([Scripted for _ in range(4)])
+    with pytest.raises(vt.InputError, match="given as a vector environment"):
+        vt.Gymnasium(lanes).sharing(4)
+    with pytest.raises(vt.InputError, match="every one of the 12 lanes gives one episode"):
+        episodes(env, env.policy(hidden=(4,)), 8, seed=0, shared=4)
+
+    class Chance(OneStep):
+        """The reward is drawn: lanes of one start must not draw the same."""
+
+    noisy = vt.Gymnasium(SyncVectorEnv([Chance for _ in range(4)]))
+    drawn = episodes(noisy, noisy.policy(hidden=()), 4, seed=0, shared=4)
+    assert len(set(drawn.reward[:, 0].tolist())) == 4
 
 
 def test_asynchronous_lanes_are_the_synchronous_ones() -> None:

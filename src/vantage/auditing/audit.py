@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vantage.auditing import exactly, measure
+from vantage.auditing import exactly, measure, starts
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Report, Row
 from vantage.auditing.summary import summarise
@@ -92,10 +92,14 @@ def audit(
         else:
             star = yardstick.name, sample("reference", [yardstick], seed + 10**6, None)
             against = f"{yardstick.name} on trajectories of the policy itself"
+        decomposed = starts.decompositions(
+            env, policy, rows, 0 if behaviour else group_size, seed, value, units.method.method,
+            sketch, measure.undetermined,
+        )  # fmt: skip
         known = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
         found = [
             replace(row, **known.get(row.estimator, {}))
-            for row in measure.rows(policy, rows, units, star)
+            for row in measure.rows(policy, rows, units, star, decomposed)
         ]
     planned = plan(
         {row.estimator: row.noise_scale for row in found},

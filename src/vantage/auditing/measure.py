@@ -33,15 +33,20 @@ def rows(
     estimators: list[Estimator],
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
+    decomposed: dict[str, tuple[Estimate, Estimate]],
 ) -> list[Row]:
     """One row per estimator.
 
     Args:
         reference: the exact gradient, or the name of an unbiased estimator and the units to take it
             from: the same ones, whose different units are independent, or others.
+        decomposed: variance between and within start states, by estimator.
     """
     squares: Squares = {}
-    return [_row(policy, estimator, units, reference, squares) for estimator in estimators]
+    return [
+        _row(policy, estimator, units, reference, squares, decomposed[estimator.name])
+        for estimator in estimators
+    ]
 
 
 def _row(
@@ -50,6 +55,7 @@ def _row(
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
     squares: Squares,
+    decomposed: tuple[Estimate, Estimate],
 ) -> Row:
     design, name = units.design, estimator.name
     unit = design.unit(estimator)
@@ -60,7 +66,7 @@ def _row(
     snr = intervals.snr(gram, per_batch)  # the costly part: what follows from it is not made again
     batch_cosine = intervals.mapped(snr, lambda c: math.sqrt(1 - 1 / (1 + max(c, 0))))
     against = _against(name, own, gram, units, reference, squares)
-    between, within = _decomposition()
+    between, within = decomposed
     return Row(
         estimator=name,
         couples=estimator.couples,
@@ -120,11 +126,6 @@ def _against(
 
 def _squared(estimate: Estimate) -> Estimate:
     return replace(estimate, value=estimate.value**2, low=estimate.low**2, high=estimate.high**2)
-
-
-def _decomposition() -> tuple[Estimate, Estimate]:
-    why = "no two trajectories share a start state"
-    return undetermined(why), undetermined(why)
 
 
 def _aggressiveness(policy: nn.Module, name: str, units: Units) -> Estimate:

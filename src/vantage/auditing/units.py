@@ -193,7 +193,7 @@ def collect(
         clock.append(time.perf_counter())
         weights = []
         for estimator in estimators:
-            weights.append(_weights(policy, estimator, batch, log_prob, design))
+            weights.append(weights_of(policy, estimator, batch, log_prob, design.batch))
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:
@@ -245,11 +245,19 @@ def _log_prob(policy: Policy, batch: Batch) -> Tensor:
     return torch.where(batch.mask, log_prob, 0)
 
 
-def _weights(
-    policy: Policy, estimator: Estimator, batch: Batch, log_prob: Tensor, design: Design
+def weights_of(
+    policy: Policy, estimator: Estimator, batch: Batch, log_prob: Tensor, batch_size: int
 ) -> Float[Tensor, "N T"]:
-    """The weights of a chunk, scaled so that a unit's gradient is the mean of its trajectories'."""
-    size = design.batch if estimator.couples == "batch" else batch.rows
+    """The weights of a chunk, scaled so that a unit's gradient is the mean of its trajectories'.
+
+    Args:
+        log_prob: [N, T] under the policy that is measured.
+        batch_size: trajectories that an estimator which looks across its batch sees at once.
+
+    Raises:
+        InputError: a weight is not finite, naming the estimator and the trajectory.
+    """
+    size = batch_size if estimator.couples == "batch" else batch.rows
     pieces = []
     for start in range(0, batch.rows, size):
         rows = slice(start, start + size)

@@ -18,7 +18,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from vantage.environments.interface import Step
@@ -68,16 +68,42 @@ class Gymnasium:
         self.lanes: int = self.vector.num_envs
         self.discount = float(discount)
         self.settings = dict(settings)
+        self._made_from_id = isinstance(env, str)
         self._observe = _observation_reader(self.vector, self.name)
         self._act = _action_writer(self.vector, self.name)
         self._ended = np.zeros(self.lanes, dtype=bool)
         self._advance = _advance_by_mode(self.vector, self.name)
 
-    def reset(self, seed: int) -> Tensor:
-        """Start every lane afresh from `seed`; returns the first observations, [lanes, ...]."""
-        observation, _ = self.vector.reset(seed=seed)
+    def reset(self, seed: int, shared: int = 1) -> Tensor:
+        """Start every lane afresh from `seed`; returns the first observations, [lanes, ...].
+
+        With `shared` = K, lanes start in groups of K from one state each: they are reset with one
+        seed and then given random numbers of their own. `sharing` makes an environment that can.
+        """
+        if shared == 1:
+            observation, _ = self.vector.reset(seed=seed)
+        else:
+            assert isinstance(self.vector, SyncVectorEnv)
+            lane = range(self.lanes)
+            observation, _ = self.vector.reset(seed=[seed + i // shared for i in lane])
+            for i, env in enumerate(self.vector.envs):
+                env.unwrapped.np_random = np.random.default_rng([seed, i])
         self._ended = np.zeros(self.lanes, dtype=bool)
         return self._observe(observation)
+
+    def sharing(self, lanes: int) -> "Gymnasium":
+        """This environment with `lanes` lanes, stepped one by one, whose starts can be shared.
+
+        Raises:
+            InputError: it was not made from an id, so that its lanes cannot be made again.
+        """
+        refuse_unless(
+            self._made_from_id,
+            f"{self.name} was given as a vector environment: its lanes cannot be started together "
+            "from one state; give its id to vantage.Gymnasium instead.",
+        )
+        settings = self.settings | {"vectorization_mode": "sync"}
+        return Gymnasium(self.name, lanes, self.discount, **settings)
 
     def step(self, action: Tensor) -> Step:
         """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""

@@ -43,8 +43,19 @@ class Environment(Protocol):
     discount: float
     name: str
 
-    def reset(self, seed: int) -> Tensor:
-        """Start every lane afresh from `seed`; returns the first observations, [lanes, ...]."""
+    def reset(self, seed: int, shared: int = 1) -> Tensor:
+        """Start every lane afresh from `seed`; returns the first observations, [lanes, ...].
+
+        With `shared` = K, lanes start in groups of K from one state each, and go on independently.
+        """
+        ...
+
+    def sharing(self, lanes: int) -> "Environment":
+        """This environment with `lanes` lanes whose starts can be shared.
+
+        Raises:
+            InputError: it cannot start several lanes from one state, saying why.
+        """
         ...
 
     def step(self, action: Tensor) -> Step:

@@ -36,6 +36,7 @@ def episodes(
     seed: int,
     value: nn.Module | None = None,
     greedy: bool = False,
+    shared: int = 1,
 ) -> Batch:
     """Collect `count` whole episodes, one per row, each lane contributing a quota fixed in advance.
 
@@ -51,6 +52,8 @@ def episodes(
             it a truncated episode is worth what it collected: the objective is the return within
             the time limit.
         greedy: act by the mode; `log_prob` is then that of the mode under the policy.
+        shared: K: episodes come in groups of K from one start state each; count must then be the
+            number of lanes, and a multiple of K.
 
     Returns:
         Batch with N = count rows, weight 1/N, discount γ (0 at termination), in order of lane and
@@ -59,13 +62,18 @@ def episodes(
     Raises:
         InputError: count < 1; a NaN or infinite reward or observation, naming step and lane.
     """
+    refuse_unless(
+        shared == 1 or (count == env.lanes and count % shared == 0),
+        f"episodes(count={count}, shared={shared}): with shared starts every one of the "
+        f"{env.lanes} lanes gives one episode, and groups must be whole.",
+    )
     quota = quotas(count, env.lanes)
-    record = _Record(env, policy, seed, greedy)
+    record = _Record(env, policy, seed, greedy, shared)
     finished = torch.zeros(env.lanes, dtype=torch.long)
     while bool((finished < quota).any()):
         step = record.advance(counts=finished < quota)
         finished += (step.terminated | step.truncated).long()
-    return _one_row_per_episode(record.batch(value))
+    return grouped_by(shared, _one_row_per_episode(record.batch(value)))
 
 
 def grouped_by(size: int, batch: Batch) -> Batch:
@@ -117,12 +125,12 @@ class Fragments:
 class _Record:
     """What happened so far, as lists over time of [lanes, ...] tensors."""
 
-    def __init__(self, env: Environment, policy: Policy, seed: int, greedy: bool):
+    def __init__(self, env: Environment, policy: Policy, seed: int, greedy: bool, shared: int = 1):
         self.env, self.policy, self.greedy = env, policy, greedy
         environment_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         self.generator = torch.Generator().manual_seed(int(action_seed))
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
-        self.current = env.reset(seed=int(environment_seed) >> 1)
+        self.current = env.reset(seed=int(environment_seed) >> 1, shared=shared)
         _refuse_unless_finite(self.current, "observation", env, "at reset")
         self.clear()
 

@@ -54,12 +54,19 @@ class Tabular:
         """The uniform softmax table over the MDP's observations."""
         return SoftmaxTable(self.mdp.observations, self.mdp.actions)
 
-    def reset(self, seed: int) -> Tensor:
-        """Start every lane afresh from `seed`; returns the observations, [lanes, ...]."""
+    def reset(self, seed: int, shared: int = 1) -> Tensor:
+        """Start every lane afresh from `seed`; returns the observations, [lanes, ...].
+
+        With `shared` = K, lanes start in groups of K from one state each.
+        """
         self._generator = torch.Generator().manual_seed(seed)
-        self.state = self._starts()
+        self.state = self._starts()[torch.arange(self.lanes) // shared * shared]
         self._steps = torch.zeros(self.lanes, dtype=torch.int64)
         return self.mdp.observation[self.state]
+
+    def sharing(self, lanes: int) -> "Tabular":
+        """This MDP with another number of lanes."""
+        return Tabular(self.mdp, lanes, self.name)
 
     def step(self, action: Int[Tensor, " lanes"]) -> Step:
         """Act in every lane, [lanes]."""
