@@ -115,8 +115,8 @@ def test_the_sampled_decomposition_holds_the_exact_one() -> None:
     mdp = vt.MDP.bandit([[12.0, 7.0], [2.0, 5.0]])
     policy = vt.SoftmaxTable(mdp.observations, 2)
     found = decompositions(
-        vt.Tabular(mdp, lanes=8), policy, [E.reinforce()], 8, 0, None, METHODS["vmap"], None,
-        undetermined,
+        vt.Tabular(mdp, lanes=8), policy, [E.reinforce()], 0, None, METHODS["vmap"], None,
+        1 << 30, undetermined,
     )  # fmt: skip
     between, within = found["reinforce"]
     exact = vt.exact.moments(mdp, policy, returns="total")

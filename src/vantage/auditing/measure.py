@@ -20,7 +20,7 @@ from vantage.linear_layers import largest_change
 Squares = dict[int, tuple[Tensor, Tensor]]
 REFERENCE = "the reference itself, by definition"
 UNKNOWN = float("nan")
-BATCHES = 16  # batches whose steps are looked at for the aggressiveness
+BATCHES = 8  # batches whose steps are looked at for the aggressiveness
 
 
 def undetermined(why: str) -> Estimate:

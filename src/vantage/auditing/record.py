@@ -35,8 +35,8 @@ class Row:
         noise_scale: tr Σ / ‖G‖², the trajectories at which the SNR is 1.
         batch_cosine: cos(ĝ_B, G), a batch's gradient with its mean.
         pairwise_cosine: cos of two batches' gradients.
-        between, within: variance between start states and inside them, per trajectory, from 64
-            starts with a group of trajectories each, sampled apart; undetermined for estimators
+        between, within: variance between start states and inside them, per trajectory, from two
+            trajectories of each of 64 starts, sampled apart; undetermined for estimators
             that compare trajectories, and where several lanes cannot start from one state.
         aggressiveness: largest |Δ log π(a_t|s_t)| on sampled steps from one step along a batch's
             gradient, per unit of learning rate, to first order.
