@@ -44,7 +44,7 @@ def gradient(
         entropy = policy.entropy(batch.observation)  # type: ignore[operator]
         bonus = estimator.entropy_weights(batch)
         surrogate = surrogate + torch.where(batch.mask, bonus * entropy, 0).sum()
-    return _uphill(policy, surrogate)
+    return flat_gradient(surrogate, policy)
 
 
 def weighted_score(
@@ -52,7 +52,7 @@ def weighted_score(
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt) for given weights, in one backward pass."""
     log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
-    return _uphill(policy, torch.where(batch.mask, weights * log_prob, 0).sum())
+    return flat_gradient(torch.where(batch.mask, weights * log_prob, 0).sum(), policy)
 
 
 def weighted_entropy(
@@ -60,7 +60,7 @@ def weighted_entropy(
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇H(π(·|s_nt)) for given weights: what an entropy bonus adds to ĝ."""
     entropy = policy.entropy(batch.observation)  # type: ignore[operator]
-    return _uphill(policy, torch.where(batch.mask, weights * entropy, 0).sum())
+    return flat_gradient(torch.where(batch.mask, weights * entropy, 0).sum(), policy)
 
 
 def row_gradients(
@@ -168,9 +168,10 @@ def weighted_products(
     )
 
 
-def _uphill(policy: nn.Module, objective: Tensor) -> Float[Tensor, " P"]:
+def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
+    """The gradient of a scalar over the policy's parameters that require one, flat."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    pieces = torch.autograd.grad(objective, parameters, allow_unused=True)
+    pieces = torch.autograd.grad(scalar, parameters, allow_unused=True)
     filled = [
         torch.zeros_like(p) if piece is None else piece
         for p, piece in zip(parameters, pieces, strict=True)

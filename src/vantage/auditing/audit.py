@@ -93,7 +93,7 @@ def audit(
             star = yardstick.name, sample("reference", [yardstick], seed + 10**6, None)
             against = f"{yardstick.name} on trajectories of the policy itself"
         decomposed = starts.decompositions(
-            env, policy, rows, seed, value, units.method.method, sketch, memory,
+            env, policy, rows, seed, value, behaviour, units.method.method, sketch, memory,
             measure.undetermined,
         )  # fmt: skip
         known = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)

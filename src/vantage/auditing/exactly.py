@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vantage import exact
-from vantage.auditing.planner import scaled
 from vantage.auditing.units import Design
 from vantage.environments.interface import Environment
 from vantage.environments.tabular import Tabular
@@ -90,7 +89,7 @@ def _statistics(
         "squared_norm": known(squared),
         "variance": known(variance),
         "snr": snr,
-        "noise_scale": scaled(_ratio(variance, squared), 1.0),
+        "noise_scale": _ratio(variance, squared),
         "batch_cosine": known(cosine),
         "pairwise_cosine": known(cosine**2),
     }

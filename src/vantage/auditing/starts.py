@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vantage import intervals
-from vantage.auditing.units import weights_of
+from vantage.auditing.units import log_prob_under, weights_of
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes
 from vantage.errors import InputError
@@ -27,6 +27,7 @@ def decompositions(
     estimators: list[Estimator],
     seed: int,
     value: nn.Module | None,
+    behaviour: Policy | None,
     method: Method,
     sketch: Sketch | None,
     memory: int,
@@ -38,6 +39,7 @@ def decompositions(
     that compares trajectories has no gradient of a single one to decompose.
 
     Args:
+        behaviour: the policy that samples; `policy` itself where None.
         memory: bytes; a quarter of them bounds one chunk of gradients.
         undetermined: reason -> an estimate without a number.
     """
@@ -49,9 +51,11 @@ def decompositions(
         lanes = env.sharing(STARTS * EACH)
     except InputError as error:
         return found | {e.name: _both(undetermined(str(error))) for e in alone}
-    own_seed = int(np.random.SeedSequence([seed, 0, 0]).generate_state(1)[0])
-    batch = episodes(lanes, policy, lanes.lanes, own_seed, value, shared=EACH)
-    weights = [weights_of(policy, e, batch, batch.log_prob, batch.rows) for e in alone]
+    # the audit's chunks are seeded by [seed, first], the same as [seed, first, 0]: be none of them
+    own_seed = int(np.random.SeedSequence([seed, 0, 1]).generate_state(1)[0])
+    batch = episodes(lanes, behaviour or policy, lanes.lanes, own_seed, value, shared=EACH)
+    log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
+    weights = [weights_of(policy, e, batch, log_prob, batch.rows) for e in alone]
     chunks = list(contributions(policy, batch, torch.stack(weights), method, sketch, memory // 4))
     order = torch.argsort(torch.cat([rows for rows, _ in chunks]))
     vectors = torch.cat([pieces for _, pieces in chunks], 1)[:, order].double()

@@ -189,7 +189,7 @@ def collect(
         batch = episodes(env, behaviour or policy, count, chunk_seed, value)
         batch = grouped_by(design.group, batch)
         clock.append(time.perf_counter())
-        log_prob = _log_prob(policy, batch) if behaviour is not None else batch.log_prob
+        log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
         clock.append(time.perf_counter())
         weights = []
         for estimator in estimators:
@@ -239,7 +239,8 @@ def _size(policy: Policy) -> tuple[int, int]:
     return sum(p.numel() for p in trained), trained[0].element_size()
 
 
-def _log_prob(policy: Policy, batch: Batch) -> Tensor:
+def log_prob_under(policy: Policy, batch: Batch) -> Float[Tensor, "N T"]:
+    """log π of what was sampled, under a policy that may be another; 0 where masked."""
     with torch.no_grad():
         log_prob = policy.log_prob(batch.observation, batch.action)
     return torch.where(batch.mask, log_prob, 0)

@@ -14,6 +14,7 @@ from vantage.errors import refuse_unless
 from vantage.exact.chain import Chain, action_log_probability, chain
 from vantage.exact.enumeration import enumerate
 from vantage.exact.kernels import kernel
+from vantage.gradients import flat_gradient
 from vantage.mdp import MDP
 
 
@@ -140,17 +141,6 @@ def action_values(process: Chain, V: Float[Tensor, "L S 1"]) -> Float[Tensor, "L
     step = kernel(mdp, 0)
     onward = torch.stack([step.ahead(v)[..., 0] for v in process.next_layer(V)])
     return rewards + mdp.discount * onward
-
-
-def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
-    """The gradient of a scalar over the policy's parameters that require one, flat."""
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    pieces = torch.autograd.grad(scalar, parameters, allow_unused=True)
-    filled = [
-        torch.zeros_like(p) if piece is None else piece
-        for p, piece in zip(parameters, pieces, strict=True)
-    ]
-    return torch.nn.utils.parameters_to_vector(filled)
 
 
 def _occupied_worth(
