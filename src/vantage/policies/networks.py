@@ -1,0 +1,158 @@
+"""Networks: perceptrons, the convolutional network of pixels, V, and how their weights start."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from vantage.errors import refuse_unless
+
+SMALLEST_PICTURE = 36  # pixels: what the kernels and strides of `cnn` need
+
+
+class Value(nn.Module):
+    """V(s): a scalar for every observation.
+
+    Args:
+        net: maps observations [..., *shape] to [..., 1].
+
+    Attributes:
+        hidden, made: as in `Policy`.
+    """
+
+    hidden: tuple[int, ...] | None = None
+    made: dict[str, Any] | None = None
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"]:
+        """V(s), [...]."""
+        return self.net(observation).squeeze(-1)
+
+
+def mlp(
+    inputs: int, hidden: tuple[int, ...], outputs: int, *, gain: float, generator: torch.Generator
+) -> nn.Sequential:
+    """A perceptron with tanh between its layers, orthogonal weights and zero biases.
+
+    Args:
+        inputs, hidden, outputs: layer widths.
+        gain: scale of the last layer's weights; hidden layers use √2.
+        generator: the source of the random weights.
+    """
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in itertools.pairwise((inputs, *hidden, outputs)):
+        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), nn.Tanh()]
+    net = nn.Sequential(*layers[:-1])
+    orthogonal_(net, gain, generator)
+    return net
+
+
+def cnn(
+    shape: Sequence[int],
+    outputs: int,
+    *,
+    gain: float,
+    generator: torch.Generator,
+    scale: float = 1 / 255,
+) -> "Pixels":
+    """The convolutional network of Mnih et al. 2015 for pictures [..., *shape], uint8 or float.
+
+    Args:
+        shape: of one picture, [height, width, channels] or [channels, height, width]; which of the
+            two is told from the sizes.
+        outputs: width of the last layer.
+        gain: scale of the last layer's weights; the others use √2.
+        generator: the source of the random weights.
+        scale: what pixels are multiplied by: 1/255 for bytes.
+
+    Raises:
+        InputError: a picture too small, or one whose channels could be either first or last.
+    """
+    shape = tuple(int(size) for size in shape)
+    refuse_unless(len(shape) == 3, f"cnn(shape={shape}): a picture has three dimensions.")
+    last = min(shape[:2]) >= SMALLEST_PICTURE and shape[2] < SMALLEST_PICTURE
+    first = min(shape[1:]) >= SMALLEST_PICTURE and shape[0] < SMALLEST_PICTURE
+    refuse_unless(
+        first or last,
+        f"cnn(shape={shape}): height and width must be {SMALLEST_PICTURE} pixels at least and the "
+        f"channels, first or last, fewer; give a network of your own, net=..., for other pictures.",
+    )
+    channels, height, width = shape if first else (shape[2], shape[0], shape[1])
+    layers: list[nn.Module] = []
+    for kernel, stride, filters in ((8, 4, 32), (4, 2, 64), (3, 1, 64)):
+        layers += [nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride), nn.ReLU()]
+        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
+        channels = filters
+    layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, 512)]
+    layers += [nn.ReLU(), nn.utils.skip_init(nn.Linear, 512, outputs)]
+    net = nn.Sequential(*layers)
+    orthogonal_(net, gain, generator)
+    return Pixels(net, shape, channels_last=last, scale=scale)
+
+
+class Pixels(nn.Module):
+    """Feeds pictures with any leading dimensions to a network of [M, channels, height, width].
+
+    Args:
+        net: the network.
+        shape: of one picture.
+        channels_last: whether its channels are its last dimension.
+        scale: what pixels are multiplied by.
+    """
+
+    def __init__(self, net: nn.Module, shape: tuple[int, ...], channels_last: bool, scale: float):
+        super().__init__()
+        self.net, self.shape, self.channels_last, self.scale = net, shape, channels_last, scale
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """[..., *shape] to [..., outputs]."""
+        grid = observation.shape[: observation.dim() - len(self.shape)]
+        pictures = observation.reshape(-1, *self.shape)
+        if self.channels_last:
+            pictures = pictures.movedim(-1, 1)
+        weight = next(self.net.parameters())
+        return self.net(pictures.to(weight.dtype) * self.scale).reshape(*grid, -1)
+
+
+def orthogonal_(
+    module: nn.Module,
+    output_gain: float = math.sqrt(2),
+    generator: torch.Generator | None = None,
+) -> nn.Module:
+    """Start a network as PPO's reference code does; returns the module, changed in place.
+
+    Orthogonal weights, with gain √2 in hidden layers and `output_gain` in the last (0.01 for a
+    policy, 1 for a value function); zero biases. The weights of a GRU are orthogonal with gain 1,
+    gate by gate. Other parameters are left alone.
+
+    Args:
+        module: any network; its linear, convolutional and GRU layers are started anew, in order.
+        output_gain: gain of the last linear or convolutional layer.
+        generator: the source of the random weights; the global one is never touched. None: seed 0.
+
+    Source: Engstrom et al. 2020; Huang et al. 2022, detail 2.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    found = [part for part in module.modules() if isinstance(part, _WITH_WEIGHTS)]
+    outputs = [part for part in found if not isinstance(part, nn.GRUCell)][-1:]
+    for part in found:
+        gain = output_gain if part in outputs else math.sqrt(2)
+        for name, weights in part.named_parameters(recurse=False):
+            if "bias" in name:
+                nn.init.zeros_(weights)
+            elif isinstance(part, nn.GRUCell):
+                for gate in weights.data.chunk(3):
+                    nn.init.orthogonal_(gate, generator=generator)
+            else:
+                nn.init.orthogonal_(weights, gain, generator=generator)
+    return module
+
+
+_WITH_WEIGHTS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.GRUCell)
