@@ -1,0 +1,100 @@
+"""Prompts: a string or a list of messages, and their token ids."""
+
+from typing import Any
+
+from vantage.errors import InputError, refuse_unless
+
+Message = dict[str, Any]
+Prompt = str | list[Message]
+
+
+def check_prompt(prompt: Any, row: str, system: str | None = None) -> Prompt:
+    """The prompt, with the system message put in front; `row` names it in messages.
+
+    A plain prompt that gets a system message becomes a conversation of both.
+
+    Raises:
+        InputError: neither a string that holds something nor a list of {role, content}.
+
+    >>> check_prompt("2+2=", "Row 0", system="Calculate.")
+    [{'role': 'system', 'content': 'Calculate.'}, {'role': 'user', 'content': '2+2='}]
+    """
+    plain = isinstance(prompt, str) and prompt != ""
+    messages = isinstance(prompt, list) and prompt and all(_is_message(item) for item in prompt)
+    refuse_unless(
+        plain or messages,
+        f"{row}: the prompt is {prompt!r}; give a string that is not empty, or a list of "
+        "{'role': ..., 'content': ...} messages.",
+    )
+    if system is None:
+        return prompt
+    start = [{"role": "system", "content": system}]
+    if isinstance(prompt, str):
+        return [*start, {"role": "user", "content": prompt}]
+    refuse_unless(
+        prompt[0]["role"] != "system",
+        f"{row}: the prompt has a system message of its own; leave system out.",
+    )
+    return [*start, *prompt]
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt, as the model is to see it before the first token of the completion.
+
+    Conversations go through the tokenizer's chat template, which opens the answer; one that ends
+    with an assistant's message is carried on from there. Plain strings get the special tokens that
+    the tokenizer puts in front, and no end-of-sequence token.
+
+    Raises:
+        InputError: a conversation, and the tokenizer has no chat template; or no token at all.
+    """
+    if isinstance(prompt, str):
+        ids = list(tokenizer(prompt)["input_ids"])
+        # some tokenizers close every text: a completion could not carry on after that
+        if ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
+            ids = ids[:-1]
+    else:
+        refuse_unless(
+            getattr(tokenizer, "chat_template", None) is not None,
+            "The prompts are conversations, and this tokenizer has no chat template; set "
+            "tokenizer.chat_template, or give the prompts as strings.",
+        )
+        open_end = prompt[-1]["role"] == "assistant"
+        ids = tokenizer.apply_chat_template(
+            prompt,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=not open_end,
+            continue_final_message=open_end,
+        )
+    refuse_unless(ids, f"The prompt {prompt!r} has no tokens; a model needs one to start from.")
+    return [int(token) for token in ids]
+
+
+def as_completion(text: str, prompt: Prompt) -> str | list[Message]:
+    """A completion in the form of its prompt: a string, or the assistant's message."""
+    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+
+
+def text_of(completion: Any) -> str:
+    """The text of a completion in either form.
+
+    >>> text_of([{"role": "assistant", "content": "4"}])
+    '4'
+    """
+    if isinstance(completion, str):
+        return completion
+    try:
+        return "".join(message["content"] for message in completion)
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"The completion is {completion!r}; it must be a string or a list of messages."
+        ) from error
+
+
+def _is_message(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("role"), str)
+        and isinstance(item.get("content"), str | list)
+    )

@@ -1,0 +1,124 @@
+"""Rows of data: dicts, from a list, a file (JSONL, CSV, Parquet) or a `datasets.Dataset`."""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vantage.errors import InputError, refuse_unless
+
+Row = dict[str, Any]
+Source = Any  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
+
+
+def read_rows(source: Source) -> list[Row]:
+    """Rows as dicts that all have the same columns; what a row does not say is None.
+
+    Args:
+        source: a list of dicts; the path of a .jsonl, .csv or .parquet file; or a
+            `datasets.Dataset`. Values of a CSV file are strings.
+
+    Raises:
+        InputError: not one of these, no rows, or a row that is not one, naming file and line.
+
+    >>> read_rows([{"prompt": "1+1="}, {"prompt": "2+2=", "answer": "4"}])[0]
+    {'prompt': '1+1=', 'answer': None}
+    """
+    if isinstance(source, str | Path):
+        rows, origin = _read_file(Path(source)), str(source)
+    else:
+        rows, origin = _from_memory(source), "the rows"
+    refuse_unless(rows, f"{origin}: there are no rows; give at least one.")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _from_memory(source: Any) -> list[Row]:
+    if hasattr(source, "to_list") and hasattr(source, "column_names"):
+        refuse_unless(
+            not isinstance(source.column_names, Mapping),
+            "rows is a DatasetDict of several splits; give one of them, such as dataset['train'].",
+        )
+        return source.to_list()
+    refuse_unless(
+        isinstance(source, Iterable) and not isinstance(source, Mapping),
+        f"rows is a {type(source).__name__}; give a list of dicts, the path of a JSONL, CSV or "
+        "Parquet file, or a datasets.Dataset.",
+    )
+    rows = list(source)
+    for number, row in enumerate(rows):
+        refuse_unless(
+            isinstance(row, Mapping),
+            f"Row {number} is {row!r}, a {type(row).__name__}; a row is a dict of columns, such as "
+            "{'prompt': ..., 'answer': ...}.",
+        )
+    return [dict(row) for row in rows]
+
+
+def _read_file(path: Path) -> list[Row]:
+    readers = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    refuse_unless(
+        path.suffix in readers,
+        f"{path}: rows are read from files that end in {', '.join(readers)}; convert it to one.",
+    )
+    refuse_unless(path.is_file(), f"{path}: there is no such file.")
+    return readers[path.suffix](path)
+
+
+def _jsonl(path: Path) -> list[Row]:
+    rows = []
+    # split at newlines only: splitlines() would also split at characters that JSON text may hold
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number} is not JSON: {error}.") from error
+        refuse_unless(
+            isinstance(row, dict),
+            f"{path}, line {number} is {line[:60]!r}; a row is a JSON object.",
+        )
+        rows.append(row)
+    return rows
+
+
+def _csv(path: Path) -> list[Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows = []
+        try:
+            for row in reader:
+                refuse_unless(
+                    None not in row and None not in row.values(),
+                    f"{path}, line {reader.line_num} has not as many fields as the header "
+                    f"({', '.join(reader.fieldnames or ())}); quote fields that hold commas.",
+                )
+                rows.append(dict(row))
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
+    return rows
+
+
+def _parquet(path: Path) -> list[Row]:
+    parquet = import_parquet()
+    try:
+        return parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a Parquet file that can be read: {error}.") from error
+
+
+def import_parquet() -> Any:
+    """`pyarrow.parquet`, which belongs to the language extra.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import pyarrow.parquet  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Parquet needs pyarrow; install it with: pip install 'vantage-rl[language]'."
+        ) from error
+    return pyarrow.parquet
