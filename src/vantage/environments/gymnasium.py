@@ -12,7 +12,7 @@ The adapter reads `metadata["autoreset_mode"]` and turns all three into the same
 """
 
 import difflib
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -21,9 +21,11 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from vantage.environments import fitted, spaces
 from vantage.environments.interface import Step
+from vantage.environments.lanes import Lanes
 from vantage.errors import InputError, refuse_unless
-from vantage.policies import Categorical, Gaussian, SoftmaxTable, Value, mlp
+from vantage.policies import Policy, Value
 
 
 class Gymnasium:
@@ -34,7 +36,10 @@ class Gymnasium:
             taken as they are.
         lanes: how many copies run side by side.
         discount: γ of the objective, in (0, 1].
-        **settings: passed to `gymnasium.make_vec`, e.g. `is_slippery=False`.
+        **settings: passed to `gymnasium.make`, e.g. `is_slippery=False`, and to
+            `gymnasium.make_vec`: `vectorization_mode` "sync", "async" (a process a lane) or
+            "vector_entry_point". By default an id's own vector environment where it has one, else
+            its lanes are stepped one by one in this process.
 
     Raises:
         InputError: unknown id (with near matches), unsupported space, missing or unknown autoreset
@@ -50,12 +55,15 @@ class Gymnasium:
     ):
         refuse_unless(
             0 < discount <= 1,
-            f"Gymnasium(discount={discount}): γ must lie in (0, 1]; 1 means undiscounted.",
+            f"{type(self).__name__}(discount={discount}): γ must lie in (0, 1]; 1 means "
+            "undiscounted.",
         )
         if isinstance(env, str):
             lanes = 64 if lanes is None else lanes
-            refuse_unless(lanes >= 1, f"Gymnasium(lanes={lanes}): give at least one lane.")
-            self.vector = _make(env, lanes, settings)
+            refuse_unless(
+                lanes >= 1, f"{type(self).__name__}(lanes={lanes}): give at least one lane."
+            )
+            self.vector = self._make(env, lanes, settings)
             self.name = env
         else:
             refuse_unless(
@@ -69,10 +77,16 @@ class Gymnasium:
         self.discount = float(discount)
         self.settings = dict(settings)
         self._made_from_id = isinstance(env, str)
-        self._observe = _observation_reader(self.vector, self.name)
-        self._act = _action_writer(self.vector, self.name)
-        self._ended = np.zeros(self.lanes, dtype=bool)
-        self._advance = _advance_by_mode(self.vector, self.name)
+        self.observations: gymnasium.Space = self.vector.single_observation_space
+        self.actions: gymnasium.Space = self.vector.single_action_space
+        dtype = getattr(self.vector.action_space, "dtype", self.actions.dtype)
+        self._observe = spaces.observation_reader(self.observations, self.name)
+        self._act = spaces.action_writer(self.actions, dtype, self.name)
+        # most steps end nothing: they share these two
+        self._all_real = torch.ones(self.lanes, dtype=torch.bool)
+        self._none_ended = torch.zeros(self.lanes, dtype=torch.bool)
+        self._resetting: np.ndarray | None = None
+        self._step = self._step_by_mode()
 
     def reset(self, seed: int, shared: int = 1) -> Tensor:
         """Start every lane afresh from `seed`; returns the first observations, [lanes, ...].
@@ -88,7 +102,7 @@ class Gymnasium:
             observation, _ = self.vector.reset(seed=[seed + i // shared for i in lane])
             for i, env in enumerate(self.vector.envs):
                 env.unwrapped.np_random = np.random.default_rng([seed, i])
-        self._ended = np.zeros(self.lanes, dtype=bool)
+        self._resetting = None
         return self._observe(observation)
 
     def sharing(self, lanes: int) -> "Gymnasium":
@@ -107,66 +121,113 @@ class Gymnasium:
 
     def step(self, action: Tensor) -> Step:
         """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""
-        real = ~self._ended
-        following, reward, terminated, truncated, final = self._advance(
-            self.vector, self._act(action)
-        )
-        # Where NEXT_STEP resets a lane, the step is a dummy: only its observation means anything.
-        terminated = terminated & real
-        truncated = truncated & real & ~terminated
-        if _mode(self.vector) is AutoresetMode.NEXT_STEP:
-            self._ended = terminated | truncated
-        observation = self._observe(following)
-        return Step(
-            observation=observation,
-            reward=torch.from_numpy(np.where(real, reward, 0).astype(np.float32)),
-            terminated=torch.from_numpy(terminated),
-            truncated=torch.from_numpy(truncated),
-            final_observation=observation if final is following else self._observe(final),
-            real=torch.from_numpy(real),
-        )
+        return self._step(action)
 
-    def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0) -> Categorical | Gaussian:
+    def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
         """A policy that fits this environment's spaces.
-
-        A perceptron over Box observations, a softmax table over Discrete ones; Categorical for
-        Discrete actions, Gaussian for Box actions. The last layer starts small, so that the first
-        policy is close to uniform.
 
         Args:
             hidden: widths of the hidden layers.
             seed: of the initial weights.
+            **choices: net, squash, log_std, orthogonal, recurrent; see
+                `vantage.environments.fitted.policy`.
         """
-        space, actions = self.vector.single_observation_space, self.vector.single_action_space
-        generator = torch.Generator().manual_seed(seed)
-        policy: Categorical | Gaussian
-        if isinstance(actions, gymnasium.spaces.Box):
-            size = int(np.prod(actions.shape))
-            policy = Gaussian(_net(space, hidden, size, 0.01, generator), size)
-            policy.hidden = tuple(hidden)
-            return policy
-        assert isinstance(actions, gymnasium.spaces.Discrete)
-        if isinstance(space, gymnasium.spaces.Discrete):
-            policy = SoftmaxTable(int(space.n), int(actions.n))
-        else:
-            policy = Categorical(_net(space, hidden, int(actions.n), 0.01, generator))
-        policy.hidden = tuple(hidden)
-        return policy
+        return fitted.policy(self.observations, self.actions, hidden, seed, **choices)
 
-    def value(self, hidden: tuple[int, ...] = (64, 64), seed: int = 1) -> Value:
-        """A value function over this environment's observations, initially close to 0."""
-        generator = torch.Generator().manual_seed(seed)
-        value = Value(_net(self.vector.single_observation_space, hidden, 1, 0.01, generator))
-        value.hidden = tuple(hidden)
-        return value
+    def value(self, hidden: tuple[int, ...] = (64, 64), seed: int = 1, **choices: Any) -> Value:
+        """A value function over this environment's observations, initially close to 0.
+
+        Args:
+            hidden: widths of the hidden layers.
+            seed: of the initial weights.
+            **choices: net, orthogonal, recurrent; see `vantage.environments.fitted.value`.
+        """
+        return fitted.value(self.observations, hidden, seed, **choices)
+
+    def unflatten(self, observation: Tensor) -> Any:
+        """Observations [..., width] taken apart as the space is: see `spaces.unflatten`."""
+        return spaces.unflatten(self.observations, observation, self.name)
 
     def close(self) -> None:
         """Free what the environment holds (processes, windows)."""
         self.vector.close()
 
+    def _make(self, name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+        return _make(name, lanes, settings)
+
+    def _step_by_mode(self) -> Any:
+        modes = {
+            AutoresetMode.NEXT_STEP: self._step_next,
+            AutoresetMode.SAME_STEP: self._step_same,
+            AutoresetMode.DISABLED: self._step_disabled,
+        }
+        mode = self.vector.metadata.get("autoreset_mode")
+        if mode not in modes:
+            raise InputError(
+                f"Environment {self.name!r} declares autoreset_mode={mode!r} in its metadata; set "
+                f"it to one of {', '.join(str(known) for known in AutoresetMode)} so that its "
+                "reset steps can be told from real ones."
+            )
+        return modes[mode]
+
+    def _step_next(self, action: Tensor) -> Step:
+        following, gained, terminated, truncated, _ = self.vector.step(self._act(action))
+        reward = np.array(gained, np.float32)
+        real, dummy = self._all_real, self._resetting
+        if dummy is not None:
+            # Where the lane was reset, the step is a dummy: only its observation means anything.
+            reward[dummy] = 0
+            terminated, truncated = terminated & ~dummy, truncated & ~dummy
+            real = torch.from_numpy(~dummy)
+        observation = self._observe(following)
+        self._resetting = _ended(terminated, truncated)
+        ends = self._ends(self._resetting, terminated)
+        return Step(observation, torch.from_numpy(reward), *ends, observation, real)
+
+    def _step_same(self, action: Tensor) -> Step:
+        following, gained, terminated, truncated, info = self.vector.step(self._act(action))
+        reward = torch.from_numpy(np.array(gained, np.float32))
+        final = observation = self._observe(following)
+        ended = _ended(terminated, truncated)
+        if ended is not None:
+            final = observation.clone()
+            last = spaces.batched(self.observations, list(info["final_obs"][ended]))
+            final[torch.from_numpy(ended)] = self._observe(last)
+        ends = self._ends(ended, terminated)
+        return Step(observation, reward, *ends, final, self._all_real)
+
+    def _step_disabled(self, action: Tensor) -> Step:
+        following, gained, terminated, truncated, _ = self.vector.step(self._act(action))
+        reward = torch.from_numpy(np.array(gained, np.float32))
+        observation = final = self._observe(following)
+        ended = _ended(terminated, truncated)
+        ends = self._ends(ended, terminated)
+        if ended is not None:
+            following, _ = self.vector.reset(options={"reset_mask": ended})
+            observation = self._observe(following)
+        return Step(observation, reward, *ends, final, self._all_real)
+
+    def _ends(self, ended: np.ndarray | None, terminated: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Terminated and truncated as tensors of our own; what terminated was not truncated."""
+        if ended is None:
+            return self._none_ended, self._none_ended
+        own = terminated.copy()
+        return torch.from_numpy(own), torch.from_numpy(ended & ~own)
+
+
+def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:
+    """Lanes whose episode ended, [lanes]; None if none did, which is the common case."""
+    if not np.count_nonzero(terminated) and not np.count_nonzero(truncated):
+        return None
+    return terminated | truncated
+
 
 def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
     try:
+        if _stepped_here(name, settings):
+            wrappers = settings.get("wrappers") or []
+            rest = {key: value for key, value in settings.items() if key != "wrappers"}
+            return Lanes([partial(_one, name, wrappers, rest) for _ in range(lanes)])
         return gymnasium.make_vec(name, num_envs=lanes, **settings)
     except gymnasium.error.UnregisteredEnv as error:
         near = difflib.get_close_matches(name, gymnasium.registry.keys(), n=3, cutoff=0.5)
@@ -176,95 +237,18 @@ def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
         raise InputError(f"Environment {name!r} needs a package: {error}") from error
 
 
-def _mode(vector: VectorEnv) -> Any:
-    return vector.metadata.get("autoreset_mode")
-
-
-# (vector, action) -> observation to act on, reward, terminated, truncated, true successor
-_Advance = Callable[[VectorEnv, Any], tuple[Any, Any, Any, Any, Any]]
-
-
-def _advance_by_mode(vector: VectorEnv, name: str) -> _Advance:
-    modes: dict[Any, _Advance] = {
-        AutoresetMode.NEXT_STEP: _advance_next_step,
-        AutoresetMode.SAME_STEP: _advance_same_step,
-        AutoresetMode.DISABLED: _advance_disabled,
-    }
-    mode = _mode(vector)
-    if mode not in modes:
-        raise InputError(
-            f"Environment {name!r} declares autoreset_mode={mode!r} in its metadata; set it to one "
-            f"of {', '.join(str(known) for known in AutoresetMode)} so that its reset steps can be "
-            "told from real ones."
-        )
-    return modes[mode]
-
-
-def _advance_next_step(vector: VectorEnv, action: Any) -> tuple[Any, Any, Any, Any, Any]:
-    observation, reward, terminated, truncated, _ = vector.step(action)
-    return observation, reward, terminated, truncated, observation
-
-
-def _advance_same_step(vector: VectorEnv, action: Any) -> tuple[Any, Any, Any, Any, Any]:
-    observation, reward, terminated, truncated, info = vector.step(action)
-    final = observation
-    ended = terminated | truncated
-    if ended.any():
-        final = np.array(observation, copy=True)
-        final[ended] = np.stack(list(info["final_obs"][ended]))
-    return observation, reward, terminated, truncated, final
-
-
-def _advance_disabled(vector: VectorEnv, action: Any) -> tuple[Any, Any, Any, Any, Any]:
-    final, reward, terminated, truncated, _ = vector.step(action)
-    ended = terminated | truncated
-    observation = final
-    if ended.any():
-        # Some environments write into the array they returned before: keep the final observations.
-        final, terminated, truncated = np.copy(final), np.copy(terminated), np.copy(truncated)
-        observation, _ = vector.reset(options={"reset_mask": ended})
-    return observation, reward, terminated, truncated, final
-
-
-def _observation_reader(vector: VectorEnv, name: str) -> Any:
-    space = vector.single_observation_space
-    if isinstance(space, gymnasium.spaces.Discrete):
-        start = int(space.start)
-        return lambda observation: torch.from_numpy(np.array(observation, np.int64) - start)
-    refuse_unless(
-        isinstance(space, gymnasium.spaces.Box),
-        f"Environment {name!r} has observation space {space}; supported are Box and Discrete. "
-        "Wrap it with gymnasium.wrappers.vector.FlattenObservation.",
+def _stepped_here(name: str, settings: dict[str, Any]) -> bool:
+    """Whether neither the caller nor the id says how lanes are to be stepped."""
+    spec = gymnasium.registry.get(name)
+    return (
+        spec is not None
+        and spec.vector_entry_point is None
+        and not {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
     )
-    # a copy: environments may reuse the array at the next step
-    return lambda observation: torch.from_numpy(np.array(observation, np.float32)).flatten(1)
 
 
-def _action_writer(vector: VectorEnv, name: str) -> Any:
-    space = vector.single_action_space
-    if isinstance(space, gymnasium.spaces.Discrete):
-        start, dtype = int(space.start), vector.action_space.dtype
-        return lambda action: (action.numpy() + start).astype(dtype, copy=False)
-    refuse_unless(
-        isinstance(space, gymnasium.spaces.Box),
-        f"Environment {name!r} has action space {space}; supported are Discrete and Box. "
-        "Wrap it with a gymnasium ActionWrapper that offers one of these.",
-    )
-    assert isinstance(space, gymnasium.spaces.Box)
-    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
-    return lambda action: np.clip(action.numpy().reshape(-1, *shape), low, high).astype(dtype)
-
-
-def _net(
-    space: gymnasium.Space,
-    hidden: tuple[int, ...],
-    outputs: int,
-    gain: float,
-    generator: torch.Generator,
-) -> torch.nn.Module:
-    if isinstance(space, gymnasium.spaces.Discrete):
-        table = torch.nn.Embedding(int(space.n), outputs)
-        torch.nn.init.zeros_(table.weight)
-        return table
-    assert isinstance(space, gymnasium.spaces.Box)
-    return mlp(int(np.prod(space.shape)), hidden, outputs, gain=gain, generator=generator)
+def _one(name: str, wrappers: Any, settings: dict[str, Any]) -> gymnasium.Env:
+    env = gymnasium.make(name, **settings)
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env

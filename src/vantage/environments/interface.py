@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Step(NamedTuple):
-    """What one step did in every lane.
+    """What one step did in every lane. Its tensors are to be read: steps may share them.
 
     Attributes:
         observation: [lanes, ...] what the policy sees next: a fresh start where an episode ended.
@@ -19,6 +19,7 @@ class Step(NamedTuple):
             the old episode where one ended.
         real: [lanes] False where the step was a dummy: the environment used it to reset the lane
             and ignored the action.
+        raw_reward: [lanes] the reward before a normaliser scaled it; None where nothing did.
     """
 
     observation: Shaped[Tensor, "lanes ..."]
@@ -27,6 +28,7 @@ class Step(NamedTuple):
     truncated: Bool[Tensor, " lanes"]
     final_observation: Shaped[Tensor, "lanes ..."]
     real: Bool[Tensor, " lanes"]
+    raw_reward: Float[Tensor, " lanes"] | None = None
 
 
 @runtime_checkable

@@ -1,0 +1,247 @@
+"""Gymnasium spaces as tensors: what a policy sees of an observation, what a space is given to do.
+
+| observation space | what the policy sees, a lane |
+|---|---|
+| Discrete | an id from 0, int64 |
+| Box of three dimensions that holds a picture | the picture, its dtype kept if it is bytes |
+| Box, MultiBinary | a float vector |
+| MultiDiscrete, Dict, Tuple (nested) | a float vector, ids as one-hot vectors |
+
+Flat vectors are laid out as `gymnasium.spaces.flatten` lays them out.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector.utils import concatenate, create_empty_array
+from torch import Tensor
+
+from vantage.errors import InputError, refuse_unless
+from vantage.policies.networks import SMALLEST_PICTURE
+
+Leaf = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+
+
+class Part(NamedTuple):
+    """Where one leaf of a nested space lies in the flat vector.
+
+    Attributes:
+        path: keys and indices that lead to it.
+        space: the leaf.
+        first, last: its numbers are flat[first:last].
+    """
+
+    path: tuple[str | int, ...]
+    space: Leaf
+    first: int
+    last: int
+
+
+def parts(space: gymnasium.Space, name: str) -> list[Part]:
+    """The leaves of a space, in the order of the flat vector.
+
+    Raises:
+        InputError: a space without a fixed size (Text, Graph, Sequence, OneOf) or of an unknown
+            kind.
+    """
+    found: list[Part] = []
+    first = 0
+    for path, leaf in _leaves(space, (), name):
+        last = first + int(spaces.flatdim(leaf))
+        found.append(Part(path, leaf, first, last))
+        first = last
+    return found
+
+
+def width(space: gymnasium.Space, name: str = "environment") -> int:
+    """How many numbers a flat observation has; for Discrete, how many ids there are."""
+    return parts(space, name)[-1].last
+
+
+def is_picture(space: gymnasium.Space) -> bool:
+    """Whether a space holds pictures: three dimensions, and bytes or a height and width of some."""
+    return (
+        isinstance(space, spaces.Box)
+        and len(space.shape) == 3
+        and (space.dtype == np.uint8 or sorted(space.shape)[1] >= SMALLEST_PICTURE)
+    )
+
+
+def observation_reader(space: gymnasium.Space, name: str) -> Callable[[Any], Tensor]:
+    """A function from a batch of observations, as a vector environment gives it, to one tensor.
+
+    The tensor is a copy: environments may write into their arrays at the next step.
+
+    Raises:
+        InputError: the space is not supported; see `parts`.
+    """
+    layout = parts(space, name)
+    if isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        return lambda batch: torch.from_numpy(np.array(batch, np.int64) - start)
+    if is_picture(space):
+        kept = np.uint8 if space.dtype == np.uint8 else np.float32
+        return lambda batch: torch.from_numpy(np.array(batch, kept))
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        if len(space.shape) == 1:
+            return lambda batch: torch.from_numpy(np.array(batch, np.float32))
+        return lambda batch: torch.from_numpy(np.array(batch, np.float32).reshape(len(batch), -1))
+    writers = [(part, _writer(part)) for part in layout]
+
+    def read(batch: Any) -> Tensor:
+        pieces = [(_follow(batch, part.path), write) for part, write in writers]
+        flat = np.zeros((len(pieces[0][0]), layout[-1].last), np.float32)
+        for piece, write in pieces:
+            write(flat, piece)
+        return torch.from_numpy(flat)
+
+    return read
+
+
+def action_writer(space: gymnasium.Space, dtype: Any, name: str) -> Callable[[Tensor], np.ndarray]:
+    """A function from a tensor of actions [lanes, ...] to what a vector environment is given.
+
+    Ids are shifted to start where the space starts; vectors are clipped to the bounds, which does
+    nothing where these are infinite.
+
+    Args:
+        space: of one lane.
+        dtype: of the array the environment is given.
+
+    Raises:
+        InputError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.
+    """
+    if isinstance(space, spaces.Box):
+        return _box_writer(space)
+    if isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        offset = np.asarray(space.start)
+    elif isinstance(space, spaces.MultiBinary):
+        offset = np.zeros((), np.int64)
+    else:
+        raise InputError(
+            f"Environment {name!r} has action space {space}; supported are Discrete, "
+            "MultiDiscrete, MultiBinary and Box. Wrap it with gymnasium.wrappers.TransformAction "
+            "to one of these."
+        )
+    shifted, shape = bool(offset.any()), space.shape or ()
+
+    def write(action: Tensor) -> np.ndarray:
+        ids = action.numpy()
+        if len(shape) > 1:
+            ids = ids.reshape(-1, *shape)
+        return (ids + offset if shifted else ids).astype(dtype, copy=False)
+
+    return write
+
+
+def batched(space: gymnasium.Space, observations: list[Any]) -> Any:
+    """Observations of single lanes as a batch, the way a vector environment gives it."""
+    empty: Any = create_empty_array(space, len(observations))
+    return concatenate(space, observations, empty)
+
+
+def unflatten(space: gymnasium.Space, flat: Tensor, name: str = "environment") -> Any:
+    """Take flat observations [..., width] apart, for a network that treats the parts differently.
+
+    Returns:
+        A dictionary or tuple, nested as the space is, of tensors: [..., *shape] floats for Box and
+        MultiBinary, ids from 0 [...] and [..., *shape] for Discrete and MultiDiscrete. For spaces
+        that are not nested, one tensor.
+    """
+    if isinstance(space, spaces.Discrete) or is_picture(space):
+        return flat
+    leaves = iter(
+        [_restore(part.space, flat[..., part.first : part.last]) for part in parts(space, name)]
+    )
+    return _rebuild(space, leaves)
+
+
+def _leaves(
+    space: gymnasium.Space, path: tuple[str | int, ...], name: str
+) -> Iterator[tuple[tuple[str | int, ...], Leaf]]:
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from _leaves(inner, (*path, key), name)
+    elif isinstance(space, spaces.Tuple):
+        for index, inner in enumerate(space.spaces):
+            yield from _leaves(inner, (*path, index), name)
+    elif isinstance(
+        space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
+    ):
+        yield path, space
+    else:
+        where = "".join(f"[{key!r}]" for key in path)
+        raise InputError(
+            f"Environment {name!r} has observation space {type(space).__name__}{where and ' at '}"
+            f"{where}: {space}; supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict "
+            "and Tuple of these. Wrap it with gymnasium.wrappers.TransformObservation to a space "
+            "of fixed size."
+        )
+
+
+def _follow(batch: Any, path: tuple[str | int, ...]) -> np.ndarray:
+    for key in path:
+        batch = batch[key]
+    return np.asarray(batch)
+
+
+def _writer(part: Part) -> Callable[[np.ndarray, np.ndarray], None]:
+    """A function that writes one leaf of a batch into the flat vectors of all lanes."""
+    space, first, last = part.space, part.first, part.last
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+
+        def write(flat: np.ndarray, piece: np.ndarray) -> None:
+            flat[:, first:last] = piece.reshape(len(flat), -1)
+
+        return write
+    sizes = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).flatten()
+    # the column of id 0 of every component, less the id that the space starts from
+    column = first + np.cumsum(sizes) - sizes - np.asarray(space.start).flatten()
+
+    def write_one_hot(flat: np.ndarray, piece: np.ndarray) -> None:
+        lane = np.arange(len(flat))[:, None]
+        flat[lane, column + piece.reshape(len(flat), -1)] = 1
+
+    return write_one_hot
+
+
+def _box_writer(space: spaces.Box) -> Callable[[Tensor], np.ndarray]:
+    low, high, shape, dtype = space.low, space.high, space.shape, space.dtype
+    refuse_unless(
+        np.issubdtype(dtype, np.floating) or (np.isfinite(low).all() and np.isfinite(high).all()),
+        f"Action space {space}: integers can only be clipped to finite bounds; give it some.",
+    )
+    bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())
+
+    def write(action: Tensor) -> np.ndarray:
+        vector = action.numpy()
+        if len(shape) != 1:
+            vector = vector.reshape(-1, *shape)
+        if bounded:
+            vector = np.minimum(np.maximum(vector, low), high)
+        return vector.astype(dtype, copy=False)
+
+    return write
+
+
+def _restore(space: Leaf, flat: Tensor) -> Tensor:
+    grid = flat.shape[:-1]
+    if isinstance(space, spaces.Discrete):
+        return flat.argmax(-1)
+    if isinstance(space, spaces.MultiDiscrete):
+        sizes = space.nvec.flatten().tolist()
+        ids = [piece.argmax(-1) for piece in flat.split(sizes, -1)]
+        return torch.stack(ids, -1).reshape(*grid, *space.shape)
+    return flat.reshape(*grid, *space.shape)
+
+
+def _rebuild(space: gymnasium.Space, leaves: Iterator[Tensor]) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _rebuild(inner, leaves) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_rebuild(inner, leaves) for inner in space.spaces)
+    return next(leaves)
