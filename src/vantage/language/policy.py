@@ -1,5 +1,7 @@
 """A causal language model as a policy: the state is the tokens so far, the action the next token."""
 
+import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vantage import policies
 from vantage.errors import InputError, refuse_unless
@@ -136,11 +139,13 @@ class Policy(policies.Policy):
         Shapes: observation and action [N, T], or [T] of one row.
         """
         rows, chosen = _as_rows(observation), _as_rows(action)
-        hidden = self.hidden(rows)
         counted = chosen != NOT_COUNTED
         if _inside_vmap():
+            with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised over rows
+                hidden = self.hidden(rows)
             every = score_directly(self.head, self.law, hidden, chosen.clamp(min=0)).log_prob
             return torch.where(counted, every, 0).view_as(action)
+        hidden = self.hidden(rows)
         found = score_hidden(self.head, self.law, hidden[counted], chosen[counted]).log_prob
         grid = found.new_zeros(chosen.shape).masked_scatter(counted, found)
         return grid.view_as(action)
@@ -178,8 +183,6 @@ class Policy(policies.Policy):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model (an adapter merged into it) and tokenizer as transformers loads them."""
-        import copy
-
         model = self.model
         if hasattr(model, "merge_and_unload"):
             model = copy.deepcopy(model).merge_and_unload()
@@ -255,7 +258,10 @@ def _with_lora(model: Any, lora: Any) -> Any:
         f"Policy(lora): lora_dropout={getattr(lora, 'lora_dropout', 0)} would make the scored "
         "policy another than the one that samples; set it to 0.",
     )
-    return get_peft_model(model, lora)
+    with warnings.catch_warnings():
+        # peft asks a model of transformers 5 by a name that transformers deprecates
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, lora)
 
 
 def _enable_checkpointing(model: Any) -> None:
@@ -268,7 +274,11 @@ def _enable_checkpointing(model: Any) -> None:
                 setattr(module, name, 0.0)
     if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
         model.enable_input_require_grads()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 5
+    if enable is not None:
+        enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -1,0 +1,126 @@
+"""Scores of a batch in passes: rows of like length together, no more tokens at once than allowed.
+
+Everything that is counted across the batch (advantages, lengths, numbers of tokens) is counted once
+and before; a pass only adds its rows' part. The gradient does not depend on how rows are split.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vantage.batch import Batch
+from vantage.errors import refuse_unless
+from vantage.language.head import Scored, score_hidden
+from vantage.language.policy import Policy
+from vantage.language.shared_prompt import (
+    last_steps,
+    packed,
+    packing,
+    packs,
+    prompt_lengths,
+    shared_states,
+)
+
+Sharing = bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How to go over a batch.
+
+    Attributes:
+        together: completions of a prompt in one row; 1: each has its own.
+        token_budget: tokens of one pass, padding included; a longer row is a pass of its own.
+    """
+
+    together: int
+    token_budget: int
+
+    def split(self, batch: Batch, rows: Int[Tensor, " n"] | None = None) -> list[list[list[int]]]:
+        """Passes over the rows given (all if None): a list of packs of rows for each."""
+        chosen = torch.arange(batch.rows) if rows is None else rows
+        kept = chosen[batch.mask[chosen].any(1)]
+        if len(kept) == 0:
+            return []
+        part = batch.select(kept)
+        numbers = kept.tolist()
+        before, until = prompt_lengths(part).tolist(), last_steps(part).tolist()
+        own = packs(part, self.together) if self.together > 1 else [[n] for n in range(part.rows)]
+        sizes = [before[p[0]] + sum(until[n] - before[n] for n in p) for p in own]
+        order = sorted(range(len(own)), key=lambda i: sizes[i])
+        passes: list[list[list[int]]] = []
+        room = 0
+        for i in reversed(order):  # the longest first: it sets the width of its pass
+            if room < 1:
+                passes.append([])
+                room = max(1, self.token_budget // sizes[i])
+            passes[-1].append([numbers[n] for n in own[i]])
+            room -= 1
+        return passes
+
+
+def plan_passes(
+    batch: Batch, policy: Policy, shared: Sharing = "auto", token_budget: int = 16384
+) -> Passes:
+    """Whether prompts are shared, by token counts; see `shared_prompt.packing`.
+
+    Args:
+        shared: True puts all completions of a prompt in one row, False none, "auto" as many as
+            make the least work.
+        token_budget: tokens of one pass.
+    """
+    refuse_unless(token_budget >= 1, f"token_budget={token_budget}: at least one token a pass.")
+    kept = batch.mask.any(1)
+    _, sizes = batch.group[kept].unique(return_counts=True)
+    group = int(sizes.max()) if len(sizes) else 1
+    if not shared or group == 1:
+        return Passes(1, token_budget)
+    if shared is True:
+        return Passes(group, token_budget)
+    before = prompt_lengths(batch)[kept].double()
+    after = (last_steps(batch)[kept] - before).clamp(min=0).double()
+    width = policy.base.config.get_text_config().hidden_size
+    return Passes(packing(float(before.mean()), float(after.mean()), group, width), token_budget)
+
+
+def score_rows(policy: Policy, batch: Batch, pack: list[list[int]], shared: bool) -> Scored:
+    """log π and entropy at the counted steps of one pass, [M], in the order of its flat rows."""
+    rows = [n for p in pack for n in p]
+    part = batch.select(torch.tensor(rows, device=batch.mask.device))
+    device = policy.device
+    if shared:
+        layout = packed(batch, pack, policy.pad_id)
+        states = shared_states(policy, layout)
+    else:
+        width = int(last_steps(part).max())
+        counted = part.mask[:, :width].to(device)
+        states = policy.hidden(part.observation[:, :width].to(device))[counted]
+    tokens = part.action[part.mask].to(device)
+    return score_hidden(policy.head, policy.law, states, tokens)
+
+
+@torch.no_grad()
+def score_batch(
+    policy: Policy, batch: Batch, passes: Passes
+) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+    """log π and entropy of every counted step, [N, T] each, 0 elsewhere; no gradient."""
+    log_prob, entropy = torch.zeros_like(batch.log_prob), torch.zeros_like(batch.log_prob)
+    for pack, rows, found in scored_passes(policy, batch, passes):
+        del pack
+        mask = batch.mask[rows]
+        for grid, flat in ((log_prob, found.log_prob), (entropy, found.entropy)):
+            grid[rows] = grid[rows].masked_scatter(mask, flat.to(grid.dtype))
+    return log_prob, entropy
+
+
+def scored_passes(
+    policy: Policy, batch: Batch, passes: Passes, rows: Int[Tensor, " n"] | None = None
+) -> Iterator[tuple[list[list[int]], Int[Tensor, " n"], Scored]]:
+    """Go over the batch pass by pass; yields the packs, the rows, and their scores."""
+    for pack in passes.split(batch, rows):
+        flat = torch.tensor([n for p in pack for n in p], device=batch.mask.device)
+        yield pack, flat, score_rows(policy, batch, pack, passes.together > 1)
