@@ -1,0 +1,233 @@
+"""Normalisers: observations by their running mean and deviation, rewards by that of their return.
+
+Every observation that an environment shows counts once: the first of every episode and the true
+successor of every real step. Dummy reset steps count for nothing. All autoreset modes therefore
+count the same observations and rewards.
+"""
+
+from copy import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vantage.environments.interface import Environment, Step
+from vantage.errors import refuse_unless
+
+
+class Moments(nn.Module):
+    """Running mean and variance of every column of what it was given, in float64.
+
+    They are one buffer: `state_dict` holds it, and a checkpoint with it.
+
+    Args:
+        columns: K.
+
+    Attributes:
+        table: [3, K] how many samples, their mean, Σ (x − mean)².
+
+    Source: Chan, Golub & LeVeque 1979, for merging a batch of samples.
+
+    >>> moments = Moments(1)
+    >>> for batch in ([[1.0], [2.0]], [[6.0]]):
+    ...     moments.update(torch.tensor(batch))
+    >>> moments.mean.item(), moments.variance.item()
+    (3.0, 4.666666666666667)
+    """
+
+    table: Tensor
+
+    def __init__(self, columns: int):
+        super().__init__()
+        self.register_buffer("table", torch.zeros(3, columns, dtype=torch.float64))
+
+    @property
+    def mean(self) -> Tensor:
+        """Of every column, [K]."""
+        return self.table[1]
+
+    @property
+    def variance(self) -> Tensor:
+        """Σ (x − mean)² / n of every column, [K]; 1 before there are two samples to tell."""
+        return torch.where(self.table[0] > 1, self.table[2] / self.table[0].clamp(min=1), 1.0)
+
+    def update(self, samples: Tensor) -> None:
+        """Count a batch of samples, [M, K], M ≥ 1."""
+        _merge(_fast(self.table), _fast(samples))
+
+
+def _fast(tensor: Tensor) -> Any:
+    """The same memory as a NumPy array where that can be: its small operations cost a third."""
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
+
+
+def _merge(table: Any, samples: Any) -> None:
+    """Merge samples [M, K] into a table of moments [3, K] in place; arrays or tensors."""
+    count, mean, squares = table[0], table[1], table[2]
+    more = len(samples)
+    share = more / (count + more)
+    from_mean = samples - mean  # in float64, whatever the samples are in
+    gap = from_mean.sum(0) / more
+    spread = from_mean - gap
+    move = gap * share
+    squares += (spread * spread).sum(0)
+    squares += move * gap * count
+    mean += move
+    count += more
+
+
+def _scale(table: Any, epsilon: float) -> Any:
+    """1/√(variance + ε) of every column, 1 before there are two samples to tell; [K]."""
+    count, squares = table[0], table[2]
+    if count[0] > 1 and count[-1] > 1:
+        return (squares / count + epsilon) ** -0.5
+    few = count <= 1
+    return ((squares + few) / (count * ~few + few) + epsilon) ** -0.5
+
+
+def _clipped(x: Any, bound: float) -> Any:
+    if isinstance(x, np.ndarray):
+        return np.minimum(np.maximum(x, -bound), bound)  # half the cost of np.clip
+    return x.clip(-bound, bound)
+
+
+class Normalized:
+    """An environment whose observations and rewards are normalised by running statistics.
+
+    Observations become (o − mean)/√(variance + ε), clipped to ±clip. Rewards are divided by the
+    running standard deviation of the discounted return G ← γ G + r of every lane (0 at the start of
+    an episode), not centred, and clipped to ±clip; `Step.raw_reward` holds the reward as it was.
+
+    The statistics follow every real step until they are frozen: see `frozen`. Save them with the
+    policy, which is worth nothing without them: `state_dict` of `env.statistics`.
+
+    Args:
+        env: any environment. Where its observations are normalised it is reset once, to see their
+            shape.
+        observations: whether to normalise these.
+        rewards: whether to normalise these.
+        clip: bound of what is normalised.
+        epsilon: ε, added to the variance.
+
+    Raises:
+        InputError: clip or epsilon not positive; observations that are not floats.
+
+    Source: Engstrom et al. 2020; Huang et al. 2022, details of continuous control.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        observations: bool = True,
+        rewards: bool = True,
+        clip: float = 10.0,
+        epsilon: float = 1e-8,
+    ):
+        for name, number in (("clip", clip), ("epsilon", epsilon)):
+            refuse_unless(number > 0, f"Normalized({name}={number}): must be positive.")
+        self.env, self.lanes, self.discount, self.name = env, env.lanes, env.discount, env.name
+        self.clip, self.epsilon = clip, epsilon
+        self.updating, self.raw_rewards = True, not rewards
+        self._width = 0  # of an observation in the statistics; the running return comes after it
+        if observations:
+            first = env.reset(seed=0)
+            refuse_unless(
+                first.is_floating_point(),
+                f"Normalized({env.name}): its observations are {first.dtype}, not floats; say "
+                "observations=False (ids need no scale, and pictures are scaled by the network).",
+            )
+            self._width = first[0].numel()
+        self.statistics = Moments(self._width + 1)
+        self.running_return = torch.zeros(env.lanes, dtype=torch.float64)
+
+    def __getattr__(self, name: str) -> Any:
+        # policy, value, unflatten, settings, close: as the environment has them
+        if name == "env":
+            raise AttributeError(name)
+        return getattr(self.env, name)
+
+    def reset(self, seed: int, shared: int = 1) -> Tensor:
+        """Start every lane afresh; the statistics stay. Returns normalised observations."""
+        observation = self.env.reset(seed, shared)
+        self.statistics.to(observation.device)
+        self.running_return = torch.zeros(
+            self.lanes, dtype=torch.float64, device=observation.device
+        )
+        table = _fast(self.statistics.table)
+        if self.updating and self._width:
+            _merge(table[:, :-1], self._flat(observation))
+        self._scale = _scale(table, self.epsilon)
+        return self._normalised(observation, table)
+
+    def step(self, action: Tensor) -> Step:
+        """Act in every lane; observations and rewards normalised, the raw reward beside them."""
+        step = self.env.step(action)
+        table = _fast(self.statistics.table)
+        if self.updating:
+            self._count(table, step)
+            self._scale = _scale(table, self.epsilon)
+        observation = final = self._normalised(step.observation, table)
+        if step.final_observation is not step.observation:
+            final = self._normalised(step.final_observation, table)
+        raw = reward = step.reward
+        if not self.raw_rewards:
+            scaled = _clipped(_fast(raw) * self._scale[-1], self.clip)
+            reward = torch.as_tensor(scaled, dtype=raw.dtype)
+        raw = raw if step.raw_reward is None else step.raw_reward
+        return Step(observation, reward, step.terminated, step.truncated, final, step.real, raw)
+
+    def sharing(self, lanes: int) -> "Normalized":
+        """This environment, with its statistics, with `lanes` lanes whose starts can be shared."""
+        return self._over(self.env.sharing(lanes))
+
+    def frozen(self, env: Environment | None = None, raw_rewards: bool = True) -> "Normalized":
+        """The same statistics, which it reads and never changes: for evaluation and audits.
+
+        Args:
+            env: lanes of its own, so that those being trained on are left where they are; by
+                default the same lanes.
+            raw_rewards: leave rewards as the environment gives them.
+        """
+        other = self._over(self.env if env is None else env)
+        other.updating, other.raw_rewards = False, raw_rewards
+        return other
+
+    def _over(self, env: Environment) -> "Normalized":
+        other = copy(self)
+        other.env, other.lanes = env, env.lanes
+        return other
+
+    def _flat(self, observation: Tensor) -> Any:
+        flat = observation if observation.dim() == 2 else observation.flatten(1)
+        return _fast(flat)
+
+    def _normalised(self, observation: Tensor, table: Any) -> Tensor:
+        if not self._width:
+            return observation
+        centred = (self._flat(observation) - table[1, :-1]) * self._scale[:-1]
+        out = torch.as_tensor(_clipped(centred, self.clip), dtype=observation.dtype)
+        return out if out.shape == observation.shape else out.reshape(observation.shape)
+
+    def _count(self, table: Any, step: Step) -> None:
+        """Let the statistics follow a step: what it showed for the first time, and the returns.
+
+        A dummy step shows the first observation of an episode, which counts like any other; where a
+        lane started anew in the same step, there are two to count.
+        """
+        running, real = _fast(self.running_return), _fast(step.real)
+        ended = _fast(step.terminated) | _fast(step.truncated)
+        running *= self.discount
+        running += _fast(step.reward)
+        join = np.concatenate if isinstance(running, np.ndarray) else torch.cat
+        if self._width:
+            shown = self._flat(step.final_observation)
+            if real.all() and not ended.any():
+                _merge(table, join([shown, running[:, None]], 1))
+                return
+            if step.observation is not step.final_observation:
+                shown = join([shown, self._flat(step.observation)[ended]], 0)
+            _merge(table[:, :-1], shown)
+        if real.any():
+            _merge(table[:, -1:], running[real][:, None])
+        running[ended] = 0
