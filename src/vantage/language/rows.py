@@ -35,11 +35,11 @@ def read_rows(source: Source) -> list[Row]:
 
 
 def _from_memory(source: Any) -> list[Row]:
+    refuse_unless(
+        not isinstance(getattr(source, "column_names", None), Mapping),
+        "rows is a DatasetDict of several splits; give one of them, such as dataset['train'].",
+    )
     if hasattr(source, "to_list") and hasattr(source, "column_names"):
-        refuse_unless(
-            not isinstance(source.column_names, Mapping),
-            "rows is a DatasetDict of several splits; give one of them, such as dataset['train'].",
-        )
         return source.to_list()
     refuse_unless(
         isinstance(source, Iterable) and not isinstance(source, Mapping),
@@ -97,7 +97,9 @@ def _csv(path: Path) -> list[Row]:
                 )
                 rows.append(dict(row))
         except csv.Error as error:
-            raise InputError(f"{path}, line {reader.line_num} is not CSV: {error}.") from error
+            raise InputError(
+                f"{path}, after line {reader.line_num}, is not CSV: {error}."
+            ) from error
     return rows
 
 
