@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 from vantage import (
     aggregates,
+    algorithms,
     baselines,
     conformance,
     estimators,
@@ -28,7 +29,7 @@ from vantage.mdp import MDP
 from vantage.policies import Categorical, Gaussian, Policy, SoftmaxTable, Value
 from vantage.report.run import Run, read_run
 from vantage.signal import Signal
-from vantage.training import Evaluation, evaluate, load, train
+from vantage.training import Evaluation, evaluate, load, schedules, train, updates
 
 __all__ = [
     "MDP",
@@ -48,6 +49,7 @@ __all__ = [
     "Tabular",
     "Value",
     "aggregates",
+    "algorithms",
     "audit",
     "baselines",
     "conformance",
@@ -62,5 +64,7 @@ __all__ = [
     "returns",
     "row_gradients",
     "scales",
+    "schedules",
     "train",
+    "updates",
 ]

@@ -50,6 +50,7 @@ def declares(
     couples: Coupling = "none",
     bias: Bias = "none",
     provided: tuple[Condition, ...] = (),
+    stepwise: bool = False,
 ) -> Callable[[F], F]:
     """Mark a column with what it needs, couples and claims.
 
@@ -62,6 +63,8 @@ def declares(
         bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
             by a constant, "direction" may turn it.
         provided: conditions under which `bias` holds; without them it may be "direction".
+        stepwise: whether a ratio at a step reads the log-probabilities and the mask of that step
+            alone, so that minibatches may take the steps of a row apart.
     """
 
     def mark(function: F) -> F:
@@ -69,6 +72,7 @@ def declares(
         function.couples = couples  # type: ignore[attr-defined]
         function.bias = bias  # type: ignore[attr-defined]
         function.provided = frozenset(provided)  # type: ignore[attr-defined]
+        function.stepwise = stepwise  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -96,6 +100,11 @@ def bias(column: Callable[..., Any]) -> Bias | None:
 def provided(column: Callable[..., Any]) -> frozenset[Condition]:
     """The conditions of the column's claim."""
     return getattr(function_of(column), "provided", frozenset())
+
+
+def stepwise(column: Callable[..., Any]) -> bool:
+    """Whether a ratio declares that it looks at one step at a time."""
+    return getattr(function_of(column), "stepwise", False)
 
 
 def describe(column: Callable[..., Any] | None) -> str:

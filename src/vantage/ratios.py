@@ -14,7 +14,7 @@ from vantage.batch import Batch, sum_by_episode
 from vantage.columns import declares
 
 
-@declares()
+@declares(stepwise=True)
 def none(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """No correction: the batch is taken as on policy.
 
@@ -26,7 +26,7 @@ def none(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     return torch.ones_like(log_prob)
 
 
-@declares()
+@declares(stepwise=True)
 def token(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """The probability ratio of the step's action.
 

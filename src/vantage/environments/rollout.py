@@ -1,17 +1,17 @@
-"""Rollout: from an environment and a policy to a Batch.
+"""Rollout: from an environment and a policy to a Batch of whole episodes.
 
-Two ways to collect. `episodes` takes whole episodes, a number per lane fixed in advance: taking the
-first m to finish anywhere would favour short ones. `fragment` takes the same number of steps from
-every lane and carries on where it stopped.
+The number of episodes per lane is fixed in advance: taking the first m to finish anywhere would
+favour short ones. `fragments.Fragments` collects the same number of steps from every lane instead.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vantage.batch import Batch
+from vantage.batch import Batch, sum_by_episode
 from vantage.environments.interface import Environment, Step
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
@@ -27,6 +27,20 @@ def quotas(episodes: int, lanes: int) -> Tensor:
     refuse_unless(lanes >= 1, f"lanes={lanes}: step at least one.")
     lane = torch.arange(lanes)
     return torch.div(episodes, lanes, rounding_mode="floor") + (lane < episodes % lanes)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Episodes that ended while a batch was collected, in order of lane and time.
+
+    Attributes:
+        returns: [episodes] undiscounted sums of the environment's own rewards, whatever a
+            normaliser made of them, from the start of the episode.
+        lengths: [episodes] steps.
+    """
+
+    returns: Tensor
+    lengths: Tensor
 
 
 def episodes(
@@ -67,13 +81,32 @@ def episodes(
         f"episodes(count={count}, shared={shared}): with shared starts every one of the "
         f"{env.lanes} lanes gives one episode, and groups must be whole.",
     )
+    return episodes_and_returns(env, policy, count, seed, value, greedy, shared)[0]
+
+
+def episodes_and_returns(
+    env: Environment,
+    policy: Policy,
+    count: int,
+    seed: int,
+    value: nn.Module | None = None,
+    greedy: bool = False,
+    shared: int = 1,
+) -> tuple[Batch, Finished]:
+    """`episodes`, and their returns in the environment's own rewards."""
     quota = quotas(count, env.lanes)
     record = _Record(env, policy, seed, greedy, shared)
     finished = torch.zeros(env.lanes, dtype=torch.long)
     while bool((finished < quota).any()):
         step = record.advance(counts=finished < quota)
         finished += (step.terminated | step.truncated).long()
-    return grouped_by(shared, _one_row_per_episode(record.batch(value)))
+    lanes = record.batch(value)
+    raw = [step.reward if step.raw_reward is None else step.raw_reward for step in record.steps]
+    ended = Finished(
+        returns=sum_by_episode(lanes, torch.stack(raw, 1).to(torch.float64)),
+        lengths=sum_by_episode(lanes, torch.ones_like(lanes.reward)).long(),
+    )
+    return grouped_by(shared, _one_row_per_episode(lanes)), ended
 
 
 def grouped_by(size: int, batch: Batch) -> Batch:
@@ -86,55 +119,17 @@ def grouped_by(size: int, batch: Batch) -> Batch:
     return replace(batch, group=torch.arange(batch.rows) // size)
 
 
-class Fragments:
-    """Collect the same number of steps from every lane, time and again, carrying episodes over.
-
-    Args:
-        env, policy, value: as in `episodes`.
-        seed: of the environment and of the actions.
-
-    >>> import vantage as vt
-    >>> env = vt.Gymnasium("CartPole-v1", lanes=2)
-    >>> fragments = Fragments(env, env.policy(), seed=0)
-    >>> fragments.collect(16).reward.shape
-    torch.Size([2, 16])
-    """
-
-    def __init__(self, env: Environment, policy: Policy, seed: int, value: nn.Module | None = None):
-        self.value = value
-        self.record = _Record(env, policy, seed, greedy=False)
-
-    def collect(self, steps: int) -> Batch:
-        """The next `steps` steps of every lane: rows are lanes, T = steps.
-
-        A row may hold several episodes and dummy reset steps (mask False). Every row ends with a
-        boundary; where the episode runs on, `bootstrap` holds the value of the next observation.
-        Weights are 1/M, M the number of episodes and pieces of episodes in the fragment.
-
-        Raises:
-            InputError: steps < 1; a NaN or infinite reward or observation.
-        """
-        refuse_unless(steps >= 1, f"collect(steps={steps}): collect at least one step.")
-        every_lane = torch.ones(self.record.env.lanes, dtype=torch.bool)
-        self.record.clear()
-        for _ in range(steps):
-            self.record.advance(counts=every_lane)
-        return self.record.batch(self.value)
-
-
 class _Record:
     """What happened so far, as lists over time of [lanes, ...] tensors."""
 
     def __init__(self, env: Environment, policy: Policy, seed: int, greedy: bool, shared: int = 1):
         self.env, self.policy, self.greedy = env, policy, greedy
         environment_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
-        self.generator = torch.Generator().manual_seed(int(action_seed))
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
-        self.current = env.reset(seed=int(environment_seed) >> 1, shared=shared)
-        _refuse_unless_finite(self.current, "observation", env, "at reset")
-        self.clear()
-
-    def clear(self) -> None:
+        first = env.reset(seed=int(environment_seed) >> 1, shared=shared)
+        refuse_unless_finite(first, "observation", env, "at reset")
+        self.generator = torch.Generator(first.device).manual_seed(int(action_seed))
+        self.sight = Sight(policy, first)
         self.observation: list[Tensor] = []
         self.action: list[Tensor] = []
         self.log_prob: list[Tensor] = []
@@ -142,80 +137,124 @@ class _Record:
         self.counts: list[Tensor] = []
 
     def advance(self, counts: Tensor) -> Step:
-        action, log_prob = self.policy.sample(self.current, self.generator)
+        seen = self.sight.seen
+        action, log_prob = self.policy.sample(seen, self.generator)
         if self.greedy:
-            action = self.policy.mode(self.current)
+            action = self.policy.mode(seen)
             with torch.no_grad():
-                log_prob = self.policy.log_prob(self.current, action)
-        step = self.env.step(action)
+                # a policy with a memory scores rows of steps: here, rows of one
+                log_prob = self.policy.log_prob(seen[:, None], action[:, None])[:, 0]
+        step = self.env.step(self.policy.applied(action))
         where = f"at step {len(self.steps)}"
-        _refuse_unless_finite(step.reward, "reward", self.env, where)
-        _refuse_unless_finite(step.final_observation, "observation", self.env, where)
+        refuse_unless_finite(step.reward, "reward", self.env, where)
+        refuse_unless_finite(step.final_observation, "observation", self.env, where)
         if step.observation is not step.final_observation:
-            _refuse_unless_finite(step.observation, "first observation", self.env, where)
-        self.observation.append(self.current)
+            refuse_unless_finite(step.observation, "first observation", self.env, where)
+        self.observation.append(seen)
         self.action.append(action)
         self.log_prob.append(log_prob)
-        self.steps.append(step)
+        self.steps.append(self.sight.after(step))
         self.counts.append(counts & step.real)
-        self.current = step.observation
         return step
 
     def batch(self, value: nn.Module | None) -> Batch:
         """The record as a Batch with one row per lane."""
-        observation = torch.stack(self.observation, 1)
-        log_prob = torch.stack(self.log_prob, 1)
-        mask = torch.stack(self.counts, 1)
-        terminated = torch.stack([step.terminated for step in self.steps], 1)
-        truncated = torch.stack([step.truncated for step in self.steps], 1)
-        boundary = terminated | truncated | ~torch.stack([s.real for s in self.steps], 1)
-        boundary[:, -1] = True
-        successor = [step.final_observation for step in self.steps]
-        bootstrap = _bootstrap(value, successor, mask & boundary & ~terminated, log_prob)
-        # A trajectory is numbered by how many ended before it in its lane, then across lanes.
-        before = torch.cumsum(boundary, 1) - boundary.long()
-        episode = _renumber(before + torch.arange(len(before))[:, None] * (before.max() + 1), mask)
-        rows, trajectories = len(mask), int(episode[mask].max()) + 1
-        with torch.no_grad():
-            values = None if value is None else value(observation).to(log_prob.dtype)
-        reward = torch.stack([step.reward for step in self.steps], 1).to(log_prob.dtype)
-        return Batch(
-            observation=observation,
+        return lanes_as_rows(
+            self.env,
+            self.steps,
+            observation=torch.stack(self.observation, 1),
             action=torch.stack(self.action, 1),
-            reward=reward * mask,
-            discount=torch.where(terminated, 0.0, self.env.discount).to(log_prob.dtype),
-            boundary=boundary,
-            bootstrap=bootstrap,
-            log_prob=log_prob,
-            mask=mask,
-            episode=episode,
-            group=torch.arange(rows),
-            weight=torch.full((rows,), 1 / trajectories, dtype=log_prob.dtype),
-            value=values,
+            log_prob=torch.stack(self.log_prob, 1),
+            mask=torch.stack(self.counts, 1),
+            value=None if value is None else torch.no_grad()(value),
         )
 
 
+class Sight:
+    """What the policy sees in every lane: the observation, and its memory where it has one.
+
+    Attributes:
+        seen: [lanes, ...] what it sees now; this is what a Batch records.
+    """
+
+    def __init__(self, policy: Policy, first: Tensor):
+        self.policy = policy
+        self.memory = policy.begin(len(first))
+        started = torch.ones(len(first), dtype=torch.bool, device=first.device)
+        self.seen = policy.see(first, started, self.memory)
+
+    def after(self, step: Step) -> Step:
+        """Look at what a step led to; returns it with the final observation as the policy sees it.
+
+        An episode starts after the step that ended the one before. Where the environment takes a
+        dummy step to reset, the memory is emptied at that and again at the start itself.
+        """
+        if self.memory is None:
+            self.seen = step.observation
+            return step
+        self.memory = self.policy.remember(self.seen)
+        going_on = torch.zeros_like(step.terminated)
+        final = self.policy.see(step.final_observation, going_on, self.memory)
+        started = step.terminated | step.truncated | ~step.real
+        self.seen = self.policy.see(step.observation, started, self.memory)
+        return step._replace(final_observation=final)
+
+
+def lanes_as_rows(
+    env: Environment,
+    steps: list[Step],
+    observation: Tensor,
+    action: Tensor,
+    log_prob: Tensor,
+    mask: Tensor,
+    value: Callable[[Tensor], Tensor] | None,
+    values: Tensor | None = None,
+) -> Batch:
+    """A Batch with one row per lane from what happened at every step.
+
+    Args:
+        env: whose discount holds.
+        steps: T of them, each of all lanes.
+        observation, action, log_prob, mask: [N, T, ...] what the policy saw and did, and whether it
+            counts.
+        value: V without a graph, or None.
+        values: [N, T] V of `observation`, where that is known already.
+    """
+    terminated = torch.stack([step.terminated for step in steps], 1)
+    boundary = torch.stack([step.truncated | ~step.real for step in steps], 1) | terminated
+    boundary[:, -1] = True
+    ends = (mask & boundary).flatten()
+    episode = (torch.cumsum(ends, 0) - ends.long()).view_as(mask)  # ended before, lane after lane
+    if value is not None and values is None:
+        values = value(observation).to(log_prob.dtype)
+    rows = len(mask)
+    return Batch(
+        observation=observation,
+        action=action,
+        reward=torch.stack([step.reward for step in steps], 1).to(log_prob.dtype) * mask,
+        discount=torch.where(terminated, 0.0, env.discount).to(log_prob.dtype),
+        boundary=boundary,
+        bootstrap=_bootstrap(value, steps, mask & boundary & ~terminated, log_prob),
+        log_prob=log_prob,
+        mask=mask,
+        episode=torch.where(mask, episode, 0),
+        group=torch.arange(rows, device=mask.device),
+        weight=(1 / ends.sum().to(log_prob.dtype)).expand(rows).clone(),
+        value=values,
+    )
+
+
 def _bootstrap(
-    value: nn.Module | None, successor: list[Tensor], where: Tensor, like: Tensor
+    value: Callable[[Tensor], Tensor] | None, steps: list[Step], where: Tensor, like: Tensor
 ) -> Tensor:
     """V of the true final observation at the steps `where` [N, T], else 0."""
     out = torch.zeros_like(like)
     if value is None or not where.any():
         return out
     lane, step = where.nonzero(as_tuple=True)
-    final = torch.stack(
-        [successor[t][n] for n, t in zip(lane.tolist(), step.tolist(), strict=True)]
-    )
-    with torch.no_grad():
-        out[lane, step] = value(final).to(like.dtype)
-    return out
-
-
-def _renumber(ids: Tensor, mask: Tensor) -> Tensor:
-    """Episode ids 0, 1, 2, ... over counted steps; steps that do not count get 0."""
-    _, numbered = ids[mask].unique(return_inverse=True)
-    out = torch.zeros_like(ids)
-    out[mask] = numbered
+    places = zip(lane.tolist(), step.tolist(), strict=True)
+    final = torch.stack([steps[t].final_observation[n] for n, t in places])
+    out[lane, step] = value(final).to(like.dtype)
     return out
 
 
@@ -244,7 +283,12 @@ def _one_row_per_episode(lanes: Batch) -> Batch:
     )
 
 
-def _refuse_unless_finite(tensor: Tensor, what: str, env: Environment, where: str) -> None:
+def refuse_unless_finite(tensor: Tensor, what: str, env: Environment, where: str) -> None:
+    """Refuse NaN and infinity in any lane.
+
+    Raises:
+        InputError: naming the environment, the lane and what it returned.
+    """
     # one reduction a step; locating the culprit costs only when there is one
     if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
         bad = ~tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else ~tensor.isfinite()

@@ -89,7 +89,7 @@ class Progress:
         return {
             "update": f"{last['update']}",
             "steps": f"{last['steps']:,}",
-            "return": f"{last['return']:.1f}",
+            "return": _written(last["return_100"]),
             "entropy": f"{last['entropy']:.3f}",
             "gradient norm": f"{last['gradient_norm']:.3g}",
             "SNR": f"{windowed_snr(list(self.recent)):.2f}",
@@ -121,8 +121,13 @@ class Progress:
         self.console.print("  ".join(f"{k} {v}" for k, v in self.figures().items()), soft_wrap=True)
 
 
+def _written(number: float | None) -> str:
+    return "–" if number is None else f"{number:.1f}"
+
+
 def windowed_snr(rows: list[dict[str, Any]]) -> float:
     """SNR over several updates: Σ N̂ / Σ (tr Σ̂ / U), never a mean of ratios."""
+    rows = [row for row in rows if "units" in row]
     signal = sum(row["gradient_squared_norm"] for row in rows)
     noise = sum(row["gradient_variance"] / row["units"] for row in rows)
     return signal / noise if noise > 0 else float("nan")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from vantage.errors import InputError, refuse_unless
 
-POSITION = "position.json"
+POSITION, TENSORS = "position.json", "position.safetensors"
 
 
 def save(
@@ -20,6 +20,7 @@ def save(
     modules: dict[str, nn.Module],
     optimizers: dict[str, Optimizer],
     position: dict[str, Any],
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a checkpoint in place of the one before; a kill at any moment leaves one of the two.
 
@@ -27,18 +28,21 @@ def save(
         folder: where it goes; replaced as a whole.
         modules, optimizers: what to save, by name.
         position: where the run is (counts of updates and steps), JSON.
+        tensors: what else there is to carry on from, by name.
     """
     new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     for name, module in modules.items():
         # tensors that share storage (tied weights) are saved once each: clone them apart
-        tensors = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
-        save_file(tensors, new / f"{name}.safetensors")
+        state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
+        save_file(state, new / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
-        tensors, plain = _split_optimizer(optimizer)
-        save_file(tensors, new / f"{name}_optimizer.safetensors")
+        moments, plain = _split_optimizer(optimizer)
+        save_file(moments, new / f"{name}_optimizer.safetensors")
         (new / f"{name}_optimizer.json").write_text(json.dumps(plain))
+    apart = {name: tensor.clone().contiguous() for name, tensor in (tensors or {}).items()}
+    save_file(apart, new / TENSORS)
     (new / POSITION).write_text(json.dumps(position))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -49,8 +53,8 @@ def save(
 
 def load(
     folder: Path, modules: dict[str, nn.Module], optimizers: dict[str, Optimizer]
-) -> dict[str, Any]:
-    """Restore modules and optimisers in place; returns the position.
+) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Restore modules and optimisers in place; returns the position and the other tensors.
 
     Raises:
         InputError: no checkpoint there, or one of another shape, naming the file.
@@ -62,7 +66,7 @@ def load(
         tensors = load_file(folder / f"{name}_optimizer.safetensors")
         plain = json.loads((folder / f"{name}_optimizer.json").read_text())
         optimizer.load_state_dict(_join_optimizer(tensors, plain))
-    return json.loads((folder / POSITION).read_text())
+    return json.loads((folder / POSITION).read_text()), load_file(folder / TENSORS)
 
 
 def load_module(file: Path, module: nn.Module) -> None:

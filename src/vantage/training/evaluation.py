@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vantage.batch import sum_by_episode
 from vantage.environments.interface import Environment
+from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import refuse_unless
 from vantage.policies import Policy
@@ -51,7 +52,8 @@ def evaluate(
     """Run whole episodes and report their undiscounted return with a 95 % interval.
 
     Args:
-        env: where; its lanes contribute quotas of episodes fixed in advance.
+        env: where; its lanes contribute quotas of episodes fixed in advance. Where it is
+            normalised, its statistics are read and not changed, and rewards are its own.
         policy: acts; sampled unless `greedy`.
         episodes: how many, at least 2.
         seed: of the environment and the actions.
@@ -68,6 +70,8 @@ def evaluate(
     refuse_unless(
         episodes >= 2, f"evaluate(episodes={episodes}): an interval needs at least two episodes."
     )
+    if isinstance(env, Normalized):
+        env = env.frozen()
     with torch_threads(threads):
         batch = collect(env, policy, episodes, seed, greedy=greedy)
     returns = sum_by_episode(batch, batch.reward).double()

@@ -1,11 +1,34 @@
 """Fitting V(s) to returns, for the next batch's baseline."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vantage import returns
+from vantage import columns, returns
 from vantage.batch import Batch
+from vantage.estimator import Estimator
+
+
+def value_target(
+    estimator: Estimator, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None
+) -> Float[Tensor, "N T"]:
+    """What V is fitted to: the estimator's own returns where they estimate a state's value.
+
+    V-trace has a target of its own (Espeholt et al. 2018, remark 1), and the return of a whole
+    trajectory says nothing of one state: rewards-to-go take its place.
+
+    Args:
+        log_prob: [N, T] under the current policy, where another one sampled the batch.
+    """
+    column = columns.function_of(estimator.returns)
+    if column is returns.vtrace:
+        current = batch.log_prob if log_prob is None else log_prob
+        settings = getattr(estimator.returns, "keywords", {})
+        return returns.vtrace_target(batch, log_prob=current, **settings)
+    if column is returns.total:
+        return returns.to_go(batch)
+    return estimator.worth(batch, log_prob)
 
 
 def fit_value(
@@ -41,10 +64,11 @@ def fit_value(
             optimizer.step()
     return {
         "value_loss": residual.square().mean().item(),
-        "explained_variance": _explained(residual, target),
+        "explained_variance": explained_variance(residual, target),
     }
 
 
-def _explained(residual: Tensor, target: Tensor) -> float:
+def explained_variance(residual: Tensor, target: Tensor) -> float:
+    """1 − Var(residual)/Var(target), NaN where the target does not vary."""
     spread = target.var(correction=0).item()
     return 1 - residual.var(correction=0).item() / spread if spread > 0 else float("nan")

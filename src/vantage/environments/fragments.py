@@ -1,0 +1,163 @@
+"""Fragments: the same number of steps from every lane, time and again, carrying episodes over."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vantage.batch import Batch
+from vantage.environments.interface import Environment, Step
+from vantage.environments.normalise import Normalized
+from vantage.environments.rollout import Finished, Sight, lanes_as_rows, refuse_unless_finite
+from vantage.errors import refuse_unless
+from vantage.passes import Passes
+
+
+class Fragments:
+    """Collects from lanes that run on between one fragment and the next.
+
+    Args:
+        env: the lanes to step.
+        passes: the policy that acts, and the value function.
+
+    Call `restart` before the first `collect`.
+
+    >>> import vantage as vt
+    >>> from vantage.passes import AutogradPasses
+    >>> env = vt.Gymnasium("CartPole-v1", lanes=2)
+    >>> fragments = Fragments(env, AutogradPasses(env.policy(), env.value()))
+    >>> fragments.restart(seed=0)
+    >>> batch, finished = fragments.collect(16, seed=1)
+    >>> batch.reward.shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, env: Environment, passes: Passes):
+        self.env, self.passes = env, passes
+
+    def restart(self, seed: int) -> None:
+        """Start every lane afresh; episodes under way are dropped."""
+        # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
+        self.seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
+        first = self.env.reset(seed=self.seed)
+        refuse_unless_finite(first, "observation", self.env, "at reset")
+        self.sight = Sight(self.passes.policy, first)
+        self.actions: list[Tensor] = []
+        self.returns = torch.zeros(self.env.lanes, dtype=torch.float64, device=first.device)
+        self.lengths = torch.zeros_like(self.returns)
+
+    def collect(self, steps: int, seed: int) -> tuple[Batch, Finished]:
+        """The next `steps` steps of every lane: rows are lanes, T = steps.
+
+        A row may hold several episodes and dummy reset steps (mask False). Every row ends with a
+        boundary; where the episode runs on, `bootstrap` holds the value of the next observation.
+        Weights are 1/M, M the number of episodes and pieces of episodes in the fragment. `log_prob`
+        and `value` are found after the last step, for all steps in one pass.
+
+        Args:
+            steps: T.
+            seed: of the actions.
+
+        Raises:
+            InputError: steps < 1; a NaN or infinite reward or observation, naming step and lane.
+        """
+        refuse_unless(steps >= 1, f"collect(steps={steps}): collect at least one step.")
+        sight, applied, step_all = self.sight, self.passes.policy.applied, self.env.step
+        generator = torch.Generator(sight.seen.device).manual_seed(seed)
+        act = self.passes.acting(steps, self.env.lanes, generator)
+        seen, actions, record = [], [], []
+        for t in range(steps):
+            now = sight.seen
+            action = act(t, now)
+            seen.append(now)
+            actions.append(action)
+            record.append(sight.after(step_all(applied(action))))
+        action = torch.stack(actions, 1)
+        self.actions.append(action)
+        self._refuse_unless_finite(record)
+        observation = torch.stack(seen, 1)
+        log_prob, values = self.passes.forward(observation, action)
+        batch = lanes_as_rows(
+            self.env,
+            record,
+            observation=observation,
+            action=action,
+            log_prob=log_prob,
+            mask=torch.stack([step.real for step in record], 1),
+            value=None if values is None else self.passes.values,
+            values=values,
+        )
+        return batch, self._finished(batch, record)
+
+    @property
+    def steps(self) -> int:
+        """Steps that every lane took since the last restart."""
+        return sum(action.shape[1] for action in self.actions)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs to carry on from here: the actions since the last restart."""
+        actions = torch.cat(self.actions, 1)
+        if not actions.is_floating_point() and 0 <= actions.amin() <= actions.amax() < 256:
+            actions = actions.to(torch.uint8)
+        state = {"actions": actions, "returns": self.returns, "lengths": self.lengths}
+        if self.sight.memory is not None:
+            state["seen"] = self.sight.seen
+        if isinstance(self.env, Normalized):
+            state["running_return"] = self.env.running_return
+        return state
+
+    def restore(self, state: dict[str, Tensor], seed: int) -> None:
+        """Bring every lane to where it was: start from `seed` and act again as it was acted.
+
+        An environment is a function of its seed and its actions; one that is not cannot be resumed.
+        """
+        normaliser = self.env if isinstance(self.env, Normalized) else None
+        if normaliser is not None:
+            normaliser.updating = False  # it has seen these steps before
+        self.restart(seed)
+        actions = state["actions"]
+        whole = actions.long() if not actions.is_floating_point() else actions
+        self.actions = [whole]
+        for action in whole.unbind(1):
+            step = self.env.step(self.passes.policy.applied(action))
+        if normaliser is not None:
+            normaliser.updating, normaliser.running_return = True, state["running_return"]
+        self.sight.seen = state.get("seen", step.observation)
+        self.returns, self.lengths = state["returns"], state["lengths"]
+
+    def _finished(self, batch: Batch, record: list[Step]) -> Finished:
+        ended = torch.stack([step.terminated | step.truncated for step in record], 1) & batch.mask
+        lane, step = ended.nonzero(as_tuple=True)
+        raw = [step.reward if step.raw_reward is None else step.raw_reward for step in record]
+        rewards = torch.stack(raw, 1) * batch.mask
+        returns, self.returns = _per_episode(rewards, self.returns, lane, step)
+        lengths, self.lengths = _per_episode(batch.mask, self.lengths, lane, step)
+        return Finished(returns, lengths.long())
+
+    def _refuse_unless_finite(self, record: list[Step]) -> None:
+        every: list[tuple[str, Any]] = [
+            ("reward", lambda step: step.reward),
+            ("observation", lambda step: step.final_observation),
+            ("first observation", lambda step: step.observation),
+        ]
+        for what, read in every:
+            whole = torch.stack([read(step) for step in record])
+            # one reduction for all steps; locating the culprit costs only when there is one
+            if whole.is_floating_point() and not torch.isfinite(whole.sum()):
+                for t, step in enumerate(record):
+                    refuse_unless_finite(read(step), what, self.env, f"at step {t}")
+
+
+def _per_episode(
+    steps: Tensor, carried: Tensor, lane: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sums up to each end (lane, step) of an episode, and what each lane carries on from there."""
+    running = carried[:, None] + torch.cumsum(steps.to(carried.dtype), 1)
+    at_end = running[lane, step]
+    before = torch.cat([at_end.new_zeros(1), at_end[:-1]]) if len(at_end) else at_end
+    changes = lane[1:] != lane[:-1]
+    first = torch.cat([changes.new_ones(min(1, len(lane))), changes])
+    last = torch.cat([changes, changes.new_ones(min(1, len(lane)))])
+    ended = torch.zeros_like(carried).index_put((lane[last],), at_end[last])
+    return at_end - torch.where(first, 0, before), running[:, -1] - ended

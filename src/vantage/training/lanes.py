@@ -1,0 +1,52 @@
+"""The gradient of a fragment, and how much of it is signal: lanes are what is independent in it."""
+
+import torch
+from torch import Tensor
+
+from vantage.batch import Batch
+from vantage.estimator import Estimator
+from vantage.passes import Passes
+from vantage.signal import Signal, unit_signal
+
+PARTS = 8  # of the lanes, at most: a backward pass each
+
+
+def lanes_signal(
+    passes: Passes, estimator: Estimator, batch: Batch, measured: bool
+) -> tuple[Tensor, Signal | None]:
+    """ĝ of a fragment [P], uphill, and its signal from groups of lanes as the units.
+
+    Weights are those of the whole fragment: where an estimator standardises over it, the units
+    share a mean and a deviation and are independent but for those. An entropy bonus is part of ĝ
+    and not of the statistics. What a lane collects does depend on where it stood before; the signal
+    is that of the gradient given where the lanes stand.
+
+    Args:
+        measured: whether to find the signal too; without it one backward pass is enough.
+    """
+    weights, share = estimator.weights(batch), estimator.share(batch)
+    units = min(PARTS, batch.rows) if measured else 1
+    pieces = []
+    for rows in torch.arange(batch.rows, device=weights.device).tensor_split(units):
+        # log-probabilities at masked steps may be anything: their weight is 0
+        passes.forward(batch.observation[rows], batch.action[rows])
+        passes.backward(weights[rows])
+        pieces.append(passes.policy_gradient().double() * (batch.rows / len(rows)))
+    stack = torch.stack(pieces)
+    if measured:
+        statistics = unit_signal(
+            stack.sum(0), float(stack.square().sum()), units, batch.rows // units
+        )
+    gradient = _whole(stack, batch.rows, units).to(weights.dtype)
+    if estimator.entropy:
+        passes.forward(batch.observation, batch.action)
+        passes.backward(torch.zeros_like(weights), estimator.entropy * share)
+        gradient = gradient + passes.policy_gradient()
+    return gradient, statistics if measured else None
+
+
+def _whole(stack: Tensor, rows: int, units: int) -> Tensor:
+    """The sum that the scaled pieces came from."""
+    sizes = [len(part) for part in torch.arange(rows).tensor_split(units)]
+    scale = torch.tensor(sizes, dtype=stack.dtype, device=stack.device) / rows
+    return (stack * scale[:, None]).sum(0)

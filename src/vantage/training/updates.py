@@ -1,0 +1,27 @@
+"""Update rules: what is done with a batch, beside which estimator weighs it.
+
+Ascent    one step along ĝ, then the fit of V (REINFORCE and its kin, VPG)
+Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trace)
+Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
+"""
+
+from vantage import ratios
+from vantage.estimator import Estimator
+from vantage.training.ascent import Ascent, Fit
+from vantage.training.epochs import Epochs
+from vantage.training.natural import Natural
+
+__all__ = ["Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
+
+Update = Ascent | Epochs | Natural
+
+
+def default(estimator: Estimator) -> Update:
+    """`Epochs` for an estimator with a ratio, which is made to see a batch more than once; else
+    `Ascent`.
+
+    >>> import vantage as vt
+    >>> type(default(vt.estimators.ppo())).__name__
+    'Epochs'
+    """
+    return Ascent() if estimator.ratio is ratios.none else Epochs()
