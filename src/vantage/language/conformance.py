@@ -128,9 +128,9 @@ def _gradients_apart(policy: Policy, batch: Batch, one: Passes, other: Passes) -
     sums = []
     for passes in (one, other):
         total = [torch.zeros_like(p) for p in trained]
-        for _, rows, found in scored_passes(policy, batch, passes):
-            sign = (1.0 - 2.0 * (rows % 2))[:, None].expand(-1, batch.mask.shape[1])
-            weight = sign[batch.mask[rows]].to(found.log_prob)
+        for found in scored_passes(policy, batch, passes):
+            sign = (1.0 - 2.0 * (found.rows % 2))[:, None].expand_as(found.mask)
+            weight = sign[found.mask].to(found.log_prob)
             pieces = torch.autograd.grad((weight * found.log_prob).sum(), trained, allow_unused=True)
             total = [t if g is None else t + g for t, g in zip(total, pieces, strict=True)]
         sums.append(torch.cat([t.flatten().double() for t in total]))

@@ -6,15 +6,15 @@ and before; a pass only adds its rows' part. The gradient does not depend on how
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.language.head import Scored, score_hidden
+from vantage.language.head import score_hidden
 from vantage.language.policy import Policy
 from vantage.language.shared_prompt import (
     last_steps,
@@ -87,20 +87,39 @@ def plan_passes(
     return Passes(packing(float(before.mean()), float(after.mean()), group, width), token_budget)
 
 
-def score_rows(policy: Policy, batch: Batch, pack: list[list[int]], shared: bool) -> Scored:
-    """log π and entropy at the counted steps of one pass, [M], in the order of its flat rows."""
-    rows = [n for p in pack for n in p]
-    part = batch.select(torch.tensor(rows, device=batch.mask.device))
+class Pass(NamedTuple):
+    """One pass: rows [n], and of their M counted steps, row after row, all that is computed."""
+
+    rows: Int[Tensor, " n"]
+    mask: Bool[Tensor, "n T"]
+    states: Float[Tensor, "M H"]
+    log_prob: Float[Tensor, " M"]
+    entropy: Float[Tensor, " M"]
+
+    def grid(self, flat: Float[Tensor, " M"]) -> Float[Tensor, "n T"]:
+        """Numbers of the counted steps at their places, 0 elsewhere, on the batch's device."""
+        flat = flat.detach().to(self.mask.device)
+        return flat.new_zeros(self.mask.shape).masked_scatter_(self.mask, flat)
+
+
+def scored_passes(
+    policy: Policy, batch: Batch, passes: Passes, rows: Int[Tensor, " n"] | None = None
+) -> Iterator[Pass]:
+    """Go over the batch, or the rows given, pass by pass."""
     device = policy.device
-    if shared:
-        layout = packed(batch, pack, policy.pad_id)
-        states = shared_states(policy, layout)
-    else:
-        width = int(last_steps(part).max())
-        counted = part.mask[:, :width].to(device)
-        states = policy.hidden(part.observation[:, :width].to(device))[counted]
-    tokens = part.action[part.mask].to(device)
-    return score_hidden(policy.head, policy.law, states, tokens)
+    for pack in passes.split(batch, rows):
+        flat = torch.tensor([n for p in pack for n in p], device=batch.mask.device)
+        part = batch.select(flat)
+        if passes.together > 1:
+            layout = packed(batch, pack, policy.pad_id)
+            states = shared_states(policy, layout)
+        else:
+            width = int(last_steps(part).max())
+            counted = part.mask[:, :width].to(device)
+            states = policy.hidden(part.observation[:, :width].to(device))[counted]
+        tokens = part.action[part.mask].to(device)
+        found = score_hidden(policy.head, policy.law, states, tokens)
+        yield Pass(flat, part.mask, states, found.log_prob, found.entropy)
 
 
 @torch.no_grad()
@@ -109,18 +128,7 @@ def score_batch(
 ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
     """log π and entropy of every counted step, [N, T] each, 0 elsewhere; no gradient."""
     log_prob, entropy = torch.zeros_like(batch.log_prob), torch.zeros_like(batch.log_prob)
-    for pack, rows, found in scored_passes(policy, batch, passes):
-        del pack
-        mask = batch.mask[rows]
-        for grid, flat in ((log_prob, found.log_prob), (entropy, found.entropy)):
-            grid[rows] = grid[rows].masked_scatter(mask, flat.to(grid.dtype))
+    for one in scored_passes(policy, batch, passes):
+        log_prob[one.rows] = one.grid(one.log_prob).to(log_prob.dtype)
+        entropy[one.rows] = one.grid(one.entropy).to(entropy.dtype)
     return log_prob, entropy
-
-
-def scored_passes(
-    policy: Policy, batch: Batch, passes: Passes, rows: Int[Tensor, " n"] | None = None
-) -> Iterator[tuple[list[list[int]], Int[Tensor, " n"], Scored]]:
-    """Go over the batch pass by pass; yields the packs, the rows, and their scores."""
-    for pack in passes.split(batch, rows):
-        flat = torch.tensor([n for p in pack for n in p], device=batch.mask.device)
-        yield pack, flat, score_rows(policy, batch, pack, passes.together > 1)

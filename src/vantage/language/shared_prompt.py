@@ -139,6 +139,7 @@ def packed(batch: Batch, rows: list[list[int]], pad_id: int) -> Packed:
 
 def shared_states(policy: Any, layout: Packed) -> Float[Tensor, "M H"]:
     """The hidden states at the counted steps."""
-    masks = layout.masks(policy.base.config, next(policy.base.parameters()).dtype)
-    hidden = policy.hidden(layout.tokens, layout.position, masks)
-    return hidden[layout.row, layout.column]
+    here = Packed(**{name: part.to(policy.device) for name, part in vars(layout).items()})
+    masks = here.masks(policy.base.config, next(policy.base.parameters()).dtype)
+    hidden = policy.hidden(here.tokens, here.position, masks)
+    return hidden[here.row, here.column]

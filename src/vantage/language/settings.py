@@ -1,0 +1,148 @@
+"""The settings of a language-model run, checked together before anything is generated."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from vantage.errors import refuse_unless
+from vantage.estimator import Estimator
+from vantage.language.policy import Policy
+from vantage.language.task import Task
+from vantage.report.run import versions
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers and choices of a run; `language.train` says what each means."""
+
+    updates: int
+    batch: int
+    lr: float
+    schedule: Schedule
+    warmup: int
+    num_iterations: int
+    minibatches: int
+    max_grad_norm: float | None
+    value_coefficient: float
+    mask_truncated_completions: bool
+    resample_dead_groups: int
+    shared_prompts: bool | Literal["auto"]
+    token_budget: int
+    decompose_every: int
+    evaluate_every: int
+    turns: int
+    seed: int
+    threads: int
+
+    def check(
+        self, task: Task, policy: Policy, estimator: Estimator, value: nn.Module | None
+    ) -> None:
+        """Refuse what cannot work, naming the setting and the remedy.
+
+        Raises:
+            InputError: see `language.train`.
+        """
+        for name in ("updates", "batch", "num_iterations", "minibatches", "turns", "threads",
+                     "token_budget"):  # fmt: skip
+            count = getattr(self, name)
+            refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
+        for name in ("warmup", "resample_dead_groups", "decompose_every", "evaluate_every"):
+            count = getattr(self, name)
+            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
+        for name in ("lr", "max_grad_norm"):
+            amount = getattr(self, name)
+            refuse_unless(
+                amount is None or amount > 0, f"train({name}={amount}): must be positive."
+            )
+        size, groups = task.num_generations, self.batch // task.num_generations
+        refuse_unless(
+            self.batch % size == 0,
+            f"train(batch={self.batch}): a batch counts completions and holds whole groups of "
+            f"num_generations={size}; take {size * max(1, round(self.batch / size))} "
+            f"({max(1, round(self.batch / size))} prompts).",
+        )
+        refuse_unless(
+            groups % self.minibatches == 0,
+            f"train(batch={self.batch}, minibatches={self.minibatches}): {groups} prompts of "
+            f"{size} completions do not make {self.minibatches} equal minibatches of whole groups.",
+        )
+        refuse_unless(
+            "group" not in estimator.needs or size >= 2,
+            f"train: {estimator.name!r} compares the completions of a prompt, and the task has "
+            "num_generations=1; make it Task(num_generations=8), or take an estimator without "
+            "groups, such as reinforce_leave_one_out.",
+        )
+        estimator.require(
+            {"group", "scores", "greedy_return", "reference_log_prob"}
+            | ({"value"} if value is not None else set())
+        )
+        self._check_law(policy, estimator)
+
+    def _check_law(self, policy: Policy, estimator: Estimator) -> None:
+        passes = self.num_iterations * self.minibatches
+        refuse_unless(
+            not (policy.law.truncates and passes > 1),
+            f"train(num_iterations={self.num_iterations}, minibatches={self.minibatches}) with "
+            f"{policy.law}: after the first step the policy's support is another than that of the "
+            "policy that sampled, and no ratio corrects for it. Take one step a batch, or sample "
+            "with temperature alone.",
+        )
+        refuse_unless(
+            not (policy.law.truncates and "reference_log_prob" in estimator.needs),
+            f"train: {estimator.name!r} measures a KL to a reference policy, which is infinite "
+            f"where a truncated law ({policy.law}) gives a token no probability. Sample with "
+            "temperature alone.",
+        )
+
+    def lr_at(self, update: int) -> float:
+        """The learning rate of an update (from 0): a ramp over `warmup` updates, then the schedule.
+
+        >>> base = dict.fromkeys(Settings.__dataclass_fields__, 1)
+        >>> s = Settings(**(base | {"updates": 5, "lr": 1.0, "schedule": "linear", "warmup": 1}))
+        >>> [s.lr_at(u) for u in range(5)]
+        [1.0, 1.0, 0.75, 0.5, 0.25]
+        """
+        if update < self.warmup:
+            return self.lr * (update + 1) / self.warmup
+        done = (update - self.warmup) / max(1, self.updates - self.warmup)
+        share = {
+            "constant": 1.0,
+            "linear": 1 - done,
+            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        }[self.schedule]
+        return self.lr * share
+
+
+def describe(
+    task: Task,
+    policy: Policy,
+    estimator: Estimator,
+    optimizer: Any,
+    value: nn.Module | None,
+    settings: Settings,
+) -> dict[str, Any]:
+    """config.json of a run: every setting, resolved."""
+    import transformers
+
+    group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    return {
+        "task": task.describe(),
+        "policy": {
+            "class": type(policy.base).__name__,
+            "parameters": sum(p.numel() for p in policy.parameters()),
+            "trained": trained,
+            "max_completion_length": policy.max_completion_length,
+            "law": asdict(policy.law),
+            "gradient_checkpointing": policy.gradient_checkpointing,
+        },
+        "value": None if value is None else type(value).__name__,
+        "estimator": {"name": estimator.name, **estimator.columns()},
+        "optimizer": {"class": type(optimizer).__name__, **group},
+        **asdict(settings),
+        "versions": versions() | {"transformers": transformers.__version__},
+    }
