@@ -1,6 +1,7 @@
 """Policies and value functions that fit a pair of spaces."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -30,7 +31,7 @@ from vantage.policies import (
 def policy(
     observation: gymnasium.Space,
     action: gymnasium.Space,
-    hidden: tuple[int, ...] = (64, 64),
+    hidden: Sequence[int] = (64, 64),
     seed: int = 0,
     *,
     net: nn.Module | None = None,
@@ -99,7 +100,7 @@ def policy(
 
 def value(
     observation: gymnasium.Space,
-    hidden: tuple[int, ...] = (64, 64),
+    hidden: Sequence[int] = (64, 64),
     seed: int = 1,
     *,
     net: nn.Module | None = None,

@@ -12,6 +12,7 @@ The adapter reads `metadata["autoreset_mode"]` and turns all three into the same
 """
 
 import difflib
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -123,7 +124,7 @@ class Gymnasium:
         """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""
         return self._step(action)
 
-    def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
+    def policy(self, hidden: Sequence[int] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
         """A policy that fits this environment's spaces.
 
         Args:
@@ -134,7 +135,7 @@ class Gymnasium:
         """
         return fitted.policy(self.observations, self.actions, hidden, seed, **choices)
 
-    def value(self, hidden: tuple[int, ...] = (64, 64), seed: int = 1, **choices: Any) -> Value:
+    def value(self, hidden: Sequence[int] = (64, 64), seed: int = 1, **choices: Any) -> Value:
         """A value function over this environment's observations, initially close to 0.
 
         Args:
