@@ -207,10 +207,9 @@ class TensorEnvironment:
         """What chance decides in `steps` steps: each tensor has [steps] before its own shape."""
         starts, noises = self.dynamics.starts, self.dynamics.noises
         fresh = self.dynamics.initial(self._uniform(generator, starts, steps * self.lanes))
-        return Randomness(
-            fresh.unflatten(-1, (steps, self.lanes)).movedim(-2, 0),
-            self._uniform(generator, steps, noises, self.lanes),
-        )
+        # Every step's states are laid out alike, however many steps: compiled code need not differ.
+        fresh = fresh.unflatten(-1, (steps, self.lanes)).movedim(-2, 0).contiguous()
+        return Randomness(fresh, self._uniform(generator, steps, noises, self.lanes))
 
     def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
         """A policy that fits, on this environment's device; its weights are of `dtype`.
