@@ -1,0 +1,1 @@
+"""Comparing estimators: many seeds of each, in parallel, with intervals; `vantage.compare`."""

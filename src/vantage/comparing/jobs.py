@@ -1,0 +1,170 @@
+"""One run of a comparison, described so that another process can do it."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vantage.environments.gymnasium import Gymnasium
+from vantage.report.run import CONFIG
+from vantage.training.evaluation import evaluate
+from vantage.training.loop import train
+
+RESULT = "result.json"  # in the run folder, once training and evaluation are done
+RECENT = 100  # episodes of the mean that training itself reports
+
+
+@dataclass(frozen=True)
+class World:
+    """An environment as it is made anew in every worker.
+
+    Attributes:
+        name: how folders, tables and figures call it.
+        make: a Gymnasium id; or an importable function without arguments that gives an environment
+            with `.policy(hidden, seed)` and `.value(hidden, seed)`.
+        settings: lanes, discount and what else an id is made with; unused by a function.
+    """
+
+    name: str
+    make: str | Callable[[], Any]
+    settings: dict[str, Any]
+
+    def build(self) -> Any:
+        """The environment.
+
+        Raises:
+            InputError: as `vantage.Gymnasium`.
+        """
+        return Gymnasium(self.make, **self.settings) if isinstance(self.make, str) else self.make()
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An estimator with the settings it trains with.
+
+    Attributes:
+        name: how folders, tables and figures call it.
+        estimator: what `vantage.train` is given.
+        settings: further arguments of `vantage.train`.
+        value: whether a value function is trained.
+    """
+
+    name: str
+    estimator: Any
+    settings: dict[str, Any]
+    value: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: who trains where, for how long, and where it is written."""
+
+    world: World
+    contender: Contender
+    seed: int
+    folder: Path
+    steps: int
+    hidden: tuple[int, ...]
+    evaluation_episodes: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.contender.name} on {self.world.name}, seed {self.seed}"
+
+
+class Seeds(NamedTuple):
+    """What a run draws from its seed besides what `vantage.train` draws."""
+
+    policy: int
+    value: int
+    evaluation: int
+
+
+def seeds(seed: int) -> Seeds:
+    """Seeds of the first weights and of the evaluation, apart from those of training.
+
+    Estimators with the same seed start from the same weights and are evaluated on the same starts.
+    """
+    # a spawn key keeps this apart from [seed, update], which training draws from
+    words = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(3).tolist()
+    return Seeds(*words)
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Train, or carry on training, then evaluate; returns what is also written to result.json.
+
+    Returns:
+        evaluation_return: mean undiscounted return of `evaluation_episodes` whole episodes of the
+            final policy, actions sampled; None where no episodes were asked for.
+        training_return: see `recent_return`, of the last 100 episodes.
+        steps, updates, seconds: environment steps and updates of training, seconds they took.
+        evaluation_seconds: what the evaluation took.
+
+    Raises:
+        InputError: as `vantage.train`.
+    """
+    drawn, env = seeds(job.seed), job.world.build()
+    policy = env.policy(job.hidden, seed=drawn.policy)
+    value = env.value(job.hidden, seed=drawn.value) if job.contender.value else None
+    history = train(
+        env,
+        policy,
+        job.contender.estimator,
+        value=value,
+        steps=job.steps,
+        seed=job.seed,
+        out=job.folder,
+        resume=(job.folder / CONFIG).exists(),
+        threads=job.threads,
+        progress=False,
+        **job.contender.settings,
+    ).history
+    started, score = time.perf_counter(), None
+    if job.evaluation_episodes:
+        score = evaluate(
+            env, policy, job.evaluation_episodes, drawn.evaluation, threads=job.threads
+        ).mean
+    result = {
+        "environment": job.world.name,
+        "estimator": job.contender.name,
+        "seed": job.seed,
+        "evaluation_return": score,
+        "evaluation_episodes": job.evaluation_episodes,
+        "training_return": recent_return(history, RECENT),
+        "steps": history[-1]["steps"],
+        "updates": history[-1]["update"],
+        "seconds": sum(row["seconds"] for row in history),
+        "evaluation_seconds": time.perf_counter() - started,
+    }
+    temporary = job.folder / (RESULT + ".new")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.replace(job.folder / RESULT)
+    return result
+
+
+def finished(job: Job) -> dict[str, Any] | None:
+    """What `run` returned, where it already has."""
+    file = job.folder / RESULT
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def recent_return(history: list[dict[str, Any]], episodes: int) -> float | None:
+    """Mean return of the last updates that hold at least `episodes` episodes between them.
+
+    Whole updates, each weighted by its episodes; all of them where there are not so many.
+
+    >>> recent_return([{"return": 0.0, "batch": 9}, {"return": 1.0, "batch": 4},
+    ...                {"return": 4.0, "batch": 2}], episodes=5)
+    2.0
+    """
+    total = counted = 0.0
+    for row in reversed(history):
+        count = row.get("episodes", row.get("batch", 1))
+        if row["return"] is None or counted >= episodes:
+            continue
+        total, counted = total + count * row["return"], counted + count
+    return total / counted if counted else None
