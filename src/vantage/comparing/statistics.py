@@ -83,7 +83,7 @@ def median(scores: Scores) -> Estimate:
         return _median_run(scores[0])
 
     def middle(*samples: Array, axis: int = -1) -> Array:
-        return np.median(np.stack([sample.mean(axis) for sample in samples]), axis=0)
+        return np.asarray(np.median(np.stack([s.mean(axis) for s in samples]), axis=0))
 
     return _percentile(scores, middle)
 
