@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vantage.errors import InputError
 from vantage.language import tiny
-from vantage.language.prompts import encode_prompt
+from vantage.language.prompts import Prompt, encode_prompts
 from vantage.language.rows import read_rows
 from vantage.language.task import Task, split
 from vantage.language.verifiers import exact_match
@@ -103,6 +103,10 @@ def test_bad_tasks_are_refused(rows: Any, settings: Any, message: str) -> None:
 
 
 # Prompts.
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
+    return encode_prompts(tokenizer, [prompt])[0]
 
 
 def test_plain_prompts_start_and_do_not_end() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `vantage train | audit | exact | evaluate | estimators`.
+"""The command line: `vantage train | audit | exact | evaluate | estimators | transcripts`.
 
 Each command calls the public API; `main` turns bad input into one line and a failure.
 """
@@ -20,6 +20,7 @@ from vantage.auditing.units import plan_units
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
 from vantage.exact import console as exact_console
+from vantage.language import cli as language
 from vantage.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.report import estimator_table
@@ -56,6 +57,9 @@ def train(
     dry_run: bool = False,
 ) -> None:
     """Train a policy on a Gymnasium environment.
+
+    For a language model: `vantage train lm --help`; for a tiny one, from nothing, on one core:
+    `vantage train addition --help` (also copy, reverse, sort_letters).
 
     Args:
         env: a Gymnasium id, such as CartPole-v1.
@@ -297,6 +301,8 @@ def estimators(name: Annotated[Positional[str | None], arg(metavar="NAME")] = No
 def main() -> None:
     """Entry point of the `vantage` command."""
     try:
+        if language.dispatch(sys.argv[1:]):
+            return
         tyro.extras.subcommand_cli_from_dict(
             {
                 "train": train,
@@ -304,6 +310,7 @@ def main() -> None:
                 "exact": exact,
                 "evaluate": evaluate,
                 "estimators": estimators,
+                "transcripts": language.transcripts,
             },
             prog="vantage",
             description="Policy gradients you can see.",

@@ -1,5 +1,6 @@
 """Prompts: a string or a list of messages, and their token ids."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from vantage.errors import InputError, refuse_unless
@@ -38,37 +39,33 @@ def check_prompt(prompt: Any, row: str, system: str | None = None) -> Prompt:
     return [*start, *prompt]
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt, as the model is to see it before the first token of the completion.
+def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of prompts, as the model is to see them before the first token of the completion.
 
     Conversations go through the tokenizer's chat template, which opens the answer; one that ends
     with an assistant's message is carried on from there. Plain strings get the special tokens that
     the tokenizer puts in front, and no end-of-sequence token.
 
+    Args:
+        prompts: all of them strings, or all of them conversations.
+
     Raises:
-        InputError: a conversation, and the tokenizer has no chat template; or no token at all.
+        InputError: conversations, and the tokenizer has no chat template; or a prompt of no tokens.
     """
-    if isinstance(prompt, str):
-        ids = list(tokenizer(prompt)["input_ids"])
-        # some tokenizers close every text: a completion could not carry on after that
-        if ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token):
-            ids = ids[:-1]
+    if isinstance(prompts[0], str):
+        # all at once: a call for each would take longer than a small model does
+        encoded = [list(ids) for ids in tokenizer(list(prompts))["input_ids"]]
+        encoded = [_opened(tokenizer, p, e) for p, e in zip(prompts, encoded, strict=True)]
     else:
         refuse_unless(
             getattr(tokenizer, "chat_template", None) is not None,
             "The prompts are conversations, and this tokenizer has no chat template; set "
             "tokenizer.chat_template, or give the prompts as strings.",
         )
-        open_end = prompt[-1]["role"] == "assistant"
-        ids = tokenizer.apply_chat_template(
-            prompt,
-            tokenize=True,
-            return_dict=False,
-            add_generation_prompt=not open_end,
-            continue_final_message=open_end,
-        )
-    refuse_unless(ids, f"The prompt {prompt!r} has no tokens; a model needs one to start from.")
-    return [int(token) for token in ids]
+        encoded = [_templated(tokenizer, prompt) for prompt in prompts]
+    for prompt, ids in zip(prompts, encoded, strict=True):
+        refuse_unless(ids, f"The prompt {prompt!r} has no tokens; a model needs one to start from.")
+    return encoded
 
 
 def as_completion(text: str, prompt: Prompt) -> str | list[Message]:
@@ -90,6 +87,24 @@ def text_of(completion: Any) -> str:
         raise InputError(
             f"The completion is {completion!r}; it must be a string or a list of messages."
         ) from error
+
+
+def _opened(tokenizer: Any, prompt: Any, ids: list[int]) -> list[int]:
+    """Without an end that the tokenizer put there: a completion could not carry on after it."""
+    added = ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token)
+    return ids[:-1] if added else ids
+
+
+def _templated(tokenizer: Any, prompt: Any) -> list[int]:
+    unanswered = prompt[-1]["role"] != "assistant"
+    ids = tokenizer.apply_chat_template(
+        prompt,
+        tokenize=True,
+        return_dict=False,
+        add_generation_prompt=unanswered,
+        continue_final_message=not unanswered,
+    )
+    return [int(token) for token in ids]
 
 
 def _is_message(item: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vantage.errors import refuse_unless
-from vantage.language.prompts import Prompt, as_completion, check_prompt, encode_prompt
+from vantage.language.prompts import Prompt, as_completion, check_prompt, encode_prompts
 from vantage.language.rewards import GIVEN, RewardFunction, Rewards, names_parameter, score, scorers
 from vantage.language.rows import Row, Source, read_rows
 
@@ -103,7 +103,7 @@ class Task:
         Raises:
             InputError: conversations, and a tokenizer without a chat template; an empty prompt.
         """
-        return [encode_prompt(tokenizer, prompt) for prompt in self.prompts]
+        return encode_prompts(tokenizer, self.prompts)
 
     def draw(self, update: int, prompts: int, seed: int | None = None) -> list[int]:
         """Rows of the prompts of an update (from 0), where every update takes the same number.

@@ -95,6 +95,11 @@ def strings(
     return _task(name, rows, list(words), num_generations, held_out, seed)
 
 
+def longest_answer(task: Task) -> int:
+    """Characters, and so tokens, of the longest gold answer."""
+    return max(len(row[task.answer]) for row in task.rows)
+
+
 def _task(
     name: str,
     rows: list[dict[str, str]],

@@ -25,6 +25,7 @@ def warm_up(
     batch: int = 128,
     lr: float = 1e-3,
     rows: Sequence[int] | None = None,
+    until: float = 1.0,
 ) -> dict[str, float]:
     """Fit gold answers, an end token after each, by Adam on the mean −log π of their tokens.
 
@@ -39,9 +40,11 @@ def warm_up(
         batch: rows a step.
         lr: learning rate.
         rows: numbers of the rows to use, of `task.train`; all of those where None.
+        until: stop once the policy gives gold answers with this probability, on average over 256 of
+            the rows; looked at every 10 steps. It is what exact match would be worth.
 
     Returns:
-        "loss" of the last step, nats a token, and "seconds".
+        "steps" taken, "loss" of the last, nats a token, and "seconds".
 
     Raises:
         InputError: no tokenizer, no end token, a row without an answer, or a row that is held out.
@@ -52,8 +55,11 @@ def warm_up(
     parameters = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.98))
     random = np.random.default_rng([seed, WARM])
-    loss = torch.zeros(())
+    loss, done = torch.zeros(()), 0
+    looked_at = torch.from_numpy(random.permutation(len(chosen))[:256])
     for step in range(steps):
+        if step % 10 == 0 and _probability(policy, observation, action, looked_at) >= until:
+            break
         places = torch.from_numpy(random.integers(len(chosen), size=batch))
         seen, said = observation[places], action[places]
         loss = -policy.log_prob(seen, said).sum() / (said != NOT_COUNTED).sum()
@@ -63,8 +69,17 @@ def warm_up(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        done = step + 1
     optimizer.zero_grad()
-    return {"loss": loss.item(), "seconds": time.perf_counter() - started}
+    return {"steps": done, "loss": loss.item(), "seconds": time.perf_counter() - started}
+
+
+@torch.no_grad()
+def _probability(
+    policy: Policy, observation: Int[Tensor, "N T"], action: Int[Tensor, "N T"], rows: Tensor
+) -> float:
+    """The mean probability of the whole gold answer."""
+    return float(policy.log_prob(observation[rows], action[rows]).sum(1).exp().mean())
 
 
 def _examples(

@@ -1,0 +1,79 @@
+"""What the language-model commands share: how they start, stop and report."""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vantage import estimators as table
+from vantage.errors import refuse_unless
+from vantage.estimator import Estimator
+from vantage.language.arithmetic import Plan
+from vantage.language.evaluation import evaluate
+from vantage.language.policy import Policy
+from vantage.language.task import Task
+from vantage.language.transcripts import recorder
+from vantage.report.console import WINDOW, windowed_snr
+from vantage.report.run import Run
+
+WIDTH = None if sys.stdout.isatty() else 140
+console = Console(highlight=False, soft_wrap=True, width=WIDTH)
+
+
+def quieten() -> None:
+    """No progress bars of transformers for loading and saving: they cut through ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def named(estimator: str, beta: float | None) -> Estimator:
+    """The row of that name, with the coefficient of its KL where one is given."""
+    return table.named(estimator) if beta is None else table.named(estimator, beta=beta)
+
+
+def watch(folder: Path, task: Task, policy: Policy, every: int) -> Any:
+    """The recorder of transcripts, or None."""
+    refuse_unless(every >= 0, f"--transcripts-every {every}: 0 or more.")
+    return recorder(folder, task, policy.tokenizer, every) if every else None
+
+
+def carried_on(folder: Path, begin: Callable[[], Run]) -> Run:
+    """Train, and say how to carry on after an interrupt."""
+    try:
+        return begin()
+    except KeyboardInterrupt:
+        again = [argument for argument in sys.argv[1:] if argument != "--resume"]
+        console.print(
+            f"Stopped; {folder} is saved. Carry on with:\n  vantage {shlex.join(again)} --resume"
+        )
+        raise
+
+
+def percent(task: Task, policy: Policy, greedy: bool) -> str:
+    """Held-out accuracy, to read."""
+    return f"{evaluate(task, policy, greedy=greedy).mean:.1%}"
+
+
+def print_plan(rule: Estimator, plan: Plan, folder: Path) -> None:
+    """What `--dry-run` prints."""
+    console.print(f"estimator  {rule.name}")
+    console.print_json(json.dumps(rule.columns()))
+    console.print(f"{plan}\nWritten to {folder}.")
+
+
+def print_end(run: Run, folder: Path) -> None:
+    """The last lines of a run."""
+    last = run.history[-WINDOW:]
+    measured = [row for row in last if "gradient_variance" in row]
+    signal = f"; gradient SNR {windowed_snr(measured):.2f}" if measured else ""
+    console.print(
+        f"Mean reward of the last batch {run.history[-1]['reward']:.3f}, "
+        f"{run.history[-1]['num_tokens']:,} tokens{signal}.\n"
+        f"Run folder: {folder}; model: {folder / 'model'}\n"
+        f"Next: vantage transcripts {folder} --worst 5"
+    )
