@@ -27,7 +27,7 @@ PLANE = vt.exact.LQR(
     tensor([[0.3], [0.6]]),
     tensor([[1.0, 0.1], [0.1, 0.5]]),
     tensor([[0.2]]),
-    tensor([0.1, 0.2]),
+    tensor([0.5, 0.8]),
     tensor([0.5, -0.3]),
     tensor([0.2, 0.4]),
     horizon=3,
