@@ -1,5 +1,7 @@
 """Ways of stepping lanes: one process or many, Gymnasium's own vector environments or ours."""
 
+from typing import Any, ClassVar
+
 import gymnasium
 import numpy as np
 import pytest
@@ -134,3 +136,46 @@ def test_halfcheetah_is_the_documented_task() -> None:
         assert step.reward[0] == pytest.approx(velocity - 0.1 * np.square(clipped).sum(), rel=1e-5)
         assert not step.terminated.any()
         assert bool(step.truncated.all()) == (t == 5)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_what_terminates_is_not_truncated(mode: AutoresetMode) -> None:
+    """Some of the scripted episodes end by both at once: the termination counts."""
+    env = vt.Gymnasium(SyncVectorEnv([Scripted] * 8, autoreset_mode=mode))
+    env.reset(seed=0)
+    terminated = truncated = 0
+    for _ in range(30):
+        step = env.step(torch.zeros(8, dtype=torch.long))
+        assert not (step.terminated & step.truncated).any()
+        terminated += int(step.terminated.sum())
+        truncated += int(step.truncated.sum())
+    assert terminated > 1.3 * truncated > 0  # two kinds of end out of three terminate
+
+
+class Noisy(gymnasium.vector.VectorEnv):
+    """Episodes of one step, which is cut off; dummy steps report a reward and an end as well."""
+
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+    num_envs = 2
+    single_observation_space = gymnasium.spaces.Box(-9, 9, (1,))
+    single_action_space = gymnasium.spaces.Discrete(2)
+    action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+        self.time = 0
+        return np.zeros((2, 1), np.float32), {}
+
+    def step(self, actions: Any) -> Any:
+        self.time += 1
+        ended = np.full(2, self.time % 2 == 0)
+        return np.full((2, 1), self.time, np.float32), np.full(2, 7.0), ended, ~ended, {}
+
+
+def test_dummy_steps_report_nothing() -> None:
+    env = vt.Gymnasium(Noisy())
+    env.reset(seed=0)
+    steps = [env.step(torch.zeros(2, dtype=torch.long)) for _ in range(2)]
+    assert [s.reward.tolist() for s in steps] == [[7, 7], [0, 0]]
+    assert [s.real.tolist() for s in steps] == [[True, True], [False, False]]
+    assert steps[0].truncated.all()
+    assert not (steps[1].terminated | steps[1].truncated).any()
