@@ -11,7 +11,7 @@ from vantage.errors import InputError
 from vantage.language import Policy, tiny, tiny_tasks
 from vantage.language.checking import check_reward
 from vantage.language.rollout import greedy_reward
-from vantage.language.warm_up import warm_up
+from vantage.language.supervised import warm_up
 
 SMALL = {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 64}
 

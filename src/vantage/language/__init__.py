@@ -1,14 +1,18 @@
 """Language models: the same policy gradient, with tokens as actions and prompts as states."""
 
-from vantage.language import tiny
+from vantage.language import tiny, tiny_tasks, verifiers
+from vantage.language.checking import RewardCheck, check_reward
 from vantage.language.conformance import Conformance, conformance
 from vantage.language.evaluation import Evaluation, evaluate
 from vantage.language.generation import Completions, Decoding, Engine, generate
 from vantage.language.law import SamplingLaw
 from vantage.language.policy import Policy
+from vantage.language.rewards import RewardError, Rewards
 from vantage.language.rollout import Rollout, rollout
+from vantage.language.supervised import warm_up
 from vantage.language.task import Task
 from vantage.language.training import train
+from vantage.language.transcripts import read_transcripts, recorder
 from vantage.language.value_head import ValueHead
 
 __all__ = [
@@ -18,14 +22,23 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Policy",
+    "RewardCheck",
+    "RewardError",
+    "Rewards",
     "Rollout",
     "SamplingLaw",
     "Task",
     "ValueHead",
+    "check_reward",
     "conformance",
     "evaluate",
     "generate",
+    "read_transcripts",
+    "recorder",
     "rollout",
     "tiny",
+    "tiny_tasks",
     "train",
+    "verifiers",
+    "warm_up",
 ]

@@ -17,9 +17,9 @@ from vantage.language.cli_shared import (
     watch,
 )
 from vantage.language.settings import Schedule
+from vantage.language.supervised import warm_up
 from vantage.language.training import train
 from vantage.language.value_head import ValueHead
-from vantage.language.warm_up import warm_up
 from vantage.report.run import CHECKPOINT
 from vantage.training.checkpoint import exists
 
