@@ -1,10 +1,10 @@
 """How soon estimators learn two-digit addition, and how good their gradients were on the way.
 
 Every run starts from the warm-up of its seed: a million parameters that give gold answers with a
-probability of 0.4. What is counted is tokens, and seconds of one core, of policy gradient until the
-held-out accuracy, greedily, first reaches 90 % (looked at every 10 updates), and the accuracy at the
-end of a fixed budget of tokens. The signal-to-noise ratio of a batch's gradient is measured at
-start, middle and end from 8 more batches, without a step. One learning rate serves all: none is
+probability of 0.4. What is counted is tokens, and seconds of one core, of policy gradient until
+the held-out accuracy, greedily, first reaches 90 % (looked at every 10 updates), and the accuracy
+at the end of a fixed budget of tokens. The signal-to-noise ratio of a batch's gradient is measured
+at start, middle and end from 8 more batches, without a step. One learning rate serves all: none is
 tuned.
 
     python benchmarks/language_learning.py run [--seeds 5] [--tokens 1600000]
@@ -88,7 +88,7 @@ def run(
                 file.write(json.dumps(row) + "\n")
             goal = row["tokens_to_goal"]
             print(
-                f"{name}, seed {seed}: {GOAL:.0%} after {goal or 'more than the budget of'} tokens, "
+                f"{name}, seed {seed}: {GOAL:.0%} after {goal or 'more than all'} tokens, "
                 f"{row['accuracy']:.1%} in the end, {row['seconds']:.0f} s of one core",
                 flush=True,
             )
