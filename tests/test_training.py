@@ -22,7 +22,8 @@ from torch import nn
 import vantage as vt
 from vantage.environments.rollout import episodes
 from vantage.report.run import read_run
-from vantage.training.loop import ascend, seeds
+from vantage.training.ascent import ascend
+from vantage.training.learner import seeds
 from vantage.training.value import fit_value
 
 TIMING = {"seconds", "steps_per_second"}
@@ -36,7 +37,7 @@ def short_run(out: Path | None, **settings: Any) -> vt.Run:
         "batch": 8,
         "out": out,
         "progress": False,
-        "value_epochs": 1,
+        "update": vt.updates.Ascent(fit=vt.updates.Fit(epochs=1)),
     } | settings
     return vt.train(env, env.policy(hidden=(8,)), vt.estimators.reinforce_baseline(), **arguments)
 

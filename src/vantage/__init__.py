@@ -21,46 +21,85 @@ from vantage import (
 from vantage.auditing.audit import audit
 from vantage.auditing.record import Report
 from vantage.batch import Batch
-from vantage.environments import Environment, Gymnasium, Tabular
+from vantage.comparing.compare import compare
+from vantage.environments import (
+    LQR,
+    Acrobot,
+    CartPole,
+    Environment,
+    EnvPool,
+    Gymnasium,
+    MountainCar,
+    MountainCarContinuous,
+    Normalized,
+    Pendulum,
+    Tabular,
+    make,
+)
 from vantage.errors import InputError
 from vantage.estimators import Estimator
 from vantage.gradients import gradient, row_gradients
 from vantage.mdp import MDP
-from vantage.policies import Categorical, Gaussian, Policy, SoftmaxTable, Value
+from vantage.policies import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    MultiCategorical,
+    Policy,
+    Recurrent,
+    SoftmaxTable,
+    SquashedGaussian,
+    Value,
+)
 from vantage.report.run import Run, read_run
 from vantage.signal import Signal
-from vantage.training import Evaluation, evaluate, load, schedules, train, updates
+from vantage.training import Evaluation, evaluate, load, record_video, schedules, train, updates
 
 __all__ = [
+    "LQR",
     "MDP",
+    "Acrobot",
     "Batch",
+    "Bernoulli",
+    "CartPole",
     "Categorical",
+    "EnvPool",
     "Environment",
     "Estimator",
     "Evaluation",
     "Gaussian",
     "Gymnasium",
     "InputError",
+    "MountainCar",
+    "MountainCarContinuous",
+    "MultiCategorical",
+    "Normalized",
+    "Pendulum",
     "Policy",
+    "Recurrent",
     "Report",
     "Run",
     "Signal",
     "SoftmaxTable",
+    "SquashedGaussian",
     "Tabular",
     "Value",
     "aggregates",
     "algorithms",
     "audit",
     "baselines",
+    "compare",
     "conformance",
     "estimators",
     "evaluate",
     "exact",
     "gradient",
     "load",
+    "make",
     "penalties",
     "ratios",
     "read_run",
+    "record_video",
     "returns",
     "row_gradients",
     "scales",

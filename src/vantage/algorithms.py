@@ -9,6 +9,8 @@ An algorithm of your own is a dict too. What is random, where it is kept and how
 the run's, not the algorithm's.
 """
 
+import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +19,7 @@ from typing import Any
 from torch.optim import RMSprop
 
 from vantage import estimators
+from vantage.errors import refuse_unless
 from vantage.training import schedules, updates
 
 Settings = dict[str, Any]
@@ -177,6 +180,26 @@ def _second_order(fragment: int, max_kl: float, line_search: bool) -> Settings:
         "update": updates.Natural(max_kl=max_kl, line_search=line_search, fit=fit),
         "fragment": fragment,
     }
+
+
+def named(name: str, **settings: Any) -> Settings:
+    """The algorithm of that name, with its settings: `named("ppo", epochs=10)`.
+
+    Raises:
+        InputError: no such algorithm or setting, with near matches.
+    """
+    near = difflib.get_close_matches(name, TABLE, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
+    refuse_unless(name in TABLE, f"No algorithm is called {name!r}; {hint}")
+    known = list(inspect.signature(TABLE[name]).parameters)
+    if "changes" in known:  # passed on to another algorithm
+        known = list(inspect.signature(ppo).parameters)
+    for setting in settings:
+        refuse_unless(
+            setting in known,
+            f"Algorithm {name!r} has no setting {setting!r}; it has {', '.join(known)}.",
+        )
+    return TABLE[name](**settings)
 
 
 TABLE: dict[str, Callable[..., Settings]] = {

@@ -185,10 +185,23 @@ def elapsed_discount(batch: Batch) -> Float[Tensor, "N T"]:
     """
     discount = torch.where(batch.mask, batch.discount, 1)
     carry = torch.where(batch.boundary, 0, discount)
-    restart = batch.boundary.to(discount.dtype)
-    running = torch.ones_like(discount[:, 0])
-    columns = []
-    for restart_t, carry_t in zip(restart.unbind(1), carry.unbind(1), strict=True):
-        columns.append(running)
-        running = torch.addcmul(restart_t, carry_t, running)
-    return torch.stack(columns, 1)
+    # Γ_{t+1} = 1[boundary at t] + carry_t Γ_t from Γ_0 = 1: the recursion of the returns, run the
+    # other way
+    restart = torch.cat([torch.ones_like(carry[:, :1]), batch.boundary[:, :-1].to(carry)], 1)
+    before = torch.cat([torch.zeros_like(carry[:, :1]), carry[:, :-1]], 1)
+    return recursion(restart.flip(1), before.flip(1)).flip(1)
+
+
+def recursion(x: Float[Tensor, "N T"], c: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """y_t = x_t + c_t y_{t+1}, y_{T} = 0, along the steps of every row.
+
+    By doubling: where y_t = x_t + c_t y_{t+k}, also y_t = (x_t + c_t x_{t+k}) + c_t c_{t+k}
+    y_{t+2k}. log₂ T operations over the whole grid do what T would, one step at a time.
+    """
+    span, steps = 1, x.shape[1]
+    while span < steps:
+        nearer, later = c[:, :-span], x[:, span:]
+        x = torch.cat([torch.addcmul(x[:, :-span], nearer, later), x[:, -span:]], 1)
+        c = torch.cat([nearer * c[:, span:], torch.zeros_like(c[:, -span:])], 1)
+        span *= 2
+    return x

@@ -3,12 +3,10 @@
 Each command calls the public API; `main` turns bad input into one line and a failure.
 """
 
-import json as json_format
 import re
-import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -17,6 +15,7 @@ from tyro.conf import Positional, arg
 from vantage import estimators as table
 from vantage.auditing.audit import audit as measure
 from vantage.auditing.units import plan_units
+from vantage.comparing.cli import compare_command
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
 from vantage.exact import console as exact_console
@@ -24,139 +23,12 @@ from vantage.language import cli as language
 from vantage.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.report import estimator_table
-from vantage.report.console import WINDOW, windowed_snr
-from vantage.training import evaluate as evaluate_policy
 from vantage.training import load
-from vantage.training import train as train_policy
+from vantage.training.cli import evaluate, train
 
 # Piped output has no terminal's width to fit: tables keep every digit.
 WIDTH = None if sys.stdout.isatty() else 140
 console = Console(highlight=False, soft_wrap=True, width=WIDTH)
-
-
-def train(
-    env: Positional[str],
-    estimator: str = "reinforce_baseline",
-    steps: int | None = None,
-    updates: int | None = None,
-    batch: int | Literal["auto"] = 64,
-    target_snr: float = 2.0,
-    baseline: Literal["auto"] | None = None,
-    group_size: int = 8,
-    lanes: int = 64,
-    discount: float = 0.99,
-    hidden: tuple[int, ...] = (64, 64),
-    value: bool | None = None,
-    lr: float = 1e-2,
-    value_lr: float = 1e-2,
-    max_grad_norm: float | None = None,
-    seed: int = 0,
-    out: Path | None = None,
-    resume: bool = False,
-    threads: int = 1,
-    dry_run: bool = False,
-) -> None:
-    """Train a policy on a Gymnasium environment.
-
-    For a language model: `vantage train lm --help`; for a tiny one, from nothing, on one core:
-    `vantage train addition --help` (also copy, reverse, sort_letters).
-
-    Args:
-        env: a Gymnasium id, such as CartPole-v1.
-        estimator: a row of the table that `vantage estimators` prints.
-        steps: environment steps to use; 300,000 where neither steps nor updates is given.
-        updates: updates to make.
-        batch: whole episodes per update; "auto" holds a signal-to-noise ratio.
-        target_snr: the ratio that --batch auto holds.
-        baseline: "auto" takes the unbiased baseline of least measured variance at every update.
-        group_size: episodes compared with one another, by estimators that need groups.
-        lanes: copies of the environment that run side by side.
-        discount: γ of the objective, in (0, 1].
-        hidden: widths of the hidden layers of policy and value function.
-        value: with a learned value function; by default when the estimator needs one. With it, an
-            episode cut by a time limit is continued by its value.
-        lr: learning rate of the policy (Adam).
-        value_lr: learning rate of the value function (Adam).
-        max_grad_norm: longest gradient let through to the optimiser.
-        seed: of everything random.
-        out: run folder; runs/ENV-ESTIMATOR-SEED by default.
-        resume: carry on the run in that folder.
-        threads: torch threads; small networks want one.
-        dry_run: print the settings and the batch arithmetic, and stop.
-    """
-    rule = table.named(estimator)
-    world = Gymnasium(env, lanes=lanes, discount=discount)
-    folder = out or Path("runs") / f"{env.replace('/', '-')}-{estimator}-{seed}"
-    steps = 300_000 if steps is None and updates is None else steps
-    with_value = ("value" in rule.needs or baseline == "auto") if value is None else value
-    if dry_run:
-        console.print(f"{env}: {lanes} lanes, γ = {discount}, estimator {rule.name}")
-        console.print_json(json_format.dumps(rule.columns()))
-        per_lane = "" if batch == "auto" else f", {batch // lanes} to {-(-batch // lanes)} a lane"
-        console.print(
-            f"Each update: {batch} whole episodes{per_lane}, one gradient step. "
-            f"Until {_goal(steps, updates)}. Written to {folder}."
-        )
-        return
-    try:
-        run = train_policy(
-            world,
-            world.policy(hidden),
-            rule,
-            value=world.value(hidden) if with_value else None,
-            steps=steps,
-            updates=updates,
-            batch=batch,
-            target_snr=target_snr,
-            baseline=baseline,
-            group_size=group_size,
-            lr=lr,
-            value_lr=value_lr,
-            max_grad_norm=max_grad_norm,
-            seed=seed,
-            out=folder,
-            resume=resume,
-            threads=threads,
-        )
-    except KeyboardInterrupt:
-        again = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        console.print(
-            f"Stopped; {folder} is saved. Carry on with:\n  vantage {shlex.join(again)} --resume"
-        )
-        raise
-    last = run.history[-WINDOW:]
-    console.print(
-        f"{env}, {rule.name}: mean return {run.history[-1]['return']:.1f} after "
-        f"{run.history[-1]['steps']:,} steps and {len(run.history)} updates; "
-        f"gradient SNR {windowed_snr(last):.2f} over the last {len(last)}.\n"
-        f"Run folder: {folder}\nNext: vantage evaluate {folder}"
-    )
-
-
-def _goal(steps: int | None, updates: int | None) -> str:
-    goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
-    return " or ".join(goal for goal in goals if goal)
-
-
-def evaluate(
-    run: Positional[Path],
-    episodes: int = 100,
-    seed: int = 1,
-    greedy: bool = False,
-    lanes: int | None = None,
-) -> None:
-    """Evaluate the policy of a run folder: mean return with a 95 % interval.
-
-    Args:
-        run: the run folder.
-        episodes: how many whole episodes.
-        seed: of the environment and the actions; another than the training seed.
-        greedy: take the likeliest action instead of sampling.
-        lanes: copies of the environment; as in training by default.
-    """
-    env, policy, _ = load(run, lanes)
-    result = evaluate_policy(env, policy, episodes, seed, greedy)
-    console.print(f"{env.name}, policy of {run}: {result}")
 
 
 def audit(
@@ -309,6 +181,7 @@ def main() -> None:
                 "audit": audit,
                 "exact": exact,
                 "evaluate": evaluate,
+                "compare": compare_command,
                 "estimators": estimators,
                 "transcripts": language.transcripts,
             },

@@ -204,13 +204,7 @@ class Estimator:
         Raises:
             InputError: an input is missing.
         """
-        self.require(self._given(batch, inputs))
-        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
-        rewarded = self._penalised(batch, inputs)
-        worth = _bind(self.returns, bound)(rewarded)
-        above = worth - _bind(self.baseline, bound)(rewarded, worth)
-        above = torch.where(batch.mask, above, 0)
-        return torch.where(batch.mask, _bind(self.scale, bound)(rewarded, worth, above), 0)
+        return self.advantage_and_worth(batch, log_prob, **inputs)[0]
 
     @torch.no_grad()
     def worth(
@@ -219,6 +213,19 @@ class Estimator:
         """The returns column of the batch, after the KL in its rewards."""
         bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
         return _bind(self.returns, bound)(self._penalised(batch, inputs))
+
+    @torch.no_grad()
+    def advantage_and_worth(
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+    ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+        """`advantage` and `worth`, for one price."""
+        self.require(self._given(batch, inputs))
+        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        rewarded = self._penalised(batch, inputs)
+        worth = _bind(self.returns, bound)(rewarded)
+        above = worth - _bind(self.baseline, bound)(rewarded, worth)
+        above = torch.where(batch.mask, above, 0)
+        return torch.where(batch.mask, _bind(self.scale, bound)(rewarded, worth, above), 0), worth
 
     @torch.no_grad()
     def share(self, batch: Batch) -> Float[Tensor, "N T"]:

@@ -73,7 +73,10 @@ class _Layer(NamedTuple):
 
 
 class MlpPasses:
-    """`Passes` for a Categorical or Gaussian policy and a Value, all perceptrons."""
+    """`Passes` for a Categorical or Gaussian policy and a Value, all perceptrons.
+
+    Its methods are for `torch.no_grad()`: whoever makes many passes enters it once.
+    """
 
     def __init__(self, policy: Categorical | Gaussian, value: Value | None = None):
         self.policy: Policy = policy
@@ -106,16 +109,15 @@ class MlpPasses:
         actor = self.actor
         if self.log_std is not None:
             noise.normal_(generator=generator).mul_(self.log_std.detach().exp())
-            return torch.no_grad()(lambda t, seen: _forward(actor, seen)[-1].add_(noise[t]))
+            return lambda t, seen: _forward(actor, seen)[-1].add_(noise[t])
         # −log E of a standard exponential E is Gumbel; a draw of exactly 0 is no draw
         noise.exponential_(generator=generator).clamp_min_(torch.finfo(noise.dtype).tiny)
         noise.log_()
-        return torch.no_grad()(lambda t, seen: _forward(actor, seen)[-1].sub_(noise[t]).argmax(-1))
+        return lambda t, seen: _forward(actor, seen)[-1].sub_(noise[t]).argmax(-1)
 
-    @torch.no_grad()
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """log π(a|s) and V(s)."""
-        grid = observation.shape[:-1]
+        self._grid = grid = observation.shape[:-1]
         flat = observation.reshape(-1, observation.shape[-1])
         self._actor_outputs = _forward(self.actor, flat)
         output = self._actor_outputs[-1]
@@ -132,19 +134,34 @@ class MlpPasses:
         self._critic_outputs = _forward(self.critic, flat)
         return log_prob.view(grid), self._critic_outputs[-1].view(grid)
 
-    @torch.no_grad()
+    def entropy(self) -> Tensor:
+        """H(π(·|s)) of the last forward pass."""
+        if self.log_std is not None:
+            constant = self.log_std.numel() * (_HALF_LOG_2PI + 0.5)
+            return (self.log_std.sum() + constant).expand(self._grid)
+        probability = self._log_probs.exp()
+        return (
+            -torch.where(probability > 0, probability * self._log_probs, 0).sum(-1).view(self._grid)
+        )
+
     def values(self, observation: Tensor) -> Tensor | None:
         """V(s) alone."""
         if self.critic is None:
             return None
         return _forward(self.critic, observation)[-1].squeeze(-1)
 
+    def clip(self, longest: float) -> Tensor:
+        """Shorten the whole gradient to `longest` if it is longer."""
+        assert self.flat.grad is not None
+        norm = torch.linalg.vector_norm(self.flat.grad)
+        self.flat.grad.mul_((longest / (norm + 1e-6)).clamp_(max=1.0))
+        return norm
+
     def policy_gradient(self) -> Tensor:
         """The policy's part of the last backward pass, flat and uphill."""
         assert self.flat.grad is not None
         return -self.flat.grad[: self.policy_size]
 
-    @torch.no_grad()
     def backward(
         self,
         weight: Tensor,
@@ -176,11 +193,13 @@ class MlpPasses:
             slope += bonus * (product + probability * entropy)
         return slope
 
-    def _gaussian_slope(self, log_std: Tensor, weight: Tensor, bonus: Tensor | None) -> Tensor:
+    def _gaussian_slope(
+        self, log_std: nn.Parameter, weight: Tensor, bonus: Tensor | None
+    ) -> Tensor:
         """The loss's slope in the means; that in log σ is set here."""
         slope = self._noise * -weight
         total = (slope * self._noise).sum(0).add_(weight.sum())
-        log_std.grad.copy_(total if bonus is None else total - bonus.sum())  # type: ignore[union-attr]
+        _grad(log_std).copy_(total if bonus is None else total - bonus.sum())
         return slope.mul_((-log_std).exp())
 
 
@@ -190,13 +209,18 @@ def _layers(net: nn.Sequential) -> list[_Layer]:
         _Layer(
             layer.weight.data,
             layer.bias.data,
-            layer.weight.grad,
-            layer.bias.grad,
+            _grad(layer.weight),
+            _grad(layer.bias),
             relu=i + 1 < len(modules) and isinstance(modules[i + 1], nn.ReLU),
         )
         for i, layer in enumerate(modules)
         if isinstance(layer, nn.Linear)
     ]
+
+
+def _grad(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def _forward(layers: list[_Layer], observation: Tensor) -> list[Tensor]:

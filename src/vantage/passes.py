@@ -65,8 +65,16 @@ class Passes(Protocol):
         """
         ...
 
+    def entropy(self) -> Float[Tensor, "*grid"]:
+        """H(π(·|s)) of the last forward pass, in nats, without a graph."""
+        ...
+
     def values(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"] | None:
         """V(s) alone; None without a value function."""
+        ...
+
+    def clip(self, longest: float) -> Tensor:
+        """Shorten the whole gradient to `longest` if it is longer; returns its norm before."""
         ...
 
     def policy_gradient(self) -> Float[Tensor, " P"]:
@@ -95,8 +103,9 @@ class AutogradPasses:
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """log π(a|s) and V(s), detached."""
         self._observation = observation
-        self._log_prob = self.policy.log_prob(observation, action)
-        self._value = None if self.value is None else self.value(observation)
+        with torch.enable_grad():
+            self._log_prob = self.policy.log_prob(observation, action)
+            self._value = None if self.value is None else self.value(observation)
         return self._log_prob.detach(), None if self._value is None else self._value.detach()
 
     def backward(
@@ -108,17 +117,27 @@ class AutogradPasses:
         """Set `.grad` from the last forward pass."""
         for parameter in self.parameters:
             parameter.grad = None
-        loss = -(weight * self._log_prob).sum()
-        if entropy_weight is not None:
-            loss = loss - (entropy_weight * self.policy.entropy(self._observation)).sum()
-        if value_slope is not None and self._value is not None:
-            loss = loss + (value_slope * self._value).sum()
+        with torch.enable_grad():
+            loss = -(weight * self._log_prob).sum()
+            if entropy_weight is not None:
+                loss = loss - (entropy_weight * self.policy.entropy(self._observation)).sum()
+            if value_slope is not None and self._value is not None:
+                loss = loss + (value_slope * self._value).sum()
         loss.backward()  # type: ignore[no-untyped-call]
+
+    @torch.no_grad()
+    def entropy(self) -> Tensor:
+        """H(π(·|s)) of the last forward pass."""
+        return self.policy.entropy(self._observation)
 
     @torch.no_grad()
     def values(self, observation: Tensor) -> Tensor | None:
         """V(s) alone."""
         return None if self.value is None else self.value(observation)
+
+    def clip(self, longest: float) -> Tensor:
+        """Shorten the whole gradient to `longest` if it is longer."""
+        return nn.utils.clip_grad_norm_(self.parameters, longest)
 
     def policy_gradient(self) -> Tensor:
         """The policy's part of the last backward pass, flat and uphill."""

@@ -94,8 +94,8 @@ def ppo(
     Unbiased when: always, on policy, where no ratio is clipped.
     """
     high = epsilon if epsilon_high is None else epsilon_high
-    clipped = ((advantage > 0) & (ratio > 1 + high)) | ((advantage < 0) & (ratio < 1 - epsilon))
-    return torch.where(clipped, 0, ratio)
+    held = ratio.clamp(1 - epsilon, 1 + high)
+    return torch.where(ratio * advantage <= held * advantage, ratio, 0)
 
 
 @declares()

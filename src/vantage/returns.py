@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from vantage.batch import Batch, elapsed_discount, sum_by_episode
+from vantage.batch import Batch, elapsed_discount, recursion, sum_by_episode
 from vantage.columns import declares
 
 
@@ -127,16 +127,6 @@ def vtrace_target(
         torch.where(batch.mask, rho * delta, 0), carry * torch.where(batch.mask, c, 1)
     )
     return values + excess
-
-
-def recursion(x: Float[Tensor, "N T"], c: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
-    """y_t = x_t + c_t y_{t+1}, y_{T} = 0, along the steps of every row."""
-    running = torch.zeros_like(x[:, 0])
-    out = []
-    for x_t, c_t in zip(reversed(x.unbind(1)), reversed(c.unbind(1)), strict=True):
-        running = torch.addcmul(x_t, c_t, running)
-        out.append(running)
-    return torch.stack(out[::-1], 1)
 
 
 def _reward_and_bootstrap(batch: Batch) -> Float[Tensor, "N T"]:

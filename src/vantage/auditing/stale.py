@@ -16,7 +16,8 @@ from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.gradients import gradient
 from vantage.policies import Policy
-from vantage.training.loop import OptimizerFactory, ascend
+from vantage.training.ascent import ascend
+from vantage.training.learner import OptimizerFactory
 
 
 def audit_stale(

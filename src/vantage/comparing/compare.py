@@ -25,7 +25,7 @@ STUDY, RESULT = "study.json", "comparison.json"
 EnvironmentSpec = str | Callable[[], Any]
 Environments = EnvironmentSpec | list[EnvironmentSpec] | tuple[EnvironmentSpec, ...]
 OWN = ("env", "policy", "estimator", "value", "steps", "seed", "out", "resume", "threads",
-       "progress")  # fmt: skip
+       "progress", "track")  # fmt: skip
 
 
 @dataclass(frozen=True)

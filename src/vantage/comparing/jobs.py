@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vantage.environments.gymnasium import Gymnasium
+from vantage.environments.making import make
 from vantage.report.run import CONFIG
 from vantage.training.evaluation import evaluate
 from vantage.training.loop import train
@@ -39,7 +39,7 @@ class World:
         Raises:
             InputError: as `vantage.Gymnasium`.
         """
-        return Gymnasium(self.make, **self.settings) if isinstance(self.make, str) else self.make()
+        return make(self.make, **self.settings) if isinstance(self.make, str) else self.make()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Fragments: the same number of steps from every lane, time and again, carrying episodes over."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -47,6 +45,7 @@ class Fragments:
         self.returns = torch.zeros(self.env.lanes, dtype=torch.float64, device=first.device)
         self.lengths = torch.zeros_like(self.returns)
 
+    @torch.no_grad()
     def collect(self, steps: int, seed: int) -> tuple[Batch, Finished]:
         """The next `steps` steps of every lane: rows are lanes, T = steps.
 
@@ -75,8 +74,8 @@ class Fragments:
             record.append(sight.after(step_all(applied(action))))
         action = torch.stack(actions, 1)
         self.actions.append(action)
-        self._refuse_unless_finite(record)
         observation = torch.stack(seen, 1)
+        _refuse_unless_finite(self.env, observation, record)
         log_prob, values = self.passes.forward(observation, action)
         batch = lanes_as_rows(
             self.env,
@@ -85,7 +84,7 @@ class Fragments:
             action=action,
             log_prob=log_prob,
             mask=torch.stack([step.real for step in record], 1),
-            value=None if values is None else self.passes.values,
+            value=None if values is None else self._value,
             values=values,
         )
         return batch, self._finished(batch, record)
@@ -126,27 +125,21 @@ class Fragments:
         self.sight.seen = state.get("seen", step.observation)
         self.returns, self.lengths = state["returns"], state["lengths"]
 
+    def _value(self, observation: Tensor) -> Tensor:
+        value = self.passes.values(observation)
+        assert value is not None
+        return value
+
     def _finished(self, batch: Batch, record: list[Step]) -> Finished:
         ended = torch.stack([step.terminated | step.truncated for step in record], 1) & batch.mask
         lane, step = ended.nonzero(as_tuple=True)
-        raw = [step.reward if step.raw_reward is None else step.raw_reward for step in record]
-        rewards = torch.stack(raw, 1) * batch.mask
+        rewards = batch.reward
+        if record[0].raw_reward is not None:
+            raw = [step.raw_reward for step in record if step.raw_reward is not None]
+            rewards = torch.stack(raw, 1) * batch.mask
         returns, self.returns = _per_episode(rewards, self.returns, lane, step)
         lengths, self.lengths = _per_episode(batch.mask, self.lengths, lane, step)
         return Finished(returns, lengths.long())
-
-    def _refuse_unless_finite(self, record: list[Step]) -> None:
-        every: list[tuple[str, Any]] = [
-            ("reward", lambda step: step.reward),
-            ("observation", lambda step: step.final_observation),
-            ("first observation", lambda step: step.observation),
-        ]
-        for what, read in every:
-            whole = torch.stack([read(step) for step in record])
-            # one reduction for all steps; locating the culprit costs only when there is one
-            if whole.is_floating_point() and not torch.isfinite(whole.sum()):
-                for t, step in enumerate(record):
-                    refuse_unless_finite(read(step), what, self.env, f"at step {t}")
 
 
 def _per_episode(
@@ -161,3 +154,16 @@ def _per_episode(
     last = torch.cat([changes, changes.new_ones(min(1, len(lane)))])
     ended = torch.zeros_like(carried).index_put((lane[last],), at_end[last])
     return at_end - torch.where(first, 0, before), running[:, -1] - ended
+
+
+def _refuse_unless_finite(env: Environment, observation: Tensor, record: list[Step]) -> None:
+    """Refuse NaN and infinity; one reduction for all steps finds that there is one."""
+    rewards = torch.stack([step.reward for step in record])
+    total = rewards.sum() + record[-1].observation.sum()
+    if observation.is_floating_point():
+        total = total + observation.sum()
+    if not torch.isfinite(total):
+        for t, step in enumerate(record):
+            refuse_unless_finite(step.reward, "reward", env, f"at step {t}")
+            refuse_unless_finite(step.final_observation, "observation", env, f"at step {t}")
+            refuse_unless_finite(step.observation, "first observation", env, f"at step {t}")

@@ -1,7 +1,9 @@
-"""Training: the loop, the fit of V, checkpoints, evaluation."""
+"""Training: the loop, update rules, the fit of V, checkpoints, evaluation."""
 
+from vantage.training import schedules, updates
 from vantage.training.evaluation import Evaluation, evaluate
 from vantage.training.load import load
 from vantage.training.loop import train
+from vantage.training.video import record_video
 
-__all__ = ["Evaluation", "evaluate", "load", "train"]
+__all__ = ["Evaluation", "evaluate", "load", "record_video", "schedules", "train", "updates"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from vantage import columns
@@ -84,6 +84,7 @@ class Epochs:
             "estimator.replace(scale=vt.scales.none), or standardise=False.",
         )
 
+    @torch.no_grad()
     def learn(
         self,
         passes: Passes,
@@ -104,15 +105,20 @@ class Epochs:
         """
         found = _look(passes, estimator, batch, stale)
         by_steps = passes.policy.memoryless and columns.stepwise(estimator.ratio)
-        before, norms, far = found, [], False
+        parts = _steps_shuffled if by_steps else _rows_shuffled
+        before, far = found, False
+        norms: list[Tensor] = []
+        moved: list[tuple[Tensor, _Part]] = []
         for epoch in range(self.epochs):
             if self.refresh and epoch:
                 found = _look(passes, estimator, batch, stale=True)
-            parts = _steps_shuffled if by_steps else _rows_shuffled
-            for number, part in enumerate(parts(found, self.minibatches, generator)):
+            minibatches = parts(found, self.minibatches, self.standardise, generator)
+            moved.clear()
+            for number, part in enumerate(minibatches):
                 sampled_by_it = not stale and epoch == number == 0
                 norm, log_ratio = self._step(passes, optimizer, estimator, part, sampled_by_it)
                 norms.append(norm)
+                moved.append((log_ratio, part))
                 far = self.target_kl is not None and _kl(log_ratio) > 1.5 * self.target_kl
                 if far:
                     break
@@ -125,7 +131,7 @@ class Epochs:
             "The last checkpoint holds the policy from before.",
         )
         metrics = {"gradient_norm": every.mean().item(), "optimizer_steps": len(norms)}
-        return metrics | _metrics(passes, estimator, before)
+        return metrics | _movement(estimator, moved) | _fit(before)
 
     def _step(
         self,
@@ -138,20 +144,19 @@ class Epochs:
         """One optimiser step; returns the gradient's norm before clipping, and log ρ."""
         batch = part.batch
         log_prob, value = passes.forward(batch.observation, batch.action)
-        advantage = _standardised(part) if self.standardise else part.advantage
         # None says that the policy is the one that sampled: the ratio is 1, not 1 up to rounding
         current = None if sampled_by_it else log_prob
-        weight = estimator.weights(batch, current, advantage, part.share)
+        weight = estimator.weights(batch, current, part.advantage, part.share)
         bonus = estimator.entropy * part.share if estimator.entropy else None
         slope = None if value is None or part.target is None else self._value_slope(part, value)
         passes.backward(weight, bonus, slope)
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(passes.parameters, limit)
+        norm = passes.clip(float("inf") if self.max_grad_norm is None else self.max_grad_norm)
         optimizer.step()
         return norm, log_prob - batch.log_prob
 
     def _value_slope(self, part: "_Part", value: Tensor) -> Tensor:
         """d/dV of the value's loss, a mean over the counted steps of the minibatch."""
+        assert part.target is not None
         error = value - part.target
         scale = 2 * self.value_coefficient / part.steps
         if self.value_clip is not None:
@@ -162,6 +167,9 @@ class Epochs:
             free = (error.square() >= held.square()) | (moved.abs() <= self.value_clip)
             error = torch.where(free, error, 0)
         return torch.where(part.batch.mask, error * scale, 0)
+
+
+_STEPWISE = ("observation", "action", "log_prob", "value")
 
 
 class _Part(NamedTuple):
@@ -180,58 +188,56 @@ def _look(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> _P
     if stale:
         log_prob, value = passes.forward(batch.observation, batch.action)
         batch = replace(batch, value=value)
-    advantage = estimator.advantage(batch, log_prob)
-    target = None if batch.value is None else value_target(estimator, batch, log_prob)
+    advantage, worth = estimator.advantage_and_worth(batch, log_prob)
+    target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
     return _Part(batch, advantage, estimator.share(batch), target, batch.steps)
 
 
-def _steps_shuffled(found: _Part, parts: int, generator: torch.Generator) -> Iterator[_Part]:
-    """Minibatches of single steps, as batches of one step a row."""
+def _steps_shuffled(
+    found: _Part, parts: int, standardise: bool, generator: torch.Generator
+) -> Iterator[_Part]:
+    """Minibatches of single steps, as batches of one step a row.
+
+    All are of one size: a remainder of less than `parts` steps, random ones, is left out.
+    """
     batch = found.batch
     counted = batch.mask.flatten().nonzero().squeeze(1)
+    size = len(counted) // parts
     refuse_unless(
-        len(counted) >= 2 * parts,
+        size >= 2,
         f"Epochs(minibatches={parts}): the batch has {len(counted)} steps; a minibatch needs two.",
     )
     order = counted[torch.randperm(len(counted), generator=generator).to(counted.device)]
+    order = order[: size * parts]
 
-    def split(tensor: Tensor | None) -> Sequence[Tensor | None]:
-        if tensor is None:
-            return [None] * parts
-        return tensor.flatten(0, 1)[order].unsqueeze(1).tensor_split(parts)
+    def taken(tensor: Tensor) -> Tensor:
+        shuffled = tensor.flatten(0, 1)[order]
+        return shuffled.view(parts, size, 1, *shuffled.shape[1:])
 
-    fields = {
-        name: split(getattr(batch, name)) for name in ("observation", "action", "log_prob", "value")
-    }
-    columns_of = zip(
-        split(found.advantage),
-        split(found.share * parts),
-        split(found.target),
-        *fields.values(),
-        strict=True,
-    )
-    blank = torch.zeros_like(batch.log_prob.flatten()[counted])[:, None]
-    true, number = torch.ones_like(blank, dtype=torch.bool), torch.zeros_like(order)
-    for advantage, share, target, *rest in columns_of:
-        assert advantage is not None
-        assert share is not None
-        size = len(advantage)
-        # a stepwise ratio reads log_prob and mask alone: the other fields are blank
-        part = Batch(
-            **dict(zip(fields, rest, strict=True)),  # type: ignore[arg-type]
-            reward=blank[:size],
-            discount=blank[:size],
-            bootstrap=blank[:size],
-            boundary=true[:size],
-            mask=true[:size],
-            episode=number[:size, None],
-            group=number[:size],
-            weight=blank[:size, 0],
-        )
-        yield _Part(part, advantage, share, target, size)
+    def split(tensor: Tensor | None) -> Sequence[Any]:
+        return [None] * parts if tensor is None else taken(tensor).unbind()
+
+    advantages = taken(found.advantage)
+    if standardise:
+        advantages = _standardised(advantages, torch.ones_like(advantages), (1, 2))
+    seen = zip(*(split(getattr(batch, name)) for name in _STEPWISE), strict=True)
+    share = split(found.share * (len(counted) / size))
+    # a stepwise ratio reads log_prob and mask alone: the other fields are blank
+    blank = batch.log_prob.new_zeros(size, 1)
+    true, number = torch.ones_like(blank, dtype=torch.bool), order.new_zeros(size)
+    rest = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
+    whole = {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
+    for fields, advantage, part, target in zip(
+        seen, advantages.unbind(), share, split(found.target), strict=True
+    ):
+        named = dict(zip(_STEPWISE, fields, strict=True))
+        minibatch = Batch(**named, **rest, **whole, weight=blank[:, 0])
+        yield _Part(minibatch, advantage, part, target, size)
 
 
-def _rows_shuffled(found: _Part, parts: int, generator: torch.Generator) -> Iterator[_Part]:
+def _rows_shuffled(
+    found: _Part, parts: int, standardise: bool, generator: torch.Generator
+) -> Iterator[_Part]:
     """Minibatches of whole rows."""
     rows = found.batch.rows
     refuse_unless(
@@ -243,17 +249,20 @@ def _rows_shuffled(found: _Part, parts: int, generator: torch.Generator) -> Iter
     for index in order.tensor_split(parts):
         part = found.batch.select(index)
         target = None if found.target is None else found.target[index]
-        share = found.share[index] * parts
-        yield _Part(part, found.advantage[index], share, target, part.steps)
+        advantage = found.advantage[index]
+        if standardise:
+            advantage = _standardised(advantage, part.mask, (0, 1))
+        yield _Part(part, advantage, found.share[index] * parts, target, part.steps)
 
 
-def _standardised(part: _Part) -> Tensor:
-    """(A − Ā)/(σ̂ + 10⁻⁸) over the counted steps of the minibatch; 0 where all are equal."""
-    counted = part.advantage[part.batch.mask]
-    deviation, mean = torch.std_mean(counted)
-    noise = 32 * torch.finfo(counted.dtype).eps * counted.abs().amax()
-    scaled = (part.advantage - mean) / (deviation + 1e-8)
-    return torch.where((deviation > noise) & part.batch.mask, scaled, 0)
+def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """(A − Ā)/(σ̂ + 10⁻⁸), moments over the counted steps along `dims`; 0 where all are equal."""
+    count = mask.sum(dims, keepdim=True)
+    mean = (advantage * mask).sum(dims, keepdim=True) / count
+    centred = (advantage - mean) * mask
+    deviation = (centred.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    noise = 32 * torch.finfo(advantage.dtype).eps * mean.abs()
+    return centred * torch.where(deviation > noise, 1 / (deviation + 1e-8), 0)
 
 
 def _kl(log_ratio: Tensor) -> float:
@@ -261,23 +270,30 @@ def _kl(log_ratio: Tensor) -> float:
     return float((log_ratio.exp() - 1 - log_ratio).mean())
 
 
-@torch.no_grad()
-def _metrics(passes: Passes, estimator: Estimator, found: _Part) -> dict[str, Any]:
-    """How far the update went, over all of its steps: one more forward pass."""
-    batch, mask = found.batch, found.batch.mask
-    log_prob, _ = passes.forward(batch.observation, batch.action)
-    log_ratio = (log_prob - batch.log_prob)[mask][:, None]
-    advantage = found.advantage[mask][:, None]
+def _movement(estimator: Estimator, moved: list[tuple[Tensor, "_Part"]]) -> dict[str, Any]:
+    """How far the policy was from the one that sampled, over the last epoch as it was taken.
+
+    Args:
+        moved: log ρ of every minibatch.
+    """
+    mask = torch.cat([part.batch.mask for _, part in moved])
+    log_ratio = torch.cat([log_ratio for log_ratio, _ in moved])[mask][:, None]
+    advantage = torch.cat([part.advantage for _, part in moved])[mask][:, None]
     ratio = log_ratio.exp()
-    metrics = {
+    return {
         "kl": _kl(log_ratio),
         "clip_fraction": (estimator.clip(ratio, advantage) != ratio).float().mean().item(),
         "largest_log_prob_change": log_ratio.abs().max().item(),
     }
-    if found.target is not None and batch.value is not None:
-        target, residual = found.target[mask], (found.target - batch.value)[mask]
-        metrics |= {
-            "value_loss": residual.square().mean().item(),
-            "explained_variance": explained_variance(residual, target),
-        }
-    return metrics
+
+
+def _fit(found: _Part) -> dict[str, Any]:
+    """How good V was before the update."""
+    if found.target is None or found.batch.value is None:
+        return {}
+    mask = found.batch.mask
+    target, residual = found.target[mask], (found.target - found.batch.value)[mask]
+    return {
+        "value_loss": residual.square().mean().item(),
+        "explained_variance": explained_variance(residual, target),
+    }

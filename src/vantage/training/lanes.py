@@ -11,6 +11,7 @@ from vantage.signal import Signal, unit_signal
 PARTS = 8  # of the lanes, at most: a backward pass each
 
 
+@torch.no_grad()
 def lanes_signal(
     passes: Passes, estimator: Estimator, batch: Batch, measured: bool
 ) -> tuple[Tensor, Signal | None]:

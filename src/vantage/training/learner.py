@@ -43,6 +43,7 @@ class Found:
     started: float
     batch: Batch
     finished: Finished
+    entropy: float  # mean over steps
     gradient: Tensor | None  # None: the update rule finds its own
     signal: Signal | None  # None: not measured at this update
     choices: dict[str, Any]  # what "auto" settings chose, and why
@@ -94,7 +95,8 @@ class Learner:
             "update": len(self.history) + 1,
             "batch": batch.rows if settings.fragment is None else batch.trajectories,
             "steps": batch.steps + self._steps(),
-            **self._batch_metrics(batch, found.finished),
+            **self._batch_metrics(found.finished),
+            "entropy": found.entropy,
             **_signal_metrics(found.signal),
             **found.choices,
         }
@@ -161,8 +163,10 @@ class Learner:
         rollout_seed, _ = seeds(self.settings.seed, len(self.history))
         batch, ended = episodes_and_returns(self.env, self.policy, size, rollout_seed, self.value)
         batch = grouped_by(self.settings.group_size, batch)
+        with torch.no_grad():
+            entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
         if isinstance(self.settings.update, Epochs):
-            return Found(started, batch, ended, None, None, choices)
+            return Found(started, batch, ended, entropy, None, None, choices)
         found = {
             name: gradient_and_signal(self.policy, batch, rule) for name, rule in self.rules.items()
         }
@@ -176,7 +180,7 @@ class Learner:
             }
         gradient, signal = found[chosen]
         self._refuse_unless_finite(gradient)
-        return Found(started, batch, ended, gradient, signal, choices)
+        return Found(started, batch, ended, entropy, gradient, signal, choices)
 
     def _look_at_fragment(self, started: float) -> Found:
         settings, number = self.settings, len(self.history)
@@ -195,13 +199,15 @@ class Learner:
         finally:
             if settings.delay:
                 self._write(current)
+        with torch.no_grad():
+            entropy = self.passes.entropy()[batch.mask].mean().item()
         gradient = signal = None
         every = settings.signal_every
         measured = every is not None and number % every == 0 and batch.rows > 1
         if measured or not isinstance(settings.update, Epochs):
             gradient, signal = lanes_signal(self.passes, self.estimator, batch, measured)
             self._refuse_unless_finite(gradient)
-        return Found(started, batch, ended, gradient, signal, {})
+        return Found(started, batch, ended, entropy, gradient, signal, {})
 
     def _refuse_unless_finite(self, gradient: Tensor) -> None:
         refuse_unless(
@@ -219,9 +225,7 @@ class Learner:
                 size = max(2, round(size / self.settings.group_size)) * self.settings.group_size
         return size, choices
 
-    def _batch_metrics(self, batch: Batch, ended: Finished) -> dict[str, float | None]:
-        with torch.no_grad():
-            entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
+    def _batch_metrics(self, ended: Finished) -> dict[str, float | None]:
         count = len(ended.returns)
         return {
             "episodes": count,
@@ -229,7 +233,6 @@ class Learner:
             "return_std": ended.returns.std().item() if count > 1 else None,
             "return_100": sum(self.recent) / len(self.recent) if self.recent else None,
             "length": ended.lengths.double().mean().item() if count else None,
-            "entropy": entropy,
         }
 
     # Position.

@@ -1,16 +1,20 @@
 """A trained policy back from its run folder."""
 
 from pathlib import Path
+from typing import Any
 
-from vantage.environments.gymnasium import Gymnasium
+from vantage.environments import making
+from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 from vantage.report.run import CHECKPOINT, read_config
 from vantage.training.checkpoint import load_module
 
 
-def load(path: str | Path, lanes: int | None = None) -> tuple[Gymnasium, Policy, Value | None]:
+def load(path: str | Path, lanes: int | None = None) -> tuple[Any, Policy, Value | None]:
     """Build the environment, policy and value function of a run, with the weights it ended with.
+
+    A normalised environment comes back with its statistics, frozen.
 
     Args:
         path: the run folder.
@@ -22,21 +26,18 @@ def load(path: str | Path, lanes: int | None = None) -> tuple[Gymnasium, Policy,
     """
     folder = Path(path)
     config = read_config(folder)
-    settings = config["environment"]
     for role in ("policy", "value"):
-        made = config[role]
-        if made is not None and made["hidden"] is None:
+        module = config[role]
+        if module is not None and module["made"] is None:
             raise InputError(
-                f"The {role} of {folder} is a {made['class']} of your own; build it in Python and "
-                f"load {folder / CHECKPOINT / role}.safetensors into it."
+                f"The {role} of {folder} is a {module['class']} of your own; build it in Python "
+                f"and load {folder / CHECKPOINT / role}.safetensors into it."
             )
-    env = Gymnasium(
-        settings["name"],
-        lanes=lanes or settings["lanes"],
-        discount=settings["discount"],
-        **settings["settings"],
-    )
-    policy = env.policy(hidden=tuple(config["policy"]["hidden"]))
+    env = making.remade(config["environment"], lanes)
+    if isinstance(env, Normalized):
+        load_module(folder / CHECKPOINT / "environment.safetensors", env.statistics)
+        env = env.frozen()
+    policy = env.policy(**config["policy"]["made"])
     refuse_unless(
         type(policy).__name__ == config["policy"]["class"],
         f"{folder} holds a {config['policy']['class']}, but {env.name} now asks for a "
@@ -45,6 +46,6 @@ def load(path: str | Path, lanes: int | None = None) -> tuple[Gymnasium, Policy,
     load_module(folder / CHECKPOINT / "policy.safetensors", policy)
     value = None
     if config["value"] is not None:
-        value = env.value(hidden=tuple(config["value"]["hidden"]))
+        value = env.value(**config["value"]["made"])
         load_module(folder / CHECKPOINT / "value.safetensors", value)
     return env, policy, value

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Adam, Optimizer
 
+from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
@@ -133,7 +134,8 @@ class Settings:
         if isinstance(self.update, Natural):
             return None
         lr = self.update.lr if self.lr is None else self.lr
-        return partial(Adam, lr=lr, eps=self.update.eps)
+        # one operation for all parameters
+        return partial(Adam, lr=lr, eps=self.update.eps, fused=True)
 
 
 def resolved(
@@ -165,12 +167,7 @@ def describe(
     """config.json of a run: every setting, resolved."""
     plain = {item.name: getattr(settings, item.name) for item in fields(settings)}
     return {
-        "environment": {
-            "name": env.name,
-            "lanes": env.lanes,
-            "discount": env.discount,
-            "settings": getattr(env, "settings", {}),
-        },
+        "environment": making.describe(env),
         "policy": _module(policy),
         "value": None if value is None else _module(value),
         "estimator": {"name": estimator.name, **estimator.columns()},

@@ -11,7 +11,10 @@ from vantage.estimator import Estimator
 
 
 def value_target(
-    estimator: Estimator, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None
+    estimator: Estimator,
+    batch: Batch,
+    worth: Float[Tensor, "N T"],
+    log_prob: Float[Tensor, "N T"] | None = None,
 ) -> Float[Tensor, "N T"]:
     """What V is fitted to: the estimator's own returns where they estimate a state's value.
 
@@ -19,6 +22,7 @@ def value_target(
     trajectory says nothing of one state: rewards-to-go take its place.
 
     Args:
+        worth: [N, T] the estimator's returns of the batch.
         log_prob: [N, T] under the current policy, where another one sampled the batch.
     """
     column = columns.function_of(estimator.returns)
@@ -28,7 +32,7 @@ def value_target(
         return returns.vtrace_target(batch, log_prob=current, **settings)
     if column is returns.total:
         return returns.to_go(batch)
-    return estimator.worth(batch, log_prob)
+    return worth
 
 
 def fit_value(
