@@ -93,13 +93,17 @@ def _examples(
     )
     held = set(task.held_out)
     prompts = task.encode(tokens)
-    pairs = []
+    answers = []
     for row in rows:
         refuse_unless(row not in held, f"warm_up: {task.label(row)} is held out; leave it out.")
         gold = task.rows[row].get(task.answer)
         refuse_unless(gold is not None, f"warm_up: {task.label(row)} has no answer to learn.")
-        answer = tokens(str(gold), add_special_tokens=False)["input_ids"]
-        pairs.append((prompts[row], [*answer, tokens.eos_token_id]))
+        answers.append(str(gold))
+    encoded = tokens(answers, add_special_tokens=False)["input_ids"]
+    pairs = [
+        (prompts[row], [*answer, tokens.eos_token_id])
+        for row, answer in zip(rows, encoded, strict=True)
+    ]
     longest = max(len(prompt) + len(answer) for prompt, answer in pairs) - 1
     observation = torch.full((len(pairs), longest), policy.pad_id)
     action = torch.full((len(pairs), longest), NOT_COUNTED)

@@ -142,7 +142,7 @@ def length(target: int, slack: int | None = None) -> Reward:
     """1 for a completion of at most `target` tokens, falling to 0 at `target + slack`.
 
     A soft limit, as DAPO's overlong punishment (2503.14476, equation 13) but for an offset of 1.
-    Tokens are counted as generated, the end-of-sequence token included.
+    Tokens are those of `completion_ids`.
 
     Args:
         target: tokens that cost nothing.
