@@ -83,12 +83,7 @@ def describe(env: Environment) -> dict[str, Any]:
         **getattr(inner, "settings", {}),
     }
     if isinstance(env, Normalized):
-        description["normalise"] = {
-            "observations": env.observations,
-            "rewards": env.rewards,
-            "clip": env.clip,
-            "epsilon": env.epsilon,
-        }
+        description["normalise"] = env.normalised
     return description
 
 

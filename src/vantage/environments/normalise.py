@@ -127,7 +127,12 @@ class Normalized:
         for name, number in (("clip", clip), ("epsilon", epsilon)):
             refuse_unless(number > 0, f"Normalized({name}={number}): must be positive.")
         self.env, self.lanes, self.discount, self.name = env, env.lanes, env.discount, env.name
-        self.observations, self.rewards = observations, rewards
+        self.normalised = {
+            "observations": observations,
+            "rewards": rewards,
+            "clip": clip,
+            "epsilon": epsilon,
+        }
         self.clip, self.epsilon = clip, epsilon
         self.updating, self.raw_rewards = True, not rewards
         self._width = 0  # of an observation in the statistics; the running return comes after it
