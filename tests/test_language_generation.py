@@ -218,9 +218,7 @@ def test_a_batch_serves_the_gradients_of_the_rest_of_the_package(name):
 def test_the_score_has_zero_mean_over_every_completion():
     """Enumerated: Σ π(τ) ∇ log π(τ) = 0, and ∇J by [4] equals autograd of J."""
     own = policy("gpt2", max_completion_length=2, temperature=0.7, dtype=torch.float64)
-    pairs = [(END,)] + [
-        (a, b) for a in range(VOCABULARY) if a != END for b in range(VOCABULARY)
-    ]
+    pairs = [(END,)] + [(a, b) for a in range(VOCABULARY) if a != END for b in range(VOCABULARY)]
     from vantage.language.generation import finished
 
     tokens = torch.tensor([p + (0,) * (2 - len(p)) for p in pairs])

@@ -118,7 +118,7 @@ def ascend(
     num_iterations: int,
     minibatches: int,
     max_grad_norm: float | None,
-    decompose: bool,
+    pieces: int,
     value: nn.Module | None,
     value_coefficient: float,
     generator: torch.Generator,
@@ -126,6 +126,10 @@ def ascend(
     """Go over a batch `num_iterations` times in `minibatches` steps each.
 
     The first step takes the groups in the order they were drawn, later epochs in random order.
+
+    Args:
+        pieces: in which the first step's gradient is summed: 1, or 2 for its signal, or 4 for the
+            signal and the noise between and within prompts.
 
     Raises:
         InputError: a gradient that is not finite; the policy is then as it was before that step.
@@ -138,10 +142,10 @@ def ascend(
         seen.log_ratio = torch.zeros(weighed.batch.rows)
         for number, part in enumerate(parts):
             fresh = epoch == 0 and number == 0
-            pieces = _pieces(weighed.batch, part, decompose and fresh)
+            parts_of_it = _pieces(weighed.batch, part, pieces if fresh else 1)
             optimizer.zero_grad(set_to_none=True)
             trainer = _Backward(policy, weighed, value, value_coefficient, len(parts), seen, fresh)
-            found = trainer.over(pieces, optimizer)
+            found = trainer.over(parts_of_it, optimizer)
             norm = _clip(optimizer, max_grad_norm)
             refuse_unless(
                 norm == norm and norm != float("inf"),
@@ -208,7 +212,8 @@ class _Backward:
 
     def _value_loss(self, one: Pass) -> Tensor:
         """Mean squared error over all counted steps of the batch, this pass's part of it."""
-        assert self.value is not None and self.weighed.target is not None
+        assert self.value is not None
+        assert self.weighed.target is not None
         predicted = self.value(one.states)
         target = self.weighed.target[one.rows][one.mask].to(predicted)
         error = (predicted - target).square().sum() / self.weighed.batch.steps
@@ -242,17 +247,17 @@ class _Backward:
         self.seen.high += float((clipped & (ratio > 1)).sum())
 
 
-def _pieces(batch: Batch, groups: Int[Tensor, " g"], decompose: bool) -> list[Int[Tensor, " n"]]:
-    """Rows of the minibatch in two parts of whole groups; each in two halves of every group.
+def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Tensor, " n"]]:
+    """Rows of the minibatch in one part, two of whole groups, or four: those two halved.
 
     Parts go by the order in which groups were drawn, never by length: they must be alike.
     """
-    if len(groups) < 2:
+    if len(groups) < 2 or count == 1:
         return [torch.isin(batch.group, groups).nonzero().squeeze(1)]
     made = []
     for half in groups.chunk(2):
         rows = torch.isin(batch.group, half).nonzero().squeeze(1)
-        if not decompose:
+        if count == 2:
             made.append(rows)
             continue
         place = torch.arange(len(rows))
@@ -265,7 +270,7 @@ def _pieces(batch: Batch, groups: Int[Tensor, " g"], decompose: bool) -> list[In
 def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
     """Statistics of the gradient from the pieces it was summed from, without bias.
 
-    With ĝ = g_1 + g_2 from shares f_1 and f_2 of the prompts and N = ‖∇J‖², E g_1 · g_2 = f_1 f_2 N,
+    With ĝ = g_1 + g_2 from shares f_1, f_2 of the prompts and N = ‖∇J‖², E g_1 · g_2 = f_1 f_2 N,
     which gives N̂; ‖ĝ‖² − N̂ estimates the variance V of ĝ. Where each g_u is a sum of two halves of
     the completions of its prompts, E g_u1 · g_u2 = (f_u² N + f_u V_between)/4; the rest of V is
     within prompts. (Estimators that compare the completions of a prompt make the halves slightly
@@ -315,7 +320,9 @@ def _clip(optimizer: Optimizer, longest: float | None) -> float:
 
 
 def _dot(a: list[Tensor], b: list[Tensor]) -> float:
-    return float(sum(torch.dot(x.flatten(), y.flatten()).double() for x, y in zip(a, b, strict=True)))
+    return float(
+        sum(torch.dot(x.flatten(), y.flatten()).double() for x, y in zip(a, b, strict=True))
+    )
 
 
 def effective_sample_size(log_ratio: Float[Tensor, " N"]) -> float:

@@ -33,7 +33,8 @@ class Buffer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         start, self.length = self.length, self.length + key_states.shape[-2]
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -42,14 +43,17 @@ class Buffer(DynamicLayer):
         """Tokens held."""
         return self.length
 
-    def taken(self, rows: Int[Tensor, " n"], capacity: int) -> "Buffer":
+    def taken(
+        self, rows: Int[Tensor, " n"], capacity: int, places: Int[Tensor, "n k"] | None
+    ) -> "Buffer":
         """Another buffer with the given rows (a row may be taken several times)."""
         new = Buffer(capacity)
-        assert self.keys is not None and self.values is not None
-        new.lazy_initialization(self.keys[:1], self.values[:1])
-        new.keys = _copied(self.keys, rows, self.length, capacity)
-        new.values = _copied(self.values, rows, self.length, capacity)
-        new.length = self.length
+        assert self.keys is not None
+        assert self.values is not None
+        new.dtype, new.device, new.is_initialized = self.dtype, self.device, True
+        new.length = self.length if places is None else places.shape[1]
+        new.keys = _copied(self.keys, rows, self.length, capacity, places)
+        new.values = _copied(self.values, rows, self.length, capacity, places)
         return new
 
 
@@ -58,9 +62,16 @@ def empty_cache(capacity: int) -> Cache:
     return Cache(layer_class_to_replicate=lambda: Buffer(capacity))  # type: ignore[arg-type]
 
 
-def taken(cache: Cache, rows: Int[Tensor, " n"], capacity: int) -> Cache:
-    """The cache of the given rows, with room for `capacity` tokens."""
-    return Cache(layers=[layer.taken(rows, capacity) for layer in cache.layers])  # type: ignore[union-attr]
+def taken(
+    cache: Cache, rows: Int[Tensor, " n"], capacity: int, places: Int[Tensor, "n k"] | None = None
+) -> Cache:
+    """The cache of the given rows, with room for `capacity` tokens.
+
+    Args:
+        places: [n, k] which of a row's tokens to keep; all where None.
+    """
+    layers = [layer.taken(rows, capacity, places) for layer in cache.layers]  # type: ignore[union-attr]
+    return Cache(layers=layers)
 
 
 def _empty(states: Tensor, capacity: int) -> Tensor:
@@ -68,8 +79,14 @@ def _empty(states: Tensor, capacity: int) -> Tensor:
     return torch.empty(rows, heads, capacity, width, dtype=states.dtype, device=states.device)
 
 
-def _copied(states: Tensor, rows: Tensor, length: int, capacity: int) -> Tensor:
+def _copied(
+    states: Tensor, rows: Tensor, length: int, capacity: int, places: Tensor | None
+) -> Tensor:
     _, heads, _, width = states.shape
     new = states.new_empty(len(rows), heads, capacity, width)
-    torch.index_select(states[:, :, :length], 0, rows, out=new[:, :, :length])
+    if places is None:
+        torch.index_select(states[:, :, :length], 0, rows, out=new[:, :, :length])
+    else:
+        index = places[:, None, :, None].expand(-1, heads, -1, width)
+        new[:, :, : places.shape[1]] = states[rows].gather(2, index)
     return new

@@ -131,7 +131,9 @@ def _gradients_apart(policy: Policy, batch: Batch, one: Passes, other: Passes) -
         for found in scored_passes(policy, batch, passes):
             sign = (1.0 - 2.0 * (found.rows % 2))[:, None].expand_as(found.mask)
             weight = sign[found.mask].to(found.log_prob)
-            pieces = torch.autograd.grad((weight * found.log_prob).sum(), trained, allow_unused=True)
+            pieces = torch.autograd.grad(
+                (weight * found.log_prob).sum(), trained, allow_unused=True
+            )
             total = [t if g is None else t + g for t, g in zip(total, pieces, strict=True)]
         sums.append(torch.cat([t.flatten().double() for t in total]))
     return float((sums[0] - sums[1]).norm() / sums[0].norm())

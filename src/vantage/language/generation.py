@@ -134,9 +134,7 @@ def generate(
         max_length: tokens of a completion; the policy's own where None.
         greedy: take the likeliest token instead of drawing.
     """
-    return Decoding(greedy=greedy).generate(
-        policy, prompts, num_generations, generator, max_length
-    )
+    return Decoding(greedy=greedy).generate(policy, prompts, num_generations, generator, max_length)
 
 
 def finished(
@@ -174,6 +172,21 @@ def _check_prompts(
         )
 
 
+def columns_of(prompt: float, steps: int, num_generations: int) -> int:
+    """How many completions of a prompt to decode in one row of the cache, as its columns.
+
+    With c columns a step reads the keys of N/c rows, each of the prompt and c completions, for N
+    queries. Reading a key costs about twice what a query's product with it does, so the work goes
+    as (N/c) (prompt + c · steps/2) (2 + c), and the mask that columns need costs some 32 keys more:
+    long prompts are shared, short ones copied.
+
+    >>> columns_of(256, 32, 8), columns_of(8, 32, 8)
+    (8, 1)
+    """
+    sizes = [c for c in range(1, num_generations + 1) if num_generations % c == 0]
+    return min(sizes, key=lambda c: (prompt + c * steps / 2 + 32 * (c > 1)) * (2 + c) / c)
+
+
 def _decode(
     policy: Policy,
     prompts: list[list[int]],
@@ -187,90 +200,116 @@ def _decode(
     log_prob = torch.zeros_like(uniform)
     ends = torch.tensor(policy.end_ids, device=uniform.device)
     for step in range(uniform.shape[1]):
-        rows = decoding.rows
-        logs = policy.law.log_probs(policy.head.logits(decoding.hidden))
+        which = decoding.which.flatten()
+        logs = policy.law.log_probs(policy.head.logits(decoding.hidden.flatten(0, 1)))
         if greedy:
             best = logs.max(-1)
             token, chosen = best.indices, best.values
         else:
-            token, chosen = draw(logs, uniform[rows, step])
-        tokens[rows, step], log_prob[rows, step] = token, chosen.to(log_prob.dtype)
-        going = decoding.mark_ended(torch.isin(token, ends))
-        if step + 1 == uniform.shape[1] or not going:
+            token, chosen = draw(logs, uniform[which, step])
+        tokens[which, step], log_prob[which, step] = token, chosen.to(log_prob.dtype)
+        if step + 1 == uniform.shape[1]:
             break
-        decoding.advance(token)
+        wanted = decoding.without_ended(token, torch.isin(token, ends))
+        if wanted is None:
+            break
+        decoding.advance(wanted)
     return tokens, log_prob
 
 
 class _Sequences:
-    """Sequences that are being completed, with their cache.
+    """Sequences that are being completed, on a grid of R rows and C columns, with their cache.
+
+    A row of the cache holds a prompt and then, step after step, a key for each of its columns; a
+    column sees the prompt and its own keys.
 
     Attributes:
-        rows: [n] which completions are in the batch.
-        hidden: [n, H] the last hidden state of each.
+        which: [R, C] numbers of the completions.
+        hidden: [R, C, H] the last hidden state of each.
     """
 
-    def __init__(
-        self, policy: Policy, prompts: list[list[int]], num_generations: int, steps: int
-    ):
-        from vantage.language.cache import empty_cache, taken
+    def __init__(self, policy: Policy, prompts: list[list[int]], num_generations: int, steps: int):
+        from vantage.language import cache
 
-        self.policy, self.taken = policy, taken
+        self.policy, self.caches = policy, cache
         self.decoder, self.config = policy.decoder, policy.base.config
         self.embed = policy.base.get_input_embeddings()
         device = policy.device
+        self.prompt, self.past = max(map(len, prompts)), 0
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        longest = int(lengths.max())
-        padded = [prompt + [policy.pad_id] * (longest - len(prompt)) for prompt in prompts]
+        padded = [prompt + [policy.pad_id] * (self.prompt - len(prompt)) for prompt in prompts]
         # padding stands on the right, where no token of a prompt sees it
-        cache = empty_cache(longest)
-        out = self._forward(torch.tensor(padded, device=device), None, None, cache)
+        held = cache.empty_cache(self.prompt)
+        out = self._forward(torch.tensor(padded, device=device), None, None, held)
         last = out[torch.arange(len(prompts), device=device), lengths - 1]
-        of_prompt = torch.arange(len(prompts), device=device).repeat_interleave(num_generations)
-        self.capacity = longest + steps
-        self.cache = taken(cache, of_prompt, self.capacity)
-        self.hidden = last[of_prompt]
-        self.rows = torch.arange(len(of_prompt), device=device)
-        self.alive = torch.ones_like(self.rows, dtype=torch.bool)
-        self.position = lengths[of_prompt]
-        self.used = longest
+        mean = sum(map(len, prompts)) / len(prompts)
+        columns = columns_of(mean, steps, num_generations)
+        self.steps = steps
+        self.cache = held
+        self.length = lengths
+        rows = torch.arange(len(prompts), device=device)
+        rows = rows.repeat_interleave(num_generations // columns)
+        self._take(rows, columns)
+        self.which = torch.arange(len(prompts) * num_generations, device=device).view(-1, columns)
+        self.hidden = last[rows][:, None].expand(-1, columns, -1)
+        self.alive = torch.ones_like(self.which, dtype=torch.bool)
         # where prompts differ in length there are holes in the cache, and masks must know of them
-        self.key: Tensor | None = None
-        if len(set(map(len, prompts))) > 1:
-            place = torch.arange(longest, device=device).expand(len(prompts), -1)
-            held = torch.where(place < lengths[:, None], place, NOWHERE)
-            room = torch.full((len(of_prompt), steps), NOWHERE, device=device)
-            self.key = torch.cat([held[of_prompt], room], 1)
+        self.holes = len(set(map(len, prompts))) > 1
 
-    def mark_ended(self, ended: Bool[Tensor, " n"]) -> bool:
-        """Take note of what has ended, and drop it when it pays; whether anything goes on."""
-        self.alive &= ~ended
-        left = int(self.alive.sum())
-        if 0 < left <= DENSE * len(self.rows):
-            self.keep = self.alive.nonzero().squeeze(1)
-            self.cache = self.taken(self.cache, self.keep, self.capacity)
-            self.rows, self.position = self.rows[self.keep], self.position[self.keep]
-            self.key = None if self.key is None else self.key[self.keep]
-            self.alive = torch.ones_like(self.rows, dtype=torch.bool)
-            self.dropped = True
-        else:
-            self.dropped = False
-        return left > 0
+    def without_ended(
+        self, token: Int[Tensor, " n"], ended: Bool[Tensor, " n"]
+    ) -> Int[Tensor, " m"] | None:
+        """Take note of what has ended; drop it when that pays. The tokens still wanted, or None."""
+        self.alive &= ~ended.view_as(self.alive)
+        left = self.alive.sum(1)
+        count, widest = int((left > 0).sum()), int(left.max())
+        if widest == 0:
+            return None
+        if count * widest > DENSE * self.alive.numel():
+            return token
+        rows = (left > 0).nonzero().squeeze(1)
+        # each row keeps as many columns as the fullest needs, those that go on first
+        keep = torch.argsort(~self.alive[rows], dim=1, stable=True)[:, :widest].sort(1).values
+        self._take(rows, widest, keep)
+        self.which = self.which[rows].gather(1, keep)
+        self.alive = self.alive[rows].gather(1, keep)
+        return token.view(len(left), -1)[rows].gather(1, keep).flatten()
 
     def advance(self, token: Int[Tensor, " n"]) -> None:
         """One forward pass on the tokens drawn last."""
-        if self.dropped:
-            token = token[self.keep]
+        rows, columns = self.which.shape
+        self.past += 1
+        position = (self.length + self.past - 1)[:, None].expand(rows, columns)
         masks = None
-        position = self.position[:, None]
-        if self.key is not None:
-            self.key[:, self.used] = self.position
-            masks = attention_masks(
-                self.config, position, self.key[:, : self.used + 1], self.hidden.dtype
-            )
-        self.hidden = self._forward(token[:, None], position, masks, self.cache)[:, -1]
-        self.position = self.position + 1
-        self.used += 1
+        if self.holes or columns > 1:
+            masks = self._masks(position)
+        self.hidden = self._forward(token.view(rows, columns), position, masks, self.cache)
+
+    def _masks(self, position: Int[Tensor, "R C"]) -> Any:
+        device = position.device
+        rows, columns = position.shape
+        place = torch.arange(self.prompt, device=device).expand(rows, -1)
+        prompt = torch.where(place < self.length[:, None], place, NOWHERE)
+        step = torch.arange(self.past, device=device).repeat_interleave(columns)
+        key = torch.cat([prompt, self.length[:, None] + step], 1)
+        column = torch.arange(columns, device=device)
+        owner = torch.cat([torch.full((self.prompt,), -1, device=device), column.repeat(self.past)])
+        allowed = None
+        if columns > 1:
+            allowed = ((owner < 0) | (owner == column[:, None])).expand(rows, columns, -1)
+        return attention_masks(self.config, position, key, self.hidden.dtype, allowed)
+
+    def _take(self, rows: Tensor, columns: int, keep: Tensor | None = None) -> None:
+        """Rows of the cache, and of each the columns kept."""
+        self.length = self.length[rows]
+        capacity = self.prompt + columns * self.steps
+        index = None
+        if keep is not None and self.past and self.which.shape[1] > 1:
+            begins = self.prompt + self.which.shape[1] * torch.arange(self.past, device=rows.device)
+            own = (begins[None, :, None] + keep[:, None, :]).flatten(1)
+            prompt = torch.arange(self.prompt, device=rows.device).expand(len(rows), -1)
+            index = torch.cat([prompt, own], 1)
+        self.cache = self.caches.taken(self.cache, rows, capacity, index)
 
     def _forward(self, tokens: Tensor, position: Tensor | None, masks: Any, cache: Any) -> Tensor:
         out = self.decoder(

@@ -99,7 +99,8 @@ def score_directly(
 
 
 def _vocabulary(layer: nn.Module) -> int:
-    return int(layer.weight.shape[0])  # type: ignore[union-attr, index, arg-type]
+    weight: Any = layer.weight
+    return int(weight.shape[0])
 
 
 class _LinearScore(torch.autograd.Function):
@@ -151,7 +152,9 @@ class _LinearScore(torch.autograd.Function):
             logs = kept
             if logs is None:
                 logs = _log_probs(h, weight, bias, tokens[part], ctx.law)
-            dz = _logit_gradient(logs, tokens[part], u, v, entropy, part)
+            own_u, own_v = (None if g is None else g[part] for g in (u, v))
+            dz = _logit_gradient(logs, tokens[part], own_u, own_v, entropy[part])
+            del logs
             dz = dz.div_(ctx.law.temperature).to(h.dtype)
             if d_hidden is not None:
                 d_hidden[part] = dz @ weight
@@ -169,24 +172,22 @@ def _log_probs(
 
 
 def _entropy(logs: Tensor, law: SamplingLaw) -> Tensor:
-    finite = torch.where(logs.isfinite(), logs, 0) if law.truncates else logs
-    return -torch.linalg.vecdot(logs.exp(), finite)
+    p = logs.exp()
+    finite = torch.where(p > 0, logs, 0) if law.truncates else logs
+    return -torch.einsum("nv,nv->n", p, finite)
 
 
 def _logit_gradient(
-    logs: Tensor,
-    tokens: Tensor,
-    u: Tensor | None,
-    v: Tensor | None,
-    entropy: Tensor,
-    part: slice,
+    logs: Tensor, tokens: Tensor, u: Tensor | None, v: Tensor | None, entropy: Tensor
 ) -> Tensor:
-    p = logs.exp()
-    dz = torch.zeros_like(p)
-    if v is not None:
-        inner = torch.where(p > 0, logs, 0) + entropy[part, None]
-        dz -= v[part, None] * p * inner
+    # in place where it can be: a chunk of logits is what memory there is
+    dz = logs.exp()
+    if v is None:
+        assert u is not None
+        dz.mul_(-u[:, None])
+    else:
+        scale = torch.where(dz > 0, logs, 0).add_(entropy[:, None]).mul_(v[:, None])
+        dz.mul_((scale if u is None else scale.add_(u[:, None])).neg_())
     if u is not None:
-        dz.addcmul_(p, u[part, None], value=-1)
-        dz.scatter_add_(1, tokens[:, None], u[part, None].to(dz.dtype))
+        dz.scatter_add_(1, tokens[:, None], u[:, None].to(dz.dtype))
     return dz

@@ -1,7 +1,7 @@
 """Attention masks by position: who may see whom, for every kind of layer a model has.
 
 A key is visible to a query if it stands at the same position or before it, within the layer's
-window, and belongs to the same completion or to the prompt. Positions, not places in memory, decide:
+window, and belongs to the same completion or to the prompt. Positions decide, not places in memory:
 places are another matter once prompts are shared or padded.
 """
 
@@ -69,7 +69,8 @@ def _in_form(seen: Bool[Tensor, "N 1 Q K"], implementation: str, dtype: torch.dt
         f"attn_implementation={implementation!r} takes no 4-D mask; load the model with "
         "attn_implementation='sdpa'.",
     )
-    if implementation == "sdpa":
+    if implementation == "sdpa" and seen.device.type != "cpu":
         return seen
+    # on a CPU every layer would turn a boolean mask into numbers anew
     added = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return added.masked_fill_(~seen, torch.finfo(dtype).min)

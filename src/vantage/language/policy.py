@@ -1,4 +1,4 @@
-"""A causal language model as a policy: the state is the tokens so far, the action the next token."""
+"""A causal language model as a policy: the state is the tokens so far, the action the next."""
 
 import copy
 import warnings
@@ -107,7 +107,7 @@ class Policy(policies.Policy):
         """Stays in evaluation mode: dropout would make the scored law another than the sampled."""
         return super().train(False)
 
-    def hidden(
+    def states(
         self,
         tokens: Int[Tensor, "N L"],
         position: Int[Tensor, "N L"] | None = None,
@@ -142,17 +142,17 @@ class Policy(policies.Policy):
         counted = chosen != NOT_COUNTED
         if _inside_vmap():
             with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised over rows
-                hidden = self.hidden(rows)
+                hidden = self.states(rows)
             every = score_directly(self.head, self.law, hidden, chosen.clamp(min=0)).log_prob
             return torch.where(counted, every, 0).view_as(action)
-        hidden = self.hidden(rows)
+        hidden = self.states(rows)
         found = score_hidden(self.head, self.law, hidden[counted], chosen[counted]).log_prob
         grid = found.new_zeros(chosen.shape).masked_scatter(counted, found)
         return grid.view_as(action)
 
     def entropy(self, observation: Int[Tensor, "*grid T"]) -> Float[Tensor, "*grid T"]:
         """H(π(·|s_t)) in nats at every step, prompts included: mask them out."""
-        hidden = self.hidden(_as_rows(observation)).flatten(0, 1)
+        hidden = self.states(_as_rows(observation)).flatten(0, 1)
         likeliest = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
         if self.law.truncates:  # some token of the support: scoring adds the chosen one to it
             with torch.no_grad():
@@ -164,7 +164,7 @@ class Policy(policies.Policy):
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "*grid T"]) -> Int[Tensor, "*grid T"]:
         """The likeliest next token at every step."""
-        return self.head.logits(self.hidden(_as_rows(observation))).argmax(-1).view_as(observation)
+        return self.head.logits(self.states(_as_rows(observation))).argmax(-1).view_as(observation)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -209,7 +209,7 @@ class Policy(policies.Policy):
         Two tokens are enough to see it.
         """
         tokens = torch.arange(2, device=self.device)[None] % self.base.config.vocab_size
-        own = self.head.logits(self.hidden(tokens)).float()
+        own = self.head.logits(self.states(tokens)).float()
         logits = self.base(input_ids=tokens, use_cache=False).logits.float()
         apart = float((own - logits).abs().max()) / max(1.0, float(logits.abs().max()))
         refuse_unless(

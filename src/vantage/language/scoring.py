@@ -116,7 +116,7 @@ def scored_passes(
         else:
             width = int(last_steps(part).max())
             counted = part.mask[:, :width].to(device)
-            states = policy.hidden(part.observation[:, :width].to(device))[counted]
+            states = policy.states(part.observation[:, :width].to(device))[counted]
         tokens = part.action[part.mask].to(device)
         found = score_hidden(policy.head, policy.law, states, tokens)
         yield Pass(flat, part.mask, states, found.log_prob, found.entropy)

@@ -39,19 +39,20 @@ class Sequences:
 
 def joined(prompts: Sequence[Sequence[int]], completions: Completions, pad_id: int) -> Sequences:
     """Prompts and their completions as rows; `prompts` has one entry for each completion."""
-    before = torch.tensor([len(prompt) for prompt in prompts])
-    width = int((before + completions.length).max())
-    shape = (len(prompts), width)
-    tokens = torch.full(shape, pad_id)
-    log_prob = torch.zeros(shape, dtype=completions.log_prob.dtype)
-    for row, prompt in enumerate(prompts):
-        end = len(prompt) + int(completions.length[row])
-        tokens[row, : len(prompt)] = torch.as_tensor(prompt)
-        tokens[row, len(prompt) : end] = completions.tokens[row, : end - len(prompt)]
-        log_prob[row, len(prompt) : end] = completions.log_prob[row, : end - len(prompt)]
+    before = torch.tensor([len(prompt) for prompt in prompts])[:, None]
+    longest = int(before.max())
+    padded = [[*prompt] + [pad_id] * (longest - len(prompt)) for prompt in prompts]
+    width = int((before[:, 0] + completions.length).max())
     place = torch.arange(width)
-    chosen = (place >= before[:, None]) & (place < (before + completions.length)[:, None])
-    return Sequences(tokens, chosen, log_prob, completions.truncated)
+    own = (place - before).clamp(0, completions.tokens.shape[1] - 1)
+    chosen = (place >= before) & (place < before + completions.length[:, None])
+    prompt = torch.nn.functional.pad(torch.tensor(padded), (0, width - longest), value=pad_id)
+    return Sequences(
+        tokens=torch.where(chosen, completions.tokens.gather(1, own), prompt[:, :width]),
+        chosen=chosen,
+        log_prob=torch.where(chosen, completions.log_prob.gather(1, own), 0),
+        truncated=completions.truncated,
+    )
 
 
 def as_batch(

@@ -12,6 +12,7 @@ from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
 
+MANY_TOKENS = 2000
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -32,6 +33,7 @@ class Settings:
     resample_dead_groups: int
     shared_prompts: bool | Literal["auto"]
     token_budget: int
+    signal_every: int | Literal["auto"]
     decompose_every: int
     evaluate_every: int
     turns: int
@@ -98,23 +100,39 @@ class Settings:
             "temperature alone.",
         )
 
-    def lr_at(self, update: int) -> float:
-        """The learning rate of an update (from 0): a ramp over `warmup` updates, then the schedule.
+    def pieces(self, update: int, tokens: int, num_generations: int) -> int:
+        """In how many pieces the gradient of an update (from 0) is summed; see `ascend`.
 
-        >>> base = dict.fromkeys(Settings.__dataclass_fields__, 1)
-        >>> s = Settings(**(base | {"updates": 5, "lr": 1.0, "schedule": "linear", "warmup": 1}))
-        >>> [s.lr_at(u) for u in range(5)]
-        [1.0, 1.0, 0.75, 0.5, 0.25]
+        A piece costs a pass. On few tokens a pass is mostly overhead: "auto" then measures the
+        signal at every fifth update instead of every one.
         """
-        if update < self.warmup:
-            return self.lr * (update + 1) / self.warmup
-        done = (update - self.warmup) / max(1, self.updates - self.warmup)
-        share = {
-            "constant": 1.0,
-            "linear": 1 - done,
-            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-        }[self.schedule]
-        return self.lr * share
+        often, rarely = self.signal_every, self.decompose_every
+        if rarely and update % rarely == 0 and num_generations > 1:
+            return 4
+        if often == "auto":
+            often = 1 if tokens >= MANY_TOKENS else 5
+        return 2 if often and update % often == 0 else 1
+
+    def lr_at(self, update: int) -> float:
+        """The learning rate of an update (from 0)."""
+        return scheduled(self.lr, update, self.updates, self.schedule, self.warmup)
+
+
+def scheduled(lr: float, update: int, updates: int, schedule: Schedule, warmup: int) -> float:
+    """A ramp to `lr` over `warmup` updates, then the schedule over the rest.
+
+    >>> [scheduled(1.0, update, 5, "linear", 1) for update in range(5)]
+    [1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if update < warmup:
+        return lr * (update + 1) / warmup
+    done = (update - warmup) / max(1, updates - warmup)
+    share = {
+        "constant": 1.0,
+        "linear": 1 - done,
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+    }[schedule]
+    return lr * share
 
 
 def describe(

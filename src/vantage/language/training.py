@@ -1,9 +1,10 @@
-"""Training a language model by policy gradient: draw, score, weigh, step; with the signal in view."""
+"""Training a language model by policy gradient: draw, score, weigh, step; signal in view."""
 
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from vantage.language.scoring import Passes, plan_passes, score_batch, scored_pa
 from vantage.language.settings import Schedule, Settings, describe
 from vantage.language.task import Task
 from vantage.language.value_head import ValueHead
+from vantage.report.console import Progress
 from vantage.report.run import (
     CHECKPOINT,
     Run,
@@ -37,6 +39,7 @@ from vantage.report.run import (
     read_metrics,
     write_metrics,
 )
+from vantage.report.trackers import Tracker
 from vantage.training import checkpoint
 from vantage.training.interrupts import Interrupts
 from vantage.training.threads import torch_threads
@@ -71,9 +74,11 @@ def train(
     turns: int = 8,
     shared_prompts: bool | Literal["auto"] = "auto",
     token_budget: int = 16384,
+    signal_every: int | Literal["auto"] = "auto",
     decompose_every: int = 10,
     evaluate_every: int = 0,
     watch: Watcher | None = None,
+    track: Sequence[Tracker] = (),
     seed: int = 0,
     out: str | Path | None = None,
     resume: bool = False,
@@ -114,10 +119,14 @@ def train(
         shared_prompts: compute the prompt of a group once in the gradient; "auto" where token
             counts say that it pays. The metrics say how many completions shared a row.
         token_budget: tokens of one forward and backward pass. No result depends on it.
+        signal_every: updates between measurements of the gradient's signal-to-noise ratio and noise
+            scale; 0 never; "auto" every one, or every fifth where a batch is so small that its
+            gradient in two pieces would cost much more than in one.
         decompose_every: updates between measurements of the gradient's noise between and within
             prompts, which split the passes in four; 0 never.
         evaluate_every: updates between evaluations on held-out prompts, greedily; 0 never.
         watch: called with each update's rollout and advantages.
+        track: trackers that receive every update's metrics, with the update as their step.
         seed: of everything random here.
         out: run folder; None writes nothing. At the end `out/model` loads in transformers by path.
         resume: carry on the run in `out` from its last checkpoint, with the policy given anew.
@@ -148,6 +157,7 @@ def train(
         resample_dead_groups=resample_dead_groups,
         shared_prompts=shared_prompts,
         token_budget=token_budget,
+        signal_every=signal_every,
         decompose_every=decompose_every,
         evaluate_every=evaluate_every,
         turns=turns,
@@ -182,8 +192,11 @@ def train(
         torch_threads(threads),
         Interrupts() as interrupts,
         LanguageProgress(updates, learner.history, progress) as display,
+        ExitStack() as stack,
     ):
-        _until_done(learner, folder, display, interrupts, checkpoint_seconds)
+        for tracker in track:
+            stack.enter_context(closing(tracker))
+        _until_done(learner, folder, display, interrupts, checkpoint_seconds, track)
     if folder is not None:
         policy.save_pretrained(folder / MODEL)
     return Run(folder, config, learner.history)
@@ -192,9 +205,10 @@ def train(
 def _until_done(
     learner: "_Learner",
     folder: Path | None,
-    display: LanguageProgress,
+    display: Progress,
     interrupts: Interrupts,
     checkpoint_seconds: float,
+    track: Sequence[Tracker],
 ) -> None:
     saved_at = time.monotonic()
     while len(learner.history) < learner.settings.updates:
@@ -207,6 +221,8 @@ def _until_done(
         if folder is not None:
             append_metrics(folder, row)
         display.update(row)
+        for tracker in track:
+            tracker.log(row, row["update"])
         if time.monotonic() - saved_at > checkpoint_seconds or interrupts.asked:
             learner.save(folder)
             saved_at = time.monotonic()
@@ -277,7 +293,7 @@ class _Learner:
         passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
         batch = self._valued(batch, passes)
         weighed = Weighed(self.estimator, batch, self._inputs(found.drawn, batch, passes), passes)
-        every = settings.decompose_every
+        size = self.task.num_generations
         seen = ascend(
             self.policy,
             weighed,
@@ -285,7 +301,7 @@ class _Learner:
             num_iterations=settings.num_iterations,
             minibatches=settings.minibatches,
             max_grad_norm=settings.max_grad_norm,
-            decompose=every > 0 and update % every == 0 and self.task.num_generations > 1,
+            pieces=settings.pieces(update, batch.steps, size),
             value=self.value,
             value_coefficient=settings.value_coefficient,
             generator=torch.Generator().manual_seed(_seed(settings.seed, update, 1)),
@@ -324,7 +340,7 @@ class _Learner:
         """Go back to the last checkpoint, if there is one; metrics after it are made again."""
         if resume and checkpoint.exists(folder / CHECKPOINT):
             optimizers = {"policy": self.optimizer}
-            position = checkpoint.load(folder / CHECKPOINT, self._modules(), optimizers)
+            position, _ = checkpoint.load(folder / CHECKPOINT, self._modules(), optimizers)
             self.history[:] = read_metrics(folder)[: position["updates"]]
         write_metrics(folder, self.history)
 
@@ -385,11 +401,11 @@ class _Trained(nn.Module):
         super().__init__()
         self.own = {name: p for name, p in policy.named_parameters() if p.requires_grad}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return {name: p.detach() for name, p in self.own.items()}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         refuse_unless(
             state.keys() == self.own.keys(),
             "The checkpoint holds the parameters of another model than the policy given.",

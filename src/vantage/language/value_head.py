@@ -1,4 +1,4 @@
-"""V(s_t) of the tokens so far: a linear layer on the policy's hidden states, for PPO and the like."""
+"""V(s_t) of the tokens so far: a linear layer on the policy's hidden states, as PPO has."""
 
 import torch
 from jaxtyping import Float
@@ -35,9 +35,7 @@ class ValueHead(nn.Module):
         return self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)
 
 
-def explained_variance(
-    predicted: Float[Tensor, " M"], target: Float[Tensor, " M"]
-) -> float:
+def explained_variance(predicted: Float[Tensor, " M"], target: Float[Tensor, " M"]) -> float:
     """1 − Var(target − V)/Var(target): 1 is perfect, 0 what a constant gets; NaN where constant."""
     spread = float(torch.var(target, correction=0))
     if spread <= 0:
