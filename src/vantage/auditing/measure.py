@@ -3,9 +3,9 @@
 import math
 from dataclasses import replace
 
+import scipy
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor, nn
 
 from vantage import intervals
@@ -156,5 +156,5 @@ def mean_interval(values: list[float]) -> Estimate:
     """Mean with a 95 % interval of Student's t."""
     sample = torch.tensor(values, dtype=torch.float64)
     mean, count = float(sample.mean()), len(values)
-    half = float(stats.t.ppf(0.975, count - 1)) * float(sample.std()) / math.sqrt(count)
+    half = float(scipy.stats.t.ppf(0.975, count - 1)) * float(sample.std()) / math.sqrt(count)
     return Estimate(mean, mean - half, mean + half)

@@ -25,8 +25,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
 
 from vantage.intervals import Estimate
 
@@ -97,7 +97,7 @@ def improvement(first: Scores, second: Scores) -> Estimate:
     """
     pairs = list(zip(first, second, strict=True))
     value = float(np.mean([_greater(x, y) for x, y in pairs]))
-    normal = float(stats.norm.ppf(1 - TAIL))
+    normal = float(scipy.stats.norm.ppf(1 - TAIL))
 
     def error(theta: float) -> float:
         return math.sqrt(sum(_variance(theta, len(x), len(y)) for x, y in pairs)) / len(pairs)
@@ -106,8 +106,8 @@ def improvement(first: Scores, second: Scores) -> Estimate:
         return abs(value - theta) - normal * error(theta)
 
     # the error vanishes at 0 and 1, where every interval would end at once
-    low = 0.0 if value == 0 else optimize.brentq(outside, 0.0, min(value, 1 - TINY))
-    high = 1.0 if value == 1 else optimize.brentq(outside, max(value, TINY), 1.0)
+    low = 0.0 if value == 0 else scipy.optimize.brentq(outside, 0.0, min(value, 1 - TINY))
+    high = 1.0 if value == 1 else scipy.optimize.brentq(outside, max(value, TINY), 1.0)
     return Estimate(value, float(low), float(high))
 
 
@@ -118,7 +118,7 @@ def profile(scores: Scores, thresholds: Array) -> Array:
     are taken as drawn from all of them.
     """
     above = np.mean([(s[:, None] > thresholds).mean(0) for s in scores], axis=0)
-    runs, z = sum(map(len, scores)), float(stats.norm.ppf(1 - TAIL))
+    runs, z = sum(map(len, scores)), float(scipy.stats.norm.ppf(1 - TAIL))
     middle = (above + z**2 / (2 * runs)) / (1 + z**2 / runs)
     half = z * np.sqrt(above * (1 - above) / runs + z**2 / (4 * runs**2)) / (1 + z**2 / runs)
     return np.stack([above, middle - half, middle + half])
@@ -131,7 +131,7 @@ def _pooled(trim: float) -> Callable[..., Array]:
     """The trimmed mean of all samples together, as scipy's bootstrap takes a statistic."""
 
     def statistic(*samples: Array, axis: int = -1) -> Array:
-        return np.asarray(stats.trim_mean(np.concatenate(samples, axis), trim, axis=axis))
+        return np.asarray(scipy.stats.trim_mean(np.concatenate(samples, axis), trim, axis=axis))
 
     return statistic
 
@@ -149,9 +149,9 @@ def _expanded(samples: Sequence[Array], statistic: Callable[..., Array]) -> tupl
     freedom = sum(len(s) - 1 for s in samples)
     runs = _fewest(samples)
     # far enough out that the interval is as wide as that of Student's t would be
-    out = math.sqrt(runs / (runs - 1)) * float(stats.t.ppf(1 - TAIL, freedom))
-    level = 1 - 2 * float(stats.norm.sf(out))
-    found = stats.bootstrap(
+    out = math.sqrt(runs / (runs - 1)) * float(scipy.stats.t.ppf(1 - TAIL, freedom))
+    level = 1 - 2 * float(scipy.stats.norm.sf(out))
+    found = scipy.stats.bootstrap(
         tuple(samples), statistic, n_resamples=RESAMPLES, batch=BATCH, vectorized=True, axis=0,
         confidence_level=level, method="percentile", rng=np.random.default_rng(SEED),
     ).confidence_interval  # fmt: skip
@@ -176,7 +176,7 @@ def _student(samples: Sequence[Array]) -> Array:
     freedom = np.array([len(s) - 1 for s in samples]).reshape(-1, *[1] * total.ndim)
     below = (squares**2 / freedom).sum(0)
     degrees = np.where(below > 0, total**2 / np.where(below > 0, below, 1), freedom.sum())
-    half = stats.t.ppf(1 - TAIL, degrees) * np.sqrt(total) / len(samples)
+    half = scipy.stats.t.ppf(1 - TAIL, degrees) * np.sqrt(total) / len(samples)
     return np.stack([value, value - half, value + half])
 
 
@@ -187,8 +187,8 @@ def _median_run(scores: Array) -> Estimate:
     2 P(Binomial(n, ½) < k).
     """
     n, ordered = len(scores), np.sort(scores)
-    k = max(1, int(stats.binom.ppf(TAIL, n, 0.5)))
-    covered = 1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5))
+    k = max(1, int(scipy.stats.binom.ppf(TAIL, n, 0.5)))
+    covered = 1 - 2 * float(scipy.stats.binom.cdf(k - 1, n, 0.5))
     note = "" if covered >= LEVEL else f"optimistic: the range of {n} runs covers {covered:.1%}"
     low, high = float(ordered[k - 1]), float(ordered[n - k])
     return _noted([scores], float(np.median(scores)), low, high, note)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+import scipy
 import torch
 from jaxtyping import Float
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
-from scipy import optimize
 from torch import Tensor
 
 from vantage.batch import Batch
@@ -110,7 +110,7 @@ def _with_baseline(samples: Batch, V: Float[Tensor, " S"]) -> Float[Tensor, "N 1
 
 def _corridor(out: Console, mdp: MDP, policy: SoftmaxTable) -> None:
     """The corridor at the uniform policy and at its optimum."""
-    best = optimize.minimize_scalar(
+    best = scipy.optimize.minimize_scalar(
         lambda p: -_at(mdp, p)[1], bounds=(0.05, 0.95), method="bounded", options={"xatol": 1e-10}
     ).x
     optimum, J = _at(mdp, float(best))

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+import scipy
 import torch
 from jaxtyping import Float
-from scipy import stats
 from torch import Tensor
 
 from vantage.errors import refuse_unless
@@ -78,6 +78,7 @@ def evaluate(
     rewards = total[~total.isnan()].double()
     refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
     mean = float(rewards.mean())
-    half = float(stats.t.ppf(0.975, len(rewards) - 1)) * float(rewards.std()) / len(rewards) ** 0.5
+    error = float(rewards.std()) / len(rewards) ** 0.5
+    half = float(scipy.stats.t.ppf(0.975, len(rewards) - 1)) * error
     parts = {name: float(part.nanmean()) for name, part in found.parts.items()}
     return Evaluation(rewards, mean, mean - half, mean + half, parts)

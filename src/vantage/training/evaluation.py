@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from vantage.batch import sum_by_episode
@@ -76,7 +76,7 @@ def evaluate(
         batch = collect(env, policy, episodes, seed, greedy=greedy)
     returns = sum_by_episode(batch, batch.reward).double()
     mean, deviation = returns.mean().item(), returns.std().item()
-    half = float(stats.t.ppf(0.975, episodes - 1)) * deviation / np.sqrt(episodes)
+    half = float(scipy.stats.t.ppf(0.975, episodes - 1)) * deviation / np.sqrt(episodes)
     return Evaluation(
         returns=returns,
         lengths=sum_by_episode(batch, torch.ones_like(batch.reward)).long(),
