@@ -46,9 +46,8 @@ def main() -> None:
         turns=GUESSES, seed=0,
     )  # fmt: skip
     won = [row["reward"] for row in run.history]
-    print(
-        f"reward of the first 10 updates {sum(won[:10]) / 10:.2f}, last 10 {sum(won[-10:]) / 10:.2f}"
-    )
+    early, late = sum(won[:10]) / 10, sum(won[-10:]) / 10
+    print(f"reward of the first 10 updates {early:.2f}, of the last 10 {late:.2f}")
     found = language.rollout(
         task, policy, list(range(8)), torch.Generator().manual_seed(1), num_generations=1,
         environment=game, turns=GUESSES,

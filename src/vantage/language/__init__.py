@@ -2,7 +2,9 @@
 
 from vantage.language import tiny, tiny_tasks, verifiers
 from vantage.language.checking import RewardCheck, check_reward
+from vantage.language.auditing import audit
 from vantage.language.conformance import Conformance, conformance
+from vantage.language.enumeration import enumerated
 from vantage.language.evaluation import Evaluation, evaluate
 from vantage.language.generation import Completions, Decoding, Engine, generate
 from vantage.language.law import SamplingLaw
@@ -30,7 +32,9 @@ __all__ = [
     "Task",
     "ValueHead",
     "check_reward",
+    "audit",
     "conformance",
+    "enumerated",
     "evaluate",
     "generate",
     "read_transcripts",

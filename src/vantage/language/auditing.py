@@ -1,0 +1,213 @@
+"""Audits of a language policy: how good is its gradient on this task, under these estimators?
+
+The statistics are those of `vantage.audit`, from the same code; here the trajectories are
+completions, groups are prompts, and pairs of completions of one prompt tell what of the variance
+lies between prompts.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vantage import intervals
+from vantage.auditing import measure
+from vantage.auditing import units as unit_gradients
+from vantage.auditing.planner import plan
+from vantage.auditing.record import Report
+from vantage.auditing.summary import summarise
+from vantage.auditing.units import Design, Units, plan_units, sketch_for, weights_of
+from vantage.errors import refuse_unless
+from vantage.estimator import Estimator
+from vantage.estimators import named
+from vantage.intervals import Estimate
+from vantage.language.policy import Policy
+from vantage.language.rollout import Environment, rollout
+from vantage.language.task import Task
+from vantage.report.console import counting
+from vantage.report.run import versions
+from vantage.training.threads import torch_threads
+from vantage.trajectory_gradients import Sketch, contributions
+
+Pair = tuple[Estimate, Estimate]
+PROMPTS = 64  # of which two completions are kept apart: enough for an interval
+
+
+def audit(
+    task: Task,
+    policy: Policy,
+    estimators: Sequence[Estimator],
+    *,
+    trajectories: int = 512,
+    batch: int = 64,
+    seed: int = 0,
+    reference: Estimator | None = None,
+    environment: Environment | None = None,
+    target_snr: float = 4.0,
+    memory: int = 4 << 30,
+    threads: int = 1,
+    progress: bool = True,
+) -> Report:
+    """Bias, variance, SNR and more of each estimator's gradient, with 95 % intervals.
+
+    One set of completions and of gradient passes serves every estimator. Prompts are drawn from the
+    training rows; their order is that of `Task.stream`.
+
+    The unit of independence is the prompt with its K completions, for every estimator. "Variance"
+    is that of a unit times K: of a batch of B completions, B times the variance of its gradient.
+    Where an estimator does not compare completions it is K V_between + V_within, of one completion.
+
+    Args:
+        task, policy: what is asked, and whose gradient is measured; it is not changed.
+        estimators: with different names; none that needs a value head or a reference policy.
+        trajectories: completions to sample, rounded down to whole batches.
+        batch: completions of one gradient step, whose quality is reported.
+        seed: of everything random here.
+        reference: an unbiased estimator to measure bias against, on other units of the same
+            completions; RLOO where prompts have several completions, else leave-one-out over the
+            batch.
+        environment: as in `rollout`.
+        target_snr: what the plan is made for.
+        memory: bytes for unit gradients; larger models are sketched to stay within them.
+        threads: torch threads.
+        progress: show progress.
+
+    Raises:
+        InputError: sizes, inputs or names that cannot work, before anything is sampled.
+    """
+    rows, size = list(estimators), task.num_generations
+    yardstick = _checked(rows, reference, size)
+    design = plan_units([*rows, yardstick], trajectories, batch, size)
+    # completions of one prompt are not independent of one another: no unit is less than a prompt
+    design = replace(design, pool=max(design.pool, size))
+    refuse_unless(
+        batch % size == 0,
+        f"audit(batch={batch}): a batch holds whole groups of num_generations={size}.",
+    )
+    among = yardstick.name in {row.name for row in rows}
+    sampled = rows if among else [*rows, yardstick]
+    sketch = sketch_for(policy, sampled, design, memory, seed)
+    # backward passes of backward passes, and passes over all rows at once, have this kernel only
+    with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
+        with counting("audit", design.trajectories, progress) as done:
+            units, within = _collect(
+                task, policy, sampled, design, seed, environment, sketch, memory, done
+            )
+        against = f"{yardstick.name} on the same completions"
+        found = measure.rows(policy, rows, units, (yardstick.name, units), within)
+    planned = plan(
+        {row.estimator: row.noise_scale for row in found},
+        {row.estimator: row.cost for row in found},
+        target_snr,
+        {e.name for e in rows if e.bias in ("none", "scale")},
+    )
+    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
+    settings = _settings(task, policy, rows, units, seed)
+    return Report(found, summary, planned, against, settings, [])
+
+
+def _checked(rows: list[Estimator], reference: Estimator | None, size: int) -> Estimator:
+    refuse_unless(rows, "audit(estimators=[]): give at least one.")
+    names = [row.name for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse_unless(
+        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
+    )
+    yardstick = reference or named("rloo" if size > 1 else "reinforce_leave_one_out")
+    for estimator in [*rows, yardstick]:
+        estimator.require({"scores"} | ({"group"} if size > 1 else set()))
+    return yardstick
+
+
+def _collect(
+    task: Task,
+    policy: Policy,
+    estimators: list[Estimator],
+    design: Design,
+    seed: int,
+    environment: Environment | None,
+    sketch: Sketch | None,
+    memory: int,
+    progress: Callable[[int], None],
+) -> tuple[Units, dict[str, Pair]]:
+    """Sample a batch at a time and reduce it to unit gradients; and the variance of one completion
+    between and within prompts, for estimators that do not compare completions."""
+    size, groups = task.num_generations, design.batch // task.num_generations
+    units: Units | None = None
+    alone = [e for e in estimators if e.couples == "none"]
+    kept: dict[str, list[Tensor]] = {e.name: [] for e in alone}
+    for first in range(0, design.trajectories, design.batch):
+        clock = [time.perf_counter()]
+        chunk = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+        chosen = task.stream(first // size, groups, seed)
+        generator = torch.Generator().manual_seed(chunk)
+        batch = rollout(task, policy, chosen, generator, environment=environment).batch
+        clock += [time.perf_counter()] * 2
+        weights = []
+        for estimator in estimators:
+            weights.append(weights_of(policy, estimator, batch, batch.log_prob, design.batch))
+            clock.append(time.perf_counter())
+        stack = torch.stack(weights)
+        if units is None:
+            units = unit_gradients._empty(policy, estimators, design, sketch, batch, stack)
+        own: dict[str, Tensor] = {}
+        chunks = contributions(policy, batch, stack, units.method.method, sketch, memory // 4)
+        for rows, vectors in chunks:
+            for estimator, part in zip(estimators, vectors, strict=True):
+                unit = design.unit(estimator)
+                place = torch.div(first + rows, unit, rounding_mode="floor")
+                units.gradients[estimator.name].index_add_(0, place, part / unit)
+                if estimator.name in kept and size > 1 and first // size < PROMPTS:
+                    held = own.setdefault(estimator.name, part.new_zeros(batch.rows, part.shape[1]))
+                    held[rows] = part
+        for name, vectors in own.items():
+            # two completions of each prompt tell the two parts apart
+            kept[name].append(vectors.view(groups, size, -1)[:, :2].flatten(0, 1))
+        units.note_times(clock, time.perf_counter() - clock[-1], batch.rows)
+        units.steps += batch.steps
+        units.returns += (batch.reward * batch.mask).sum(1).tolist()
+        progress(first + batch.rows)
+    assert units is not None
+    return units, _decomposed(estimators, kept)
+
+
+def _decomposed(estimators: list[Estimator], kept: dict[str, list[Tensor]]) -> dict[str, Pair]:
+    why = measure.undetermined("it compares completions, or prompts have one completion each")
+    found = {e.name: (why, why) for e in estimators}
+    for name, pieces in kept.items():
+        if pieces:
+            vectors = torch.cat(pieces).double()
+            group = torch.arange(len(vectors)) // 2
+            found[name] = intervals.decomposition(vectors @ vectors.T, group)
+    return found
+
+
+def _settings(
+    task: Task, policy: Policy, rows: list[Estimator], units: Units, seed: int
+) -> dict[str, Any]:
+    design = units.design
+    return {
+        "environment": task.name,
+        "discount": 1.0,
+        "policy": type(policy.base).__name__,
+        "parameters": units.parameters,
+        "trajectories": design.trajectories,
+        "steps": units.steps,
+        "batch": design.batch,
+        "group_size": design.group,
+        "pool": design.pool,
+        "seed": seed,
+        "mean_return": sum(units.returns) / len(units.returns),
+        "gradients": {
+            "method": units.method.name,
+            "seconds_per_trajectory": units.method.seconds,
+            "refused": units.method.refused,
+        },
+        "estimators": {row.name: row.columns() for row in rows},
+        "versions": versions(),
+    }
