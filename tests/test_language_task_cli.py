@@ -221,7 +221,7 @@ def test_what_backward_keeps_is_about_what_is_estimated() -> None:
     own = {p.untyped_storage().data_ptr() for p in policy.parameters()}
     keep = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: keep.append(t) or pack(t), lambda t: t):
-        policy.hidden(torch.zeros(rows, length, dtype=torch.long)).sum()
+        policy.states(torch.zeros(rows, length, dtype=torch.long)).sum()
     measured = sum(size for place, size in held.items() if place not in own)
     found = plan(
         shape=shape_of(policy.base, 4), lengths=[length - 16], batch=rows, num_generations=1,

@@ -1,8 +1,9 @@
 """Language models: the same policy gradient, with tokens as actions and prompts as states."""
 
+import vantage
 from vantage.language import tiny, tiny_tasks, verifiers
-from vantage.language.checking import RewardCheck, check_reward
 from vantage.language.auditing import audit
+from vantage.language.checking import RewardCheck, check_reward
 from vantage.language.conformance import Conformance, conformance
 from vantage.language.enumeration import enumerated
 from vantage.language.evaluation import Evaluation, evaluate
@@ -16,6 +17,10 @@ from vantage.language.task import Task
 from vantage.language.training import train
 from vantage.language.transcripts import read_transcripts, recorder
 from vantage.language.value_head import ValueHead
+
+# `vantage.train` and `vantage.audit` take a Task wherever they take an environment.
+vantage.train.register(Task, train)
+vantage.audit.register(Task, audit)
 
 __all__ = [
     "Completions",
@@ -31,8 +36,8 @@ __all__ = [
     "SamplingLaw",
     "Task",
     "ValueHead",
-    "check_reward",
     "audit",
+    "check_reward",
     "conformance",
     "enumerated",
     "evaluate",
