@@ -86,4 +86,6 @@ class Returns:
 
     def report(self, steps: int, solved: bool) -> None:
         """How long it took, from the start of the process."""
-        say(solved=solved, seconds=time.time() - self.started, steps=steps, mean_return=self.mean)
+        seconds, cpu_seconds = time.time() - self.started, time.process_time()
+        figures = {"seconds": seconds, "cpu_seconds": cpu_seconds, "steps": steps}
+        say(solved=solved, **figures, mean_return=self.mean)
