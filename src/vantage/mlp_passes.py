@@ -203,8 +203,8 @@ class MlpPasses:
         return slope.mul_((-log_std).exp())
 
 
-def _layers(net: nn.Sequential) -> list[_Layer]:
-    modules = list(net)
+def _layers(net: nn.Module) -> list[_Layer]:
+    modules = list(net.children())
     return [
         _Layer(
             layer.weight.data,
@@ -218,7 +218,7 @@ def _layers(net: nn.Sequential) -> list[_Layer]:
     ]
 
 
-def _grad(parameter: nn.Parameter) -> Tensor:
+def _grad(parameter: Tensor) -> Tensor:
     assert parameter.grad is not None
     return parameter.grad
 

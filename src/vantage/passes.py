@@ -123,7 +123,7 @@ class AutogradPasses:
                 loss = loss - (entropy_weight * self.policy.entropy(self._observation)).sum()
             if value_slope is not None and self._value is not None:
                 loss = loss + (value_slope * self._value).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     @torch.no_grad()
     def entropy(self) -> Tensor:

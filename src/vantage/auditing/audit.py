@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import singledispatch
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from vantage.report.run import versions
 from vantage.training.threads import torch_threads
 
 
+@singledispatch
 def audit(
     env: Environment,
     policy: Policy,

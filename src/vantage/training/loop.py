@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import singledispatch
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,7 @@ from vantage.training.threads import torch_threads
 from vantage.training.updates import Update
 
 
+@singledispatch
 def train(
     env: Environment,
     policy: Policy,
@@ -63,6 +65,9 @@ def train(
     `vantage.algorithms` has the published combinations: `vt.train(env, policy, value=value,
     steps=500_000, **vt.algorithms.ppo())`. Everything random is drawn from (seed, update), so that
     the same seed gives the same bits and a resumed run is the run that was interrupted.
+
+    A `vantage.language.Task` in place of `env` trains a language model: `vantage.language.train`
+    says what it takes.
 
     Args:
         env: where to learn.
