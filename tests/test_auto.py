@@ -96,7 +96,8 @@ def test_automatic_choices_resume_to_the_same_bits(tmp_path: Path) -> None:
         return vt.train(
             env, env.policy(hidden=(8,)), vt.estimators.reward_to_go(),
             value=env.value(hidden=(8,)), updates=updates, batch="auto", baseline="auto",
-            out=out, resume=resume, progress=False, update=vt.updates.Ascent(fit=vt.updates.Fit(epochs=1)),
+            out=out, resume=resume, progress=False,
+            update=vt.updates.Ascent(fit=vt.updates.Fit(epochs=1)),
         )  # fmt: skip
 
     run(3, tmp_path / "a")

@@ -14,7 +14,6 @@ and for the policy's outputs, with weights w of log π and u of the entropy H,
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -97,35 +96,21 @@ class MlpPasses:
         self.actor = _layers(policy.net)
         self.critic = None if value is None else _layers(value.net)
 
-    def acting(
-        self, steps: int, lanes: int, generator: torch.Generator
-    ) -> Callable[[int, Tensor], Tensor]:
-        """Draw with random numbers made for all steps at once.
-
-        argmax(logits + Gumbel noise) is a draw from the softmax; mean + σ × normal noise from the
-        Gaussian.
-        """
-        noise = self.flat.new_empty(steps, lanes, len(self.actor[-1].bias))
-        actor = self.actor
-        if self.log_std is not None:
-            noise.normal_(generator=generator).mul_(self.log_std.detach().exp())
-            return lambda t, seen: _forward(actor, seen)[-1].add_(noise[t])
-        # −log E of a standard exponential E is Gumbel; a draw of exactly 0 is no draw
-        noise.exponential_(generator=generator).clamp_min_(torch.finfo(noise.dtype).tiny)
-        noise.log_()
-        return lambda t, seen: _forward(actor, seen)[-1].sub_(noise[t]).argmax(-1)
+    def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Drawing":
+        """Draw with random numbers made for all steps at once."""
+        log_std = None if self.log_std is None else self.log_std.detach()
+        return Drawing(self.actor, log_std, steps, lanes, generator)
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """log π(a|s) and V(s)."""
-        self._grid = grid = observation.shape[:-1]
+        grid = observation.shape[:-1]
         flat = observation.reshape(-1, observation.shape[-1])
         self._actor_outputs = _forward(self.actor, flat)
         output = self._actor_outputs[-1]
         self._action = action.reshape(len(flat), *action.shape[len(grid) :])
         if self.log_std is not None:
             self._noise = (self._action - output) * (-self.log_std).exp()
-            constant = self.log_std.sum() + _HALF_LOG_2PI * self.log_std.numel()
-            log_prob = self._noise.square().sum(-1).mul_(-0.5).sub_(constant)
+            log_prob = _normal(self._noise, self.log_std)
         else:
             self._log_probs = torch.log_softmax(output, -1)
             log_prob = self._log_probs.gather(-1, self._action.unsqueeze(-1)).squeeze(-1)
@@ -133,16 +118,6 @@ class MlpPasses:
             return log_prob.view(grid), None
         self._critic_outputs = _forward(self.critic, flat)
         return log_prob.view(grid), self._critic_outputs[-1].view(grid)
-
-    def entropy(self) -> Tensor:
-        """H(π(·|s)) of the last forward pass."""
-        if self.log_std is not None:
-            constant = self.log_std.numel() * (_HALF_LOG_2PI + 0.5)
-            return (self.log_std.sum() + constant).expand(self._grid)
-        probability = self._log_probs.exp()
-        return (
-            -torch.where(probability > 0, probability * self._log_probs, 0).sum(-1).view(self._grid)
-        )
 
     def values(self, observation: Tensor) -> Tensor | None:
         """V(s) alone."""
@@ -201,6 +176,59 @@ class MlpPasses:
         total = (slope * self._noise).sum(0).add_(weight.sum())
         _grad(log_std).copy_(total if bonus is None else total - bonus.sum())
         return slope.mul_((-log_std).exp())
+
+
+class Drawing:
+    """`Acting` for a perceptron: one chain of layers a step.
+
+    argmax(logits + Gumbel noise) is a draw from the softmax; mean + σ × normal noise from the
+    Gaussian.
+    """
+
+    def __init__(
+        self,
+        actor: list[_Layer],
+        log_std: Tensor | None,
+        steps: int,
+        lanes: int,
+        generator: torch.Generator,
+    ):
+        self.actor, self.log_std = actor, log_std
+        self.outputs: list[Tensor] = []
+        noise = actor[-1].bias.new_empty(steps, lanes, len(actor[-1].bias))
+        if log_std is not None:
+            noise.normal_(generator=generator)
+        else:
+            # −log E of a standard exponential E is Gumbel; a draw of exactly 0 is no draw
+            noise.exponential_(generator=generator).clamp_min_(torch.finfo(noise.dtype).tiny)
+            noise.log_().neg_()
+        self.noise = noise
+        self.shift = (noise if log_std is None else noise * log_std.exp()).unbind()
+
+    def __call__(self, step: int, observation: Tensor) -> Tensor:
+        """The actions of a step."""
+        output = _forward(self.actor, observation)[-1]
+        if self.log_std is not None:
+            return output.add_(self.shift[step])
+        self.outputs.append(output)
+        return (output + self.shift[step]).argmax(-1)
+
+    def scored(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a|s) and H(π(·|s)) of all steps drawn."""
+        if self.log_std is not None:
+            log_prob = _normal(self.noise.transpose(0, 1), self.log_std)
+            constant = self.log_std.numel() * (_HALF_LOG_2PI + 0.5)
+            return log_prob, (self.log_std.sum() + constant).expand_as(log_prob)
+        log_probs = torch.log_softmax(torch.stack(self.outputs, 1), -1)
+        probability = log_probs.exp()
+        entropy = -torch.where(probability > 0, probability * log_probs, 0).sum(-1)
+        return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1), entropy
+
+
+def _normal(noise: Tensor, log_std: Tensor) -> Tensor:
+    """The log-density of μ + σ × noise under N(μ, σ²)."""
+    constant = log_std.sum() + _HALF_LOG_2PI * log_std.numel()
+    return noise.square().sum(-1).mul_(-0.5).sub_(constant)
 
 
 def _layers(net: nn.Module) -> list[_Layer]:

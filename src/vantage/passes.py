@@ -11,7 +11,7 @@ so does the slope of the value's loss. `Passes` says what such a pair of passes 
 out by hand for perceptrons, where a graph costs several times what the arithmetic does.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -35,13 +35,8 @@ class Passes(Protocol):
     policy: Policy
     parameters: list[nn.Parameter]
 
-    def acting(
-        self, steps: int, lanes: int, generator: torch.Generator
-    ) -> Callable[[int, Tensor], Tensor]:
-        """(t, observation [lanes, ...]) -> action [lanes, ...], for `steps` steps from `generator`.
-
-        All random numbers may be drawn at once: a rollout asks for one step after another.
-        """
+    def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Acting":
+        """Draws the actions of `steps` steps of all lanes, all random numbers from `generator`."""
         ...
 
     def forward(
@@ -65,10 +60,6 @@ class Passes(Protocol):
         """
         ...
 
-    def entropy(self) -> Float[Tensor, "*grid"]:
-        """H(π(·|s)) of the last forward pass, in nats, without a graph."""
-        ...
-
     def values(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"] | None:
         """V(s) alone; None without a value function."""
         ...
@@ -80,6 +71,39 @@ class Passes(Protocol):
     def policy_gradient(self) -> Float[Tensor, " P"]:
         """The policy's part of the last backward pass, flat and uphill; a copy."""
         ...
+
+
+@runtime_checkable
+class Acting(Protocol):
+    """The policy at work in a rollout, without a graph."""
+
+    def __call__(self, step: int, observation: Shaped[Tensor, "lanes ..."]) -> Tensor:
+        """The actions of step t = 0, 1, ... [lanes, ...]."""
+        ...
+
+    def scored(
+        self, observation: Shaped[Tensor, "lanes T ..."], action: Shaped[Tensor, "lanes T ..."]
+    ) -> tuple[Float[Tensor, "lanes T"], Float[Tensor, "lanes T"]]:
+        """log π(a|s) and H(π(·|s)) of all steps drawn, from what was found when they were."""
+        ...
+
+
+class Sampling:
+    """`Acting` by `Policy.sample`."""
+
+    def __init__(self, policy: Policy, generator: torch.Generator):
+        self.policy, self.generator = policy, generator
+        self.log_prob: list[Tensor] = []
+
+    def __call__(self, step: int, observation: Tensor) -> Tensor:
+        """The actions of a step."""
+        action, log_prob = self.policy.sample(observation, self.generator)
+        self.log_prob.append(log_prob)
+        return action
+
+    def scored(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a|s) and H(π(·|s)) of all steps drawn."""
+        return torch.stack(self.log_prob, 1), self.policy.entropy(observation)
 
 
 @dataclass
@@ -94,11 +118,9 @@ class AutogradPasses:
         every = {id(p): p for m in modules for p in m.parameters() if p.requires_grad}
         self.parameters = list(every.values())
 
-    def acting(
-        self, steps: int, lanes: int, generator: torch.Generator
-    ) -> Callable[[int, Tensor], Tensor]:
+    def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Sampling":
         """Draw by `Policy.sample`, one step at a time."""
-        return lambda t, observation: self.policy.sample(observation, generator)[0]
+        return Sampling(self.policy, generator)
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """log π(a|s) and V(s), detached."""
@@ -124,11 +146,6 @@ class AutogradPasses:
             if value_slope is not None and self._value is not None:
                 loss = loss + (value_slope * self._value).sum()
         loss.backward()
-
-    @torch.no_grad()
-    def entropy(self) -> Tensor:
-        """H(π(·|s)) of the last forward pass."""
-        return self.policy.entropy(self._observation)
 
     @torch.no_grad()
     def values(self, observation: Tensor) -> Tensor | None:

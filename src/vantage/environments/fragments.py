@@ -19,6 +19,9 @@ class Fragments:
         env: the lanes to step.
         passes: the policy that acts, and the value function.
 
+    Attributes:
+        entropy: mean of H(π(·|s)) over the steps of the last fragment, in nats.
+
     Call `restart` before the first `collect`.
 
     >>> import vantage as vt
@@ -52,7 +55,7 @@ class Fragments:
         A row may hold several episodes and dummy reset steps (mask False). Every row ends with a
         boundary; where the episode runs on, `bootstrap` holds the value of the next observation.
         Weights are 1/M, M the number of episodes and pieces of episodes in the fragment. `log_prob`
-        and `value` are found after the last step, for all steps in one pass.
+        and `value` are found after the last step, for all steps at once.
 
         Args:
             steps: T.
@@ -76,7 +79,8 @@ class Fragments:
         self.actions.append(action)
         observation = torch.stack(seen, 1)
         _refuse_unless_finite(self.env, observation, record)
-        log_prob, values = self.passes.forward(observation, action)
+        log_prob, entropy = act.scored(observation, action)
+        values = self.passes.values(observation)
         batch = lanes_as_rows(
             self.env,
             record,
@@ -87,6 +91,7 @@ class Fragments:
             value=None if values is None else self._value,
             values=values,
         )
+        self.entropy = entropy[batch.mask].mean().item()
         return batch, self._finished(batch, record)
 
     @property
@@ -131,7 +136,9 @@ class Fragments:
         return value
 
     def _finished(self, batch: Batch, record: list[Step]) -> Finished:
-        ended = torch.stack([step.terminated | step.truncated for step in record], 1) & batch.mask
+        # the last column is a boundary without being an end; where it is one, the step says so
+        ended = batch.boundary & batch.mask
+        ended[:, -1] = (record[-1].terminated | record[-1].truncated) & batch.mask[:, -1]
         lane, step = ended.nonzero(as_tuple=True)
         rewards = batch.reward
         if record[0].raw_reward is not None:
@@ -158,8 +165,7 @@ def _per_episode(
 
 def _refuse_unless_finite(env: Environment, observation: Tensor, record: list[Step]) -> None:
     """Refuse NaN and infinity; one reduction for all steps finds that there is one."""
-    rewards = torch.stack([step.reward for step in record])
-    total = rewards.sum() + record[-1].observation.sum()
+    total = torch.cat([step.reward for step in record]).sum() + record[-1].observation.sum()
     if observation.is_floating_point():
         total = total + observation.sum()
     if not torch.isfinite(total):

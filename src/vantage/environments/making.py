@@ -1,8 +1,8 @@
 """Environments by name, for the command line, run folders and comparisons.
 
-    CartPole-v1            Gymnasium, as `gymnasium.make_vec` makes it
-    tensor/CartPole-v1     the same dynamics as tensor code
-    envpool/CartPole-v1    EnvPool's
+CartPole-v1            Gymnasium, as `gymnasium.make_vec` makes it
+tensor/CartPole-v1     the same dynamics as tensor code
+envpool/CartPole-v1    EnvPool's
 """
 
 import difflib

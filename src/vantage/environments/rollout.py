@@ -221,7 +221,8 @@ def lanes_as_rows(
         values: [N, T] V of `observation`, where that is known already.
     """
     terminated = torch.stack([step.terminated for step in steps], 1)
-    boundary = torch.stack([step.truncated | ~step.real for step in steps], 1) | terminated
+    real = torch.stack([step.real for step in steps], 1)
+    boundary = torch.stack([step.truncated for step in steps], 1) | terminated | ~real
     boundary[:, -1] = True
     ends = (mask & boundary).flatten()
     episode = (torch.cumsum(ends, 0) - ends.long()).view_as(mask)  # ended before, lane after lane

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -126,7 +127,7 @@ def _look(place: int) -> tuple[str, tuple[float, ...]]:
     return PLACES[place % len(PLACES)], DASHES[place // len(PLACES) % len(DASHES)]
 
 
-def _plain(axes: Axes, grid: str = "both") -> None:
+def _plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     axes.grid(axis=grid, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(6))

@@ -211,7 +211,7 @@ def _steps_shuffled(
     order = order[: size * parts]
 
     def taken(tensor: Tensor) -> Tensor:
-        shuffled = tensor.flatten(0, 1)[order]
+        shuffled = tensor.flatten(0, 1).index_select(0, order)
         return shuffled.view(parts, size, 1, *shuffled.shape[1:])
 
     def split(tensor: Tensor | None) -> Sequence[Any]:

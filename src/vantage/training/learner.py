@@ -199,15 +199,13 @@ class Learner:
         finally:
             if settings.delay:
                 self._write(current)
-        with torch.no_grad():
-            entropy = self.passes.entropy()[batch.mask].mean().item()
         gradient = signal = None
         every = settings.signal_every
         measured = every is not None and number % every == 0 and batch.rows > 1
         if measured or not isinstance(settings.update, Epochs):
             gradient, signal = lanes_signal(self.passes, self.estimator, batch, measured)
             self._refuse_unless_finite(gradient)
-        return Found(started, batch, ended, entropy, gradient, signal, {})
+        return Found(started, batch, ended, self.fragments.entropy, gradient, signal, {})
 
     def _refuse_unless_finite(self, gradient: Tensor) -> None:
         refuse_unless(
