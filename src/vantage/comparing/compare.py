@@ -122,6 +122,7 @@ def compare(
             outcomes = run_all(run, todo, workers, display)
         failures = [outcome for outcome in outcomes if outcome.error is not None]
         for outcome in failures:
+            outcome.job.folder.mkdir(parents=True, exist_ok=True)  # refused before it was made
             (outcome.job.folder / "error.txt").write_text(f"{outcome.error}\n\n{outcome.trace}")
         found = [result for job in study.jobs if (result := finished(job)) is not None]
         refuse_unless(

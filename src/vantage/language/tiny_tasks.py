@@ -76,8 +76,8 @@ def strings(
         count: how many words, or all there are if those are fewer.
         num_generations, held_out, seed: as in `Task`.
 
-    >>> reverse(count=3).rows[0]
-    {'prompt': 'fdag>', 'answer': 'gadf'}
+    >>> reverse(count=3).rows[1]
+    {'prompt': 'cfedf>', 'answer': 'fdefc'}
     """
     low, high = lengths
     refuse_unless(
