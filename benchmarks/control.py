@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,7 @@ class Record:
         self.path = path
         old = json.loads(path.read_text()) if resume and path.exists() else {}
         self.data: dict[str, Any] = {
-            "command": command,
+            "command": " && ".join(filter(None, [old.get("command"), command])),
             "machine": machine(),
             "vantage": vt.__version__,
             "torch": torch.__version__,
@@ -231,7 +232,9 @@ def main() -> None:
         sys.exit(f"--peer {', '.join(unknown)}: known are {', '.join(PACKAGES)}.")
     core = given.core or (str((os.cpu_count() or 1) - 1) if shutil.which("taskset") else None)
     start = partial(measure, peers=peers, core=core)
-    record = Record(given.out, "python " + " ".join(sys.argv), peers, given.resume)
+    # where a peer's interpreter lies is nobody's business but this machine's
+    said = [word.split("=")[0] + "=PYTHON" if "=" in word else word for word in sys.argv]
+    record = Record(given.out, "python " + shlex.join(said), peers, given.resume)
     if "check" in parts and not record.data["check"]:
         judge = Trainer("peers/check_sb3.py", "sb3")
         for row in check(partial(start, judge, limit=LIMIT)):
