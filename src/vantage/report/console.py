@@ -1,5 +1,6 @@
 """Progress of a training run: a live display on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections import deque
@@ -92,7 +93,7 @@ class Progress:
             "return": _written(last["return_100"]),
             "entropy": f"{last['entropy']:.3f}",
             "gradient norm": f"{last['gradient_norm']:.3g}",
-            "SNR": f"{windowed_snr(list(self.recent)):.2f}",
+            "SNR": _written(windowed_snr(list(self.recent)), 2),
             "steps/s": f"{self._speed():,.0f}",
             "left": self._left(),
         }
@@ -121,8 +122,9 @@ class Progress:
         self.console.print("  ".join(f"{k} {v}" for k, v in self.figures().items()), soft_wrap=True)
 
 
-def _written(number: float | None) -> str:
-    return "–" if number is None else f"{number:.1f}"
+def _written(number: float | None, digits: int = 1) -> str:
+    """The number, or a dash where there is none."""
+    return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
 
 
 def windowed_snr(rows: list[dict[str, Any]]) -> float:
