@@ -1,6 +1,7 @@
 """Update rules: PPO's epochs, V-trace's delay, natural gradients; by reference, by enumeration."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,11 @@ class Spy(AutogradPasses):
 
 
 def test_the_first_ratio_is_one_to_the_bit_and_later_ones_are_not() -> None:
+    """Even where rounding, here exaggerated, has changed the log-probabilities in the record."""
     env, policy, value = world()
     passes = Spy(policy, value)
     batch = fragment(env, passes)
+    batch = replace(batch, log_prob=batch.log_prob + 0.01)
     row = vt.estimators.ppo(normalise=False)
     weights = row.weights(batch)
     Epochs(epochs=2, minibatches=1).learn(
@@ -183,6 +186,26 @@ def test_rows_stay_whole_for_a_memory_and_for_a_ratio_of_sequences() -> None:
         rule.learn(passes, sgd(passes.parameters), row, batch, torch.Generator())
         assert passes.__dict__["seen"][0].shape == batch.reward.shape
         torch.testing.assert_close(flat(policy) - before, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "tensor/CartPole-v1"])
+def test_a_memory_is_empty_at_every_start_and_nowhere_else(name: str) -> None:
+    """Where a lane starts anew in the same step, and where it takes a dummy step to."""
+    env, policy, value = world(lanes=3, env=name, recurrent=5)
+    lanes = Fragments(env, AutogradPasses(policy, value))
+    lanes.restart(seed=0)
+    before = None
+    for seed in range(3):
+        batch, _ = lanes.collect(40, seed)
+        flag, memory = batch.observation[..., 4] == 1, batch.observation[..., 5:]
+        ended = (batch.boundary & (batch.discount == 0)) | ~batch.mask
+        first = torch.ones(3, dtype=torch.bool) if before is None else before
+        starts = torch.cat([first[:, None], ended[:, :-1]], 1)
+        assert torch.equal(flag[batch.mask], starts[batch.mask])
+        assert starts[:, 1:][batch.mask[:, 1:]].sum() > 2
+        assert bool((memory[flag] == 0).all())
+        assert bool((memory[~flag & batch.mask] != 0).any(-1).all())
+        before = ended[:, -1]
 
 
 @pytest.mark.parametrize(
