@@ -81,8 +81,8 @@ import vantage as vt
 from vantage.comparing.compare import compare
 
 if __name__ == "__main__":
-    compare("CartPole-v1", ["reinforce", "reward_to_go"], 2, steps=1500, out=sys.argv[1],
-            batch=4, lanes=4, hidden=(8,), evaluation_episodes=4, workers=2,
+    compare("CartPole-v1", ["reinforce", "reward_to_go"], 2, steps=int(sys.argv[2]),
+            out=sys.argv[1], batch=4, lanes=4, hidden=(8,), evaluation_episodes=4, workers=2,
             checkpoint_seconds=0.0001)
 """
 SCRIPT_SETTINGS: dict[str, Any] = {
@@ -99,10 +99,10 @@ def wait_for(what: Callable[[], Any], seconds: float = 240) -> None:
         time.sleep(0.05)
 
 
-def begin(tmp_path: Path, out: Path) -> subprocess.Popen[str]:
+def begin(tmp_path: Path, out: Path, steps: int = 1500) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), str(out)], text=True,
+    return subprocess.Popen([sys.executable, str(script), str(out), str(steps)], text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def growing(out: Path) -> bool:
 @pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="signals as Unix has them")
 def test_an_interrupt_saves_every_run_at_hand(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with begin(tmp_path, out) as process:
+    with begin(tmp_path, out, steps=500_000) as process:  # not done before it is interrupted
         wait_for(lambda: sum(f.stat().st_size > 0 for f in out.rglob("metrics.jsonl")) >= 2)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=240)

@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,3 +89,26 @@ class Returns:
         seconds, cpu_seconds = time.time() - self.started, time.process_time()
         figures = {"seconds": seconds, "cpu_seconds": cpu_seconds, "steps": steps}
         say(solved=solved, **figures, mean_return=self.mean)
+
+
+def timed(given: SimpleNamespace, batch: int, update: Callable[[], object]) -> None:
+    """Time updates of `batch` steps each after a warm-up."""
+    clock = Clock(given.started)
+    for _ in range(given.warmup):
+        update()
+    clock.begin()
+    for _ in range(given.updates):
+        update()
+    clock.end(given.updates * batch)
+
+
+def solved(given: SimpleNamespace, batch: int, update: Callable[[], Iterable[float]]) -> None:
+    """Update until the target is reached; an update gives the returns of episodes that ended."""
+    returns, steps = Returns(given.target, given.started), 0
+    while steps < given.steps:
+        steps += batch
+        try:
+            returns.add(update(), steps)
+        except Solved:
+            return
+    returns.report(steps, solved=False)

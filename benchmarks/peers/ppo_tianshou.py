@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from clock import Clock, Returns, Solved, settings
+from clock import settings, solved, timed
 from tianshou.algorithm import PPO
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy, ProbabilisticActorPolicy
 from tianshou.algorithm.optim import AdamOptimizerFactory
@@ -96,25 +96,14 @@ class Trainer:
 
 def speed(given: SimpleNamespace) -> None:
     """Time updates after a warm-up."""
-    clock, trainer = Clock(given.started), Trainer(given)
-    for _ in range(given.warmup):
-        trainer.update()
-    clock.begin()
-    for _ in range(given.updates):
-        trainer.update()
-    clock.end(given.updates * trainer.batch)
+    trainer = Trainer(given)
+    timed(given, trainer.batch, trainer.update)
 
 
 def solve(given: SimpleNamespace) -> None:
     """Train until the target is reached."""
-    returns, trainer, steps = Returns(given.target, given.started), Trainer(given), 0
-    while steps < given.steps:
-        steps += trainer.batch
-        try:
-            returns.add(trainer.update(), steps)
-        except Solved:
-            return
-    returns.report(steps, solved=False)
+    trainer = Trainer(given)
+    solved(given, trainer.batch, trainer.update)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import torch
-from clock import Clock, Returns, Solved, settings
+from clock import settings, solved, timed
 from gymnasium.vector import AutoresetMode
 from tensordict.nn import AddStateIndependentNormalScale, TensorDictModule
 from torch.distributions import Categorical, Independent, Normal
@@ -165,25 +165,14 @@ class Trainer:
 
 def speed(given: SimpleNamespace) -> None:
     """Time updates after a warm-up."""
-    clock, trainer = Clock(given.started), Trainer(given)
-    for _ in range(given.warmup):
-        trainer.learn()
-    clock.begin()
-    for _ in range(given.updates):
-        trainer.learn()
-    clock.end(given.updates * trainer.batch)
+    trainer = Trainer(given)
+    timed(given, trainer.batch, trainer.learn)
 
 
 def solve(given: SimpleNamespace) -> None:
     """Train until the target is reached."""
-    returns, trainer, steps = Returns(given.target, given.started), Trainer(given), 0
-    while steps < given.steps:
-        steps += trainer.batch
-        try:
-            returns.add(trainer.learn().tolist(), steps)
-        except Solved:
-            return
-    returns.report(steps, solved=False)
+    trainer = Trainer(given)
+    solved(given, trainer.batch, lambda: trainer.learn().tolist())
 
 
 if __name__ == "__main__":

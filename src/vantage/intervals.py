@@ -29,12 +29,14 @@ begins with "optimistic" that the interval may be too short. Coverage is measure
 `benchmarks/calibration.py`, not proved. The seed is fixed: same input, same bits.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
 
@@ -61,6 +63,14 @@ class Estimate:
 
 
 # ---- the statistics ----------------------------------------------------------------------------
+
+
+def mean_interval(values: list[float]) -> Estimate:
+    """Mean with a 95 % interval of Student's t."""
+    sample = torch.tensor(values, dtype=torch.float64)
+    mean, count = float(sample.mean()), len(values)
+    half = float(scipy.stats.t.ppf(0.975, count - 1)) * float(sample.std()) / math.sqrt(count)
+    return Estimate(mean, mean - half, mean + half)
 
 
 def squared_norm(gram: Any) -> Estimate:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,14 +10,13 @@ from vantage.auditing import exactly, measure, starts
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Report, Row
 from vantage.auditing.summary import summarise
-from vantage.auditing.units import Units, collect, plan_units, sketch_for
+from vantage.auditing.units import Units, collect, described, plan_units, sketch_for
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
 from vantage.policies import Policy
 from vantage.report.console import counting
-from vantage.report.run import versions
 from vantage.training.threads import torch_threads
 
 
@@ -110,7 +108,7 @@ def audit(
         {e.name for e in rows if e.bias in ("none", "scale")},
     )
     summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
-    settings = _settings(env, policy, rows, units, seed)
+    settings = described(units, rows, seed, env.name, env.discount, type(policy).__name__)
     return Report(found, summary, planned, against, settings, _notes(found, units))
 
 
@@ -129,32 +127,6 @@ def _checked(
     for estimator in [*rows, yardstick]:
         estimator.require(available)
     return yardstick
-
-
-def _settings(
-    env: Environment, policy: Policy, rows: list[Estimator], units: Units, seed: int
-) -> dict[str, Any]:
-    design = units.design
-    return {
-        "environment": env.name,
-        "discount": env.discount,
-        "policy": type(policy).__name__,
-        "parameters": units.parameters,
-        "trajectories": design.trajectories,
-        "steps": units.steps,
-        "batch": design.batch,
-        "group_size": design.group,
-        "pool": design.pool,
-        "seed": seed,
-        "mean_return": sum(units.returns) / len(units.returns),
-        "gradients": {
-            "method": units.method.name,
-            "seconds_per_trajectory": units.method.seconds,
-            "refused": units.method.refused,
-        },
-        "estimators": {row.name: row.columns() for row in rows},
-        "versions": versions(),
-    }
 
 
 def _default_reference(rows: list[Estimator], value: nn.Module | None) -> Estimator:

@@ -3,8 +3,6 @@
 import math
 from dataclasses import replace
 
-import scipy
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +11,7 @@ from vantage.auditing.planner import scaled
 from vantage.auditing.record import Row
 from vantage.auditing.units import Units
 from vantage.estimator import Estimator
-from vantage.intervals import Estimate
+from vantage.intervals import Estimate, mean_interval
 from vantage.linear_layers import largest_change
 
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
@@ -150,11 +148,3 @@ def _cost(name: str, units: Units) -> Estimate:
         value = seconds[0]
         return Estimate(value, value, value, note="measured once: no interval")
     return mean_interval(seconds)
-
-
-def mean_interval(values: list[float]) -> Estimate:
-    """Mean with a 95 % interval of Student's t."""
-    sample = torch.tensor(values, dtype=torch.float64)
-    mean, count = float(sample.mean()), len(values)
-    half = float(scipy.stats.t.ppf(0.975, count - 1)) * float(sample.std()) / math.sqrt(count)
-    return Estimate(mean, mean - half, mean + half)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -114,17 +115,7 @@ class Report:
         """
         from vantage.report.audit_page import page
 
-        target = Path(path)
-        refuse_unless(
-            target.suffix in (".json", ".html"),
-            f"Report.save({str(path)!r}): the name must end in .json or .html.",
-        )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".json":
-            target.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        else:
-            target.write_text(page(self))
-        return target
+        return written(path, "Report", self.to_dict, lambda: page(self))
 
     def table(self) -> Table:
         """The rows as a table for a terminal."""
@@ -183,6 +174,25 @@ def number(value: float) -> str:
         return f"{value:.2e}"
     rounded = round(value, 2 - size)
     return f"{rounded:,.{max(0, 2 - size)}f}"
+
+
+def written(
+    path: str | Path, kind: str, plain: Callable[[], dict[str, Any]], page: Callable[[], str]
+) -> Path:
+    """Write `plain()` as JSON or `page()` as HTML, by the file's ending.
+
+    Raises:
+        InputError: another ending, naming `kind`.
+    """
+    target = Path(path)
+    refuse_unless(
+        target.suffix in (".json", ".html"),
+        f"{kind}.save({str(path)!r}): the name must end in .json or .html.",
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(plain(), indent=2) + "\n" if target.suffix == ".json" else page()
+    target.write_text(text, encoding="utf-8")
+    return target
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.estimator import Estimator
 from vantage.gradients import scores
 from vantage.policies import Policy
+from vantage.report.run import versions
 from vantage.trajectory_gradients import (
     Choice,
     Sketch,
@@ -275,3 +276,30 @@ def weights_of(
             "check its columns with vantage.conformance.check."
         )
     return weights
+
+
+def described(
+    units: Units, rows: list[Estimator], seed: int, environment: str, discount: float, policy: str
+) -> dict[str, Any]:
+    """The settings of a report: what was sampled, where, and how its gradients were formed."""
+    design = units.design
+    return {
+        "environment": environment,
+        "discount": discount,
+        "policy": policy,
+        "parameters": units.parameters,
+        "trajectories": design.trajectories,
+        "steps": units.steps,
+        "batch": design.batch,
+        "group_size": design.group,
+        "pool": design.pool,
+        "seed": seed,
+        "mean_return": sum(units.returns) / len(units.returns),
+        "gradients": {
+            "method": units.method.name,
+            "seconds_per_trajectory": units.method.seconds,
+            "refused": units.method.refused,
+        },
+        "estimators": {row.name: row.columns() for row in rows},
+        "versions": versions(),
+    }

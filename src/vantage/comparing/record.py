@@ -1,6 +1,5 @@
 """What a comparison found: one row per estimator, every pair, every run."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vantage.auditing.record import _plain, number, text
-from vantage.errors import InputError, refuse_unless
+from vantage.auditing.record import _plain, number, text, written
+from vantage.errors import InputError
 from vantage.intervals import Estimate
 
 
@@ -159,20 +158,9 @@ class Comparison:
         Raises:
             InputError: another ending.
         """
-        target = Path(path)
-        refuse_unless(
-            target.suffix in (".json", ".html"),
-            f"Comparison.save({str(path)!r}): the name must end in .json or .html.",
-        )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".json":
-            written = json.dumps(self.to_dict(), indent=2) + "\n"
-        else:
-            from vantage.report.comparison_page import page
+        from vantage.report.comparison_page import page
 
-            written = page(self)
-        target.write_text(written, encoding="utf-8")
-        return target
+        return written(path, "Comparison", self.to_dict, lambda: page(self))
 
     def table(self) -> Table:
         """The rows as a table for a terminal."""

@@ -8,7 +8,6 @@ lies between prompts.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from vantage.auditing import units as unit_gradients
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Report
 from vantage.auditing.summary import summarise
-from vantage.auditing.units import Design, Units, plan_units, sketch_for, weights_of
+from vantage.auditing.units import Design, Units, described, plan_units, sketch_for, weights_of
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
@@ -30,7 +29,6 @@ from vantage.language.policy import Policy
 from vantage.language.rollout import Environment, rollout
 from vantage.language.task import Task
 from vantage.report.console import counting
-from vantage.report.run import versions
 from vantage.training.threads import torch_threads
 from vantage.trajectory_gradients import Sketch, contributions
 
@@ -107,7 +105,7 @@ def audit(
         {e.name for e in rows if e.bias in ("none", "scale")},
     )
     summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
-    settings = _settings(task, policy, rows, units, seed)
+    settings = described(units, rows, seed, task.name, 1.0, type(policy.base).__name__)
     return Report(found, summary, planned, against, settings, [])
 
 
@@ -185,29 +183,3 @@ def _decomposed(estimators: list[Estimator], kept: dict[str, list[Tensor]]) -> d
             group = torch.arange(len(vectors)) // 2
             found[name] = intervals.decomposition(vectors @ vectors.T, group)
     return found
-
-
-def _settings(
-    task: Task, policy: Policy, rows: list[Estimator], units: Units, seed: int
-) -> dict[str, Any]:
-    design = units.design
-    return {
-        "environment": task.name,
-        "discount": 1.0,
-        "policy": type(policy.base).__name__,
-        "parameters": units.parameters,
-        "trajectories": design.trajectories,
-        "steps": units.steps,
-        "batch": design.batch,
-        "group_size": design.group,
-        "pool": design.pool,
-        "seed": seed,
-        "mean_return": sum(units.returns) / len(units.returns),
-        "gradients": {
-            "method": units.method.name,
-            "seconds_per_trajectory": units.method.seconds,
-            "refused": units.method.refused,
-        },
-        "estimators": {row.name: row.columns() for row in rows},
-        "versions": versions(),
-    }

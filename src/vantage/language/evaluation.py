@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
-import scipy
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vantage.errors import refuse_unless
+from vantage.intervals import mean_interval
 from vantage.language.generation import Decoding, Engine
 from vantage.language.policy import Policy
 from vantage.language.task import Task
@@ -77,8 +77,6 @@ def evaluate(
     total = torch.where(found.scorable, found.total, math.nan).view(-1, size).nanmean(1)
     rewards = total[~total.isnan()].double()
     refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
-    mean = float(rewards.mean())
-    error = float(rewards.std()) / len(rewards) ** 0.5
-    half = float(scipy.stats.t.ppf(0.975, len(rewards) - 1)) * error
+    mean = mean_interval(rewards.tolist())
     parts = {name: float(part.nanmean()) for name, part in found.parts.items()}
-    return Evaluation(rewards, mean, mean - half, mean + half, parts)
+    return Evaluation(rewards, mean.value, mean.low, mean.high, parts)

@@ -30,11 +30,9 @@ from vantage.language.scoring import Passes, plan_passes, score_batch, scored_pa
 from vantage.language.settings import Schedule, Settings, describe
 from vantage.language.task import Task
 from vantage.language.value_head import ValueHead
-from vantage.report.console import Progress
 from vantage.report.run import (
     CHECKPOINT,
     Run,
-    append_metrics,
     open_run,
     read_metrics,
     write_metrics,
@@ -42,6 +40,7 @@ from vantage.report.run import (
 from vantage.report.trackers import Tracker
 from vantage.training import checkpoint
 from vantage.training.interrupts import Interrupts
+from vantage.training.running import until_done
 from vantage.training.threads import torch_threads
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -196,38 +195,10 @@ def train(
     ):
         for tracker in track:
             stack.enter_context(closing(tracker))
-        _until_done(learner, folder, display, interrupts, checkpoint_seconds, track)
+        until_done(learner, folder, display, interrupts, checkpoint_seconds, track, "update")
     if folder is not None:
         policy.save_pretrained(folder / MODEL)
     return Run(folder, config, learner.history)
-
-
-def _until_done(
-    learner: "_Learner",
-    folder: Path | None,
-    display: Progress,
-    interrupts: Interrupts,
-    checkpoint_seconds: float,
-    track: Sequence[Tracker],
-) -> None:
-    saved_at = time.monotonic()
-    while len(learner.history) < learner.settings.updates:
-        try:
-            found = learner.look()
-        except BaseException:
-            learner.save(folder)  # nothing has been changed yet: what is finished must not be lost
-            raise
-        row = learner.step(found)
-        if folder is not None:
-            append_metrics(folder, row)
-        display.update(row)
-        for tracker in track:
-            tracker.log(row, row["update"])
-        if time.monotonic() - saved_at > checkpoint_seconds or interrupts.asked:
-            learner.save(folder)
-            saved_at = time.monotonic()
-        interrupts.raise_if_asked()
-    learner.save(folder)
 
 
 def _reference(policy: Policy, given: Policy | None) -> Policy | None:
@@ -266,6 +237,10 @@ class _Learner:
     environment: Environment | None
     watch: Watcher | None
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def finished(self) -> bool:
+        """Whether the updates asked for are done."""
+        return len(self.history) >= self.settings.updates
 
     def look(self) -> _Found:
         """Draw prompts and completions, and score them."""

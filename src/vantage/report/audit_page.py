@@ -13,7 +13,7 @@ from vantage.intervals import Estimate
 from vantage.report.audit_figures import Forest, forest, signal
 from vantage.report.audit_reading import BEFORE, READING, reading
 from vantage.report.audit_style import STYLE
-from vantage.report.audit_tables import breakable, cell, escaped, table
+from vantage.report.audit_tables import breakable, cell, escaped, summary, table
 
 
 def page(report: Report) -> str:
@@ -25,7 +25,7 @@ def page(report: Report) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>",
         f"<header><h1>{escaped(title)}</h1>{_facts(report)}</header><main>",
-        _section("What was found", _summary(report)),
+        _section("What was found", summary(report.summary, report.notes, "Nothing was audited.")),
         _section("Bias: scale and direction", _bias(report)),
         _section("Signal against batch size", _signal(report)),
         _section("Variance, and what it costs", _needs(report)),
@@ -51,21 +51,6 @@ def _facts(report: Report) -> str:
         "Brackets hold 95 % intervals."
     )
     return f'<p class="faint">{escaped(said)}</p>'
-
-
-def _summary(report: Report) -> str:
-    *found, advice = report.summary or ["Nothing was audited."]
-    limits = ""
-    if report.notes:
-        limits = (
-            f'<div class="limits"><h3>What limits these numbers</h3>{_list(report.notes)}</div>'
-        )
-    return f'<p class="advice">{escaped(advice)}</p>{_list(found)}{limits}'
-
-
-def _list(lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>" if lines else ""
 
 
 # ---- figures -----------------------------------------------------------------------------------

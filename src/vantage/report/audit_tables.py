@@ -1,4 +1,4 @@
-"""Cells and tables of the audit's page."""
+"""Cells, tables and the summary of a page."""
 
 import html
 import math
@@ -49,3 +49,21 @@ def table(
         f'<div class="scroll" role="region" tabindex="0" aria-label="{escaped(label)}">'
         f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>\n{body}</tbody></table></div>'
     )
+
+
+def summary(lines: Sequence[str], notes: Sequence[str], nothing: str) -> str:
+    """What was found: the last line is the advice; then what limits the numbers, if anything.
+
+    Args:
+        nothing: said where there are no lines.
+    """
+    *found, advice = lines or [nothing]
+    limits = ""
+    if notes:
+        limits = f'<div class="limits"><h3>What limits these numbers</h3>{_list(notes)}</div>'
+    return f'<p class="advice">{escaped(advice)}</p>{_list(found)}{limits}'
+
+
+def _list(lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
+    return f"<ul>{items}</ul>" if lines else ""

@@ -5,13 +5,12 @@ to light and dark, to narrow and wide, and to paper.
 """
 
 import json
-from collections.abc import Sequence
 
 from vantage.auditing.record import number
 from vantage.comparing.record import Comparison
 from vantage.report import audit_style, comparison_figures
 from vantage.report.audit_figures import Forest, forest
-from vantage.report.audit_tables import breakable, cell, escaped, table
+from vantage.report.audit_tables import breakable, cell, escaped, summary, table
 from vantage.report.comparison_figures import Line, bands, curve_lines, every_run
 
 READING = {
@@ -41,7 +40,10 @@ def page(comparison: Comparison) -> str:
         f"<title>{escaped(title)}</title>"
         f"<style>{audit_style.STYLE}{comparison_figures.STYLE}</style></head><body>",
         f"<header><h1>{escaped(title)}</h1>{_facts(comparison)}</header><main>",
-        _section("What was found", _summary(comparison)),
+        _section(
+            "What was found",
+            summary(comparison.summary, comparison.notes, "Nothing was compared."),
+        ),
         _section("Learning curves", _curves(comparison)),
         _section("Final scores", _scores(comparison)),
         _section("Every number", _statistics(comparison)),
@@ -66,21 +68,6 @@ def _facts(comparison: Comparison) -> str:
         "Brackets and bands hold 95 % intervals."
     )
     return f'<p class="faint">{escaped(said)}</p>'
-
-
-def _summary(comparison: Comparison) -> str:
-    *found, best = comparison.summary or ["Nothing was compared."]
-    limits = ""
-    if comparison.notes:
-        limits = (
-            f'<div class="limits"><h3>What limits these numbers</h3>{_list(comparison.notes)}</div>'
-        )
-    return f'<p class="advice">{escaped(best)}</p>{_list(found)}{limits}'
-
-
-def _list(lines: Sequence[str]) -> str:
-    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>" if lines else ""
 
 
 def _figure(title: str, said: str, drawn: str) -> str:

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import scipy
 import torch
 from torch import Tensor
 
@@ -12,6 +10,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import refuse_unless
+from vantage.intervals import mean_interval
 from vantage.policies import Policy
 from vantage.training.threads import torch_threads
 
@@ -75,12 +74,11 @@ def evaluate(
     with torch_threads(threads):
         batch = collect(env, policy, episodes, seed, greedy=greedy)
     returns = sum_by_episode(batch, batch.reward).double()
-    mean, deviation = returns.mean().item(), returns.std().item()
-    half = float(scipy.stats.t.ppf(0.975, episodes - 1)) * deviation / np.sqrt(episodes)
+    mean = mean_interval(returns.tolist())
     return Evaluation(
         returns=returns,
         lengths=sum_by_episode(batch, torch.ones_like(batch.reward)).long(),
-        mean=mean,
-        low=mean - half,
-        high=mean + half,
+        mean=mean.value,
+        low=mean.low,
+        high=mean.high,
     )

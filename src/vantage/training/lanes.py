@@ -27,27 +27,21 @@ def lanes_signal(
     """
     weights, share = estimator.weights(batch), estimator.share(batch)
     units = min(PARTS, batch.rows) if measured else 1
-    pieces = []
+    pieces, lanes = [], []
     for rows in torch.arange(batch.rows, device=weights.device).tensor_split(units):
         # log-probabilities at masked steps may be anything: their weight is 0
         passes.forward(batch.observation[rows], batch.action[rows])
         passes.backward(weights[rows])
-        pieces.append(passes.policy_gradient().double() * (batch.rows / len(rows)))
+        pieces.append(passes.policy_gradient().double())
+        lanes.append(len(rows))
     stack = torch.stack(pieces)
+    gradient, signal = stack.sum(0).to(weights.dtype), None
     if measured:
-        statistics = unit_signal(
-            stack.sum(0), float(stack.square().sum()), units, batch.rows // units
-        )
-    gradient = _whole(stack, batch.rows, units).to(weights.dtype)
+        # the pieces add up to ĝ; each by itself, per lane, is an estimate of its own
+        alone = stack * (batch.rows / stack.new_tensor(lanes))[:, None]
+        signal = unit_signal(alone.sum(0), float(alone.square().sum()), units, batch.rows // units)
     if estimator.entropy:
         passes.forward(batch.observation, batch.action)
         passes.backward(torch.zeros_like(weights), estimator.entropy * share)
         gradient = gradient + passes.policy_gradient()
-    return gradient, statistics if measured else None
-
-
-def _whole(stack: Tensor, rows: int, units: int) -> Tensor:
-    """The sum that the scaled pieces came from."""
-    sizes = [len(part) for part in torch.arange(rows).tensor_split(units)]
-    scale = torch.tensor(sizes, dtype=stack.dtype, device=stack.device) / rows
-    return (stack * scale[:, None]).sum(0)
+    return gradient, signal

@@ -28,6 +28,7 @@ from vantage.training.auto import best_baseline, next_batch
 from vantage.training.epochs import Epochs
 from vantage.training.lanes import lanes_signal
 from vantage.training.natural import Natural
+from vantage.training.parameters import flat_parameters, write_parameters
 from vantage.training.settings import Settings
 
 # Takes parameters, gives a torch optimiser; it minimises −J, so any torch optimiser ascends.
@@ -71,7 +72,7 @@ class Learner:
             for name, optimizer in self.optimizers.items()
         }
         # parameters of the policies that are to act in the next updates, oldest first
-        self.waiting: deque[Tensor] = deque([self._flat()] * self.settings.delay)
+        self.waiting: deque[Tensor] = deque([flat_parameters(self.policy)] * self.settings.delay)
         self.restarted_at = 0
 
     def finished(self) -> bool:
@@ -107,7 +108,7 @@ class Learner:
         _, learn_seed = seeds(settings.seed, len(self.history))
         generator = torch.Generator().manual_seed(learn_seed)
         if settings.delay:
-            self.waiting.append(self._flat())
+            self.waiting.append(flat_parameters(self.policy))
         if isinstance(rule, Epochs):
             stale = settings.delay > 0
             optimizer = self.optimizers["policy"]
@@ -192,13 +193,13 @@ class Learner:
             self.fragments.restart(start_seed)
             self.restarted_at = number
         if settings.delay:
-            current = self._flat()
-            self._write(self.waiting.popleft())
+            current = flat_parameters(self.policy)
+            write_parameters(self.policy, self.waiting.popleft())
         try:
             batch, ended = self.fragments.collect(settings.fragment, start_seed)
         finally:
             if settings.delay:
-                self._write(current)
+                write_parameters(self.policy, current)
         gradient = signal = None
         every = settings.signal_every
         measured = every is not None and number % every == 0 and batch.rows > 1
@@ -255,16 +256,6 @@ class Learner:
             "environment": getattr(self.env, "statistics", None),
         }
         return {name: module for name, module in every.items() if module is not None}
-
-    def _flat(self) -> Tensor:
-        return torch.cat([p.detach().flatten() for p in self.policy.parameters()])
-
-    @torch.no_grad()
-    def _write(self, flat: Tensor) -> None:
-        parameters = list(self.policy.parameters())
-        pieces = flat.split([p.numel() for p in parameters])
-        for parameter, piece in zip(parameters, pieces, strict=True):
-            parameter.copy_(piece.view_as(parameter))
 
 
 def seeds(seed: int, update: int) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """The training loop: collect, weigh, step; and say how much of it was signal."""
 
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from functools import singledispatch
@@ -17,12 +16,13 @@ from vantage.mlp_passes import fastest
 from vantage.passes import AutogradPasses, Passes
 from vantage.policies import Policy
 from vantage.report.console import Progress
-from vantage.report.run import Run, append_metrics, open_run
+from vantage.report.run import Run, open_run
 from vantage.report.trackers import Tracker
 from vantage.training import updates as update_rules
 from vantage.training.epochs import Epochs
 from vantage.training.interrupts import Interrupts
 from vantage.training.learner import Learner, OptimizerFactory
+from vantage.training.running import until_done
 from vantage.training.schedules import Schedule, constant
 from vantage.training.settings import Settings, describe, resolved
 from vantage.training.threads import torch_threads
@@ -155,7 +155,7 @@ def train(
             open_run(folder, config, resume)
             learner.restore(folder, resume)
         display = stack.enter_context(Progress(steps, updates, learner.history, progress))
-        _until_done(learner, folder, display, interrupts, checkpoint_seconds, track)
+        until_done(learner, folder, display, interrupts, checkpoint_seconds, track, "steps")
     return Run(folder, config, learner.history)
 
 
@@ -175,31 +175,3 @@ def _optimizers(
     if value is not None:
         made["value"] = Adam(value.parameters(), lr=rule.fit.lr)
     return made
-
-
-def _until_done(
-    learner: Learner,
-    folder: Path | None,
-    display: Progress,
-    interrupts: Interrupts,
-    checkpoint_seconds: float,
-    track: Sequence[Tracker],
-) -> None:
-    saved_at = time.monotonic()
-    while not learner.finished():
-        try:
-            found = learner.look()
-        except BaseException:
-            learner.save(folder)  # nothing has been changed yet: what is finished must not be lost
-            raise
-        row = learner.step(found)
-        if folder is not None:
-            append_metrics(folder, row)
-        for tracker in track:
-            tracker.log(row, row["steps"])
-        display.update(row)
-        if time.monotonic() - saved_at > checkpoint_seconds or interrupts.asked:
-            learner.save(folder)
-            saved_at = time.monotonic()
-        interrupts.raise_if_asked()
-    learner.save(folder)

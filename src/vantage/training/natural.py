@@ -24,6 +24,7 @@ from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.training.ascent import Fit
+from vantage.training.parameters import flat_parameters, write_parameters
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,19 @@ class Natural:
         if not curvature > 0 or not math.isfinite(curvature):
             return {"gradient_norm": float(gradient.norm()), "step_length": 0.0, "halvings": 0}
         full = math.sqrt(2 * bound / curvature) * direction
-        before = _parameters(policy)
+        before = flat_parameters(policy)
         surrogate = _surrogate(policy, batch, estimator)
         start, halvings = float(surrogate()[0]), 0
         while True:
-            _set(policy, before + full * 0.5**halvings)
+            write_parameters(policy, before + full * 0.5**halvings)
             worth, kl = (float(x) for x in surrogate())
             if not self.line_search or (worth > start and kl <= bound):
                 break
             halvings += 1
             if halvings > self.halvings:
-                _set(policy, before)
+                write_parameters(policy, before)
                 break
-        moved = float((_parameters(policy) - before).norm())
+        moved = float((flat_parameters(policy) - before).norm())
         return {
             "gradient_norm": float(gradient.norm()),
             "step_length": moved,
@@ -178,15 +179,3 @@ def _surrogate(
         return torch.where(mask, weighted * log_ratio.exp(), 0).sum(), kl
 
     return look
-
-
-def _parameters(policy: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in policy.parameters() if p.requires_grad])
-
-
-def _set(policy: nn.Module, flat: Tensor) -> None:
-    """Write parameters in place: they may be views of one flat tensor."""
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for parameter, piece in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-            parameter.copy_(piece.view_as(parameter))
