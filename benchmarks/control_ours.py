@@ -119,7 +119,7 @@ def solve(given: SimpleNamespace) -> None:
 def rollout(given: SimpleNamespace) -> None:
     """Time the collection of fragments alone."""
     env, clock = environment(given), Clock(given.started)
-    fragments = Fragments(env, fastest(env.policy(seed=0), env.value(seed=1)))
+    fragments = Fragments(env, fastest(env.policy(seed=0), None))
     fragments.restart(seed=given.seed)
     for seed in range(given.warmup):
         fragments.collect(given.fragment, seed)

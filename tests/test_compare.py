@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,14 @@ def wait_for(what: Callable[[], Any], seconds: float = 240) -> None:
 def begin(tmp_path: Path, out: Path, steps: int = 1500) -> subprocess.Popen[str]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, str(script), str(out), str(steps)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, str(script), str(out), str(steps)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # where the tests run in the background, Ctrl-C would be ignored
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="signals as Unix has them")
@@ -256,8 +263,8 @@ def test_bad_input_is_refused_before_anything_is_trained(
 def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace('if __name__ == "__main__":', "if True:"))
-    found = subprocess.run([sys.executable, str(script), str(tmp_path / "out")], timeout=300,
-                           capture_output=True, text=True)  # fmt: skip
+    found = subprocess.run([sys.executable, str(script), str(tmp_path / "out"), "1500"],
+                           timeout=300, capture_output=True, text=True)  # fmt: skip
     assert found.returncode != 0
     assert 'put the call under `if __name__ == "__main__":`' in found.stderr
 

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from lanes import Scripted
 
 import vantage as vt
+from vantage.environments.gymnasium import NATIVE_FROM
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
 
@@ -47,11 +48,15 @@ def test_processes_give_the_bits_of_one_process(name: str) -> None:
 
 def test_an_id_can_choose_its_own_vector_environment() -> None:
     runs = [
-        played(vt.Gymnasium("CartPole-v1", lanes=3, **settings), 30)
+        played(vt.Gymnasium("CartPole-v1", lanes=NATIVE_FROM, **settings), 30)
         for settings in ({}, {"vectorization_mode": "vector_entry_point"})
     ]
     assert same(*runs)
-    assert not isinstance(vt.Gymnasium("CartPole-v1", lanes=3).vector, SyncVectorEnv)
+    assert not isinstance(vt.Gymnasium("CartPole-v1", lanes=NATIVE_FROM).vector, SyncVectorEnv)
+    few = NATIVE_FROM - 1
+    assert type(vt.Gymnasium("CartPole-v1", lanes=few).vector) is Lanes
+    chosen = vt.Gymnasium("CartPole-v1", lanes=few, vectorization_mode="vector_entry_point")
+    assert not isinstance(chosen.vector, SyncVectorEnv)
 
 
 @pytest.mark.parametrize("name", ["Acrobot-v1", "FrozenLake-v1", "Pendulum-v1"])

@@ -134,20 +134,34 @@ def ppo_continuous(**changes: Any) -> Settings:
     return ppo(**{**published, **changes})
 
 
-def natural(fragment: int = 1024, max_kl: float = 0.01) -> Settings:
+def natural(
+    fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
+) -> Settings:
     """Natural policy gradient with steps of a given KL.
+
+    Args:
+        fragment: steps per lane and update.
+        max_kl: KL of a step, nats.
+        damping: of the Fisher information. A table's is small wherever a state is seldom visited:
+            10⁻³ there, where 0.1 would leave hardly more than the plain gradient.
+        lambda_: of the generalised advantage.
 
     Source: Kakade 2002 [kakade2002].
     """
-    return _second_order(fragment, max_kl, line_search=False)
+    return _second_order(fragment, max_kl, damping, lambda_, line_search=False)
 
 
-def trpo(fragment: int = 1024, max_kl: float = 0.01) -> Settings:
+def trpo(
+    fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
+) -> Settings:
     """Trust-region policy optimisation: the natural gradient with a line search.
+
+    Args:
+        fragment, max_kl, damping, lambda_: as for `natural`.
 
     Source: Schulman et al. 2015 [schulman2015].
     """
-    return _second_order(fragment, max_kl, line_search=True)
+    return _second_order(fragment, max_kl, damping, lambda_, line_search=True)
 
 
 def impala(fragment: int = 20, delay: int = 1, entropy: float = 0.01) -> Settings:
@@ -165,8 +179,10 @@ def impala(fragment: int = 20, delay: int = 1, entropy: float = 0.01) -> Setting
     }
 
 
-def _second_order(fragment: int, max_kl: float, line_search: bool) -> Settings:
-    row = estimators.ppo()
+def _second_order(
+    fragment: int, max_kl: float, damping: float, lambda_: float, line_search: bool
+) -> Settings:
+    row = estimators.ppo(lambda_=lambda_)
     plain = estimators.Estimator(
         returns=row.returns,
         baseline=row.baseline,
@@ -177,7 +193,7 @@ def _second_order(fragment: int, max_kl: float, line_search: bool) -> Settings:
     fit = updates.Fit(lr=1e-3, epochs=10, minibatch=256)
     return {
         "estimator": plain,
-        "update": updates.Natural(max_kl=max_kl, line_search=line_search, fit=fit),
+        "update": updates.Natural(max_kl=max_kl, line_search=line_search, damping=damping, fit=fit),
         "fragment": fragment,
     }
 

@@ -28,6 +28,8 @@ from vantage.environments.lanes import Lanes
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
+NATIVE_FROM = 8  # lanes from which array operations on all of them beat a call for each
+
 
 class Gymnasium:
     """Many lanes of a Gymnasium environment, stepped together.
@@ -39,8 +41,8 @@ class Gymnasium:
         discount: γ of the objective, in (0, 1].
         **settings: passed to `gymnasium.make`, e.g. `is_slippery=False`, and to
             `gymnasium.make_vec`: `vectorization_mode` "sync", "async" (a process a lane) or
-            "vector_entry_point". By default an id's own vector environment where it has one, else
-            its lanes are stepped one by one in this process.
+            "vector_entry_point". By default an id's own vector environment where it has one and
+            there are 8 lanes or more, else the lanes are stepped one by one in this process.
 
     Raises:
         InputError: unknown id (with near matches), unsupported space, missing or unknown autoreset
@@ -225,7 +227,7 @@ def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:
 
 def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
     try:
-        if _stepped_here(name, settings):
+        if _stepped_here(name, lanes, settings):
             wrappers = settings.get("wrappers") or []
             rest = {key: value for key, value in settings.items() if key != "wrappers"}
             return Lanes([partial(_one, name, wrappers, rest) for _ in range(lanes)])
@@ -238,12 +240,12 @@ def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
         raise InputError(f"Environment {name!r} needs a package: {error}") from error
 
 
-def _stepped_here(name: str, settings: dict[str, Any]) -> bool:
-    """Whether neither the caller nor the id says how lanes are to be stepped."""
+def _stepped_here(name: str, lanes: int, settings: dict[str, Any]) -> bool:
+    """Whether lanes are stepped one by one: unless somebody says how, or all at once is faster."""
     spec = gymnasium.registry.get(name)
     return (
         spec is not None
-        and spec.vector_entry_point is None
+        and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
         and not {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
     )
 

@@ -1,6 +1,6 @@
 """Environments by name, for the command line, run folders and comparisons.
 
-CartPole-v1            Gymnasium, as `gymnasium.make_vec` makes it
+CartPole-v1            Gymnasium's, natively vectorised where that is faster
 tensor/CartPole-v1     the same dynamics as tensor code
 envpool/CartPole-v1    EnvPool's
 """
