@@ -207,19 +207,26 @@ class Drawing:
             noise.exponential_(generator=generator).clamp_min_(torch.finfo(noise.dtype).tiny)
             noise.log_().neg_()
         self.noise = noise
-        self.shift = (noise if log_std is None else noise * log_std.exp()).unbind()
-        self.few = _views(actor) if lanes <= _FEW and noise.device.type == "cpu" else None
+        shift = noise if log_std is None else noise * log_std.exp()
+        few = lanes <= _FEW and noise.device.type == "cpu"
+        self.few = _views(actor) if few else None
+        self.shift: Any = shift.numpy() if few else shift.unbind()
 
     def __call__(self, step: int, observation: Tensor) -> Tensor:
         """The actions of a step."""
-        if self.few is None:
-            output = _forward(self.actor, observation)[-1]
-        else:
-            output = torch.from_numpy(_forward_few(self.few, observation.numpy()))
+        shift = self.shift[step]
+        if self.few is not None:
+            few = _forward_few(self.few, observation.numpy())
+            if self.log_std is not None:
+                few += shift
+                return torch.from_numpy(few)
+            self.outputs.append(torch.from_numpy(few))
+            return torch.from_numpy((few + shift).argmax(-1))
+        output = _forward(self.actor, observation)[-1]
         if self.log_std is not None:
-            return output.add_(self.shift[step])
+            return output.add_(shift)
         self.outputs.append(output)
-        return (output + self.shift[step]).argmax(-1)
+        return (output + shift).argmax(-1)
 
     def scored(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """log π(a|s) and H(π(·|s)) of all steps drawn."""

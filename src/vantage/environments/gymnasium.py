@@ -159,6 +159,8 @@ class Gymnasium:
         return _make(name, lanes, settings)
 
     def _step_by_mode(self) -> Any:
+        if isinstance(self.vector, Lanes):
+            return self._step_lanes
         modes = {
             AutoresetMode.NEXT_STEP: self._step_next,
             AutoresetMode.SAME_STEP: self._step_same,
@@ -172,6 +174,20 @@ class Gymnasium:
                 "reset steps can be told from real ones."
             )
         return modes[mode]
+
+    def _step_lanes(self, action: Tensor) -> Step:
+        lanes: Lanes = self.vector  # type: ignore[assignment]
+        seen, rewards, ends = lanes.play(self._act(action))
+        reward = torch.from_numpy(np.array(rewards, np.float32))
+        final = observation = self._observe(seen)
+        terminated = truncated = self._none_ended
+        if ends:
+            terminated, truncated, final = terminated.clone(), truncated.clone(), final.clone()
+            where = torch.tensor([end.lane for end in ends])
+            terminated[where] = torch.tensor([end.terminated for end in ends])
+            truncated[where] = torch.tensor([not end.terminated for end in ends])
+            final[where] = self._observe(lanes.batch([end.observation for end in ends]))
+        return Step(observation, reward, terminated, truncated, final, self._all_real)
 
     def _step_next(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, _ = self.vector.step(self._act(action))

@@ -1,49 +1,52 @@
 """Lanes of one environment in one process, at the cost of the environment."""
 
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from vantage.environments.spaces import batched
 
 
-class Lanes(SyncVectorEnv):
-    """Gymnasium's synchronous vector environment without the collection of `info`.
+class End(NamedTuple):
+    """A lane whose episode ended, whether at an end of its own, and its last observation."""
 
-    Vantage reads nothing from `info` but the final observations; gathering the rest lane by lane
-    and copying every array twice costs more than many an environment. Episodes that end start
-    anew in the same step.
+    lane: int
+    terminated: bool
+    observation: Any
+
+
+class Lanes(SyncVectorEnv):
+    """Gymnasium's synchronous vector environment with a `play` in place of its `step`.
+
+    Nothing is read of `info`, and nothing gathered lane by lane but observations and rewards: with
+    few lanes that costs more than many an environment. Episodes that end start anew in the same
+    step.
     """
 
     def __init__(self, env_fns: Any) -> None:
         super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
-        self._plain = isinstance(self.single_observation_space, Box)
-        self._no_end = np.zeros(self.num_envs, bool)  # most steps end nothing: they share this
-        self._no_end.flags.writeable = False
+        # what `spaces.observation_reader` can read off a list
+        self._listed = isinstance(self.single_observation_space, Box | Discrete)
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """As in Gymnasium; `info` holds "final_obs" where an episode ended, and nothing else."""
-        seen, rewards = self._env_obs, []
-        ended: list[tuple[int, bool, bool]] = []
-        final: list[Any] = []
-        for i, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            seen[i], reward, terminated, truncated, _ = env.step(action)
-            rewards.append(reward)
+    def play(self, actions: np.ndarray) -> tuple[Any, list[float], list[End]]:
+        """Act in every lane: a batch of observations, to be copied, rewards, and who ended."""
+        seen: Any = self._env_obs
+        rewards: list[float] = []
+        ends: list[End] = []
+        for lane, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            seen[lane], reward, terminated, truncated, _ = env.step(action)
+            rewards.append(reward)  # type: ignore[arg-type]
             if terminated or truncated:
-                ended.append((i, terminated, truncated))
-                final.append(deepcopy(seen[i]))  # the reset may write into the same array
-                seen[i], _ = env.reset()
-        space = self.single_observation_space
-        # a reader of observations copies: rows of an array that the environments own would do
-        observation = np.array(seen, space.dtype) if self._plain else batched(space, seen)
-        if not ended:
-            return observation, np.array(rewards, np.float64), self._no_end, self._no_end, {}
-        terminations, truncations = self._no_end.copy(), self._no_end.copy()
-        last = np.full(self.num_envs, None, dtype=object)
-        for (i, terminated, truncated), one in zip(ended, final, strict=True):
-            terminations[i], truncations[i], last[i] = terminated, truncated, one
-        info = {"final_obs": last}
-        return observation, np.array(rewards, np.float64), terminations, truncations, info
+                # a copy: the reset may write into the same array
+                ends.append(End(lane, bool(terminated), deepcopy(seen[lane])))
+                seen[lane], _ = env.reset()
+        return self.batch(seen), rewards, ends
+
+    def batch(self, observations: list[Any]) -> Any:
+        """Observations of lanes, as `spaces.observation_reader` takes them."""
+        return (
+            observations if self._listed else batched(self.single_observation_space, observations)
+        )
