@@ -25,8 +25,7 @@ def environment(given: SimpleNamespace) -> Any:
         return CartPole(*common, device=getattr(given, "device", "cpu"))
     if backend == "envpool":
         return EnvPool(given.env, *common, num_threads=1)
-    choices: dict[str, Any] = {"vectorization_mode": "sync"} if backend == "sync" else {}
-    return vt.Gymnasium(given.env, *common, **choices)
+    return vt.Gymnasium(given.env, *common)
 
 
 def algorithm(given: SimpleNamespace) -> dict[str, Any]:
@@ -117,7 +116,7 @@ def solve(given: SimpleNamespace) -> None:
 
 
 def rollout(given: SimpleNamespace) -> None:
-    """Time the collection of fragments alone."""
+    """Time the collection of fragments alone: acting, stepping and recording, no value function."""
     env, clock = environment(given), Clock(given.started)
     fragments = Fragments(env, fastest(env.policy(seed=0), None))
     fragments.restart(seed=given.seed)

@@ -60,7 +60,6 @@ class Work:
 
 TRAINERS: dict[str, Trainer] = {
     "vantage": Trainer("control_ours.py"),
-    "vantage, lanes one by one": Trainer("control_ours.py", extra={"backend": "sync"}),
     "vantage, EnvPool": Trainer("control_ours.py", extra={"backend": "envpool"}),
     "vantage, tensor environment": Trainer("control_ours.py", extra={"backend": "tensor"}),
     "vantage, GPU": Trainer("control_ours.py", extra={"backend": "tensor", "device": "cuda"}),
@@ -74,17 +73,16 @@ TRAINERS: dict[str, Trainer] = {
 }
 
 _PEERS = ("SB3", "SBX", "Tianshou", "TorchRL", "TorchRL, compiled")
-_CARTPOLE = ("vantage", "vantage, lanes one by one", "vantage, EnvPool", *_PEERS)
-_CHEETAH = ("vantage", "vantage, EnvPool", *_PEERS)
+_ENVS = ("vantage", "vantage, EnvPool", *_PEERS)
 _AHEAD = dict.fromkeys(_PEERS, 1.0)
 _COMPILED = ("vantage, tensor environment", "rejax")
 _ROLLOUT = ("vantage", "raw")
 
 WORKS: dict[str, Work] = {
-    "CartPole 4": Work("CartPole-v1", 4, 128, 4, 4, 40, _CARTPOLE, _AHEAD | {"SB3": 4.0}),
-    "CartPole 64": Work("CartPole-v1", 64, 128, 4, 4, 6, _CARTPOLE, _AHEAD | {"SB3": 4.0}),
-    "HalfCheetah 1": Work("HalfCheetah-v5", 1, 2048, 10, 32, 5, _CHEETAH, _AHEAD | {"SB3": 3.0}),
-    "HalfCheetah 16": Work("HalfCheetah-v5", 16, 128, 10, 32, 5, _CHEETAH, _AHEAD | {"SB3": 4.0}),
+    "CartPole 4": Work("CartPole-v1", 4, 128, 4, 4, 40, _ENVS, _AHEAD | {"SB3": 4.0}),
+    "CartPole 64": Work("CartPole-v1", 64, 128, 4, 4, 6, _ENVS, _AHEAD | {"SB3": 4.0}),
+    "HalfCheetah 1": Work("HalfCheetah-v5", 1, 2048, 10, 32, 5, _ENVS, _AHEAD | {"SB3": 3.0}),
+    "HalfCheetah 16": Work("HalfCheetah-v5", 16, 128, 10, 32, 5, _ENVS, _AHEAD | {"SB3": 4.0}),
     # two million steps
     "tensor CartPole 64": Work(
         "CartPole-v1", 64, 128, 4, 4, 245, _COMPILED, {"rejax": 1.0}, 0, total=True

@@ -234,10 +234,12 @@ class Drawing:
             log_prob = _normal(self.noise.transpose(0, 1), self.log_std)
             constant = self.log_std.numel() * (_HALF_LOG_2PI + 0.5)
             return log_prob, (self.log_std.sum() + constant).expand_as(log_prob)
-        log_probs = torch.log_softmax(torch.stack(self.outputs, 1), -1)
+        # actions first: over a short last dimension nothing vectorises
+        logits = torch.stack(self.outputs, 1).movedim(-1, 0).contiguous()
+        log_probs = torch.log_softmax(logits, 0)
         probability = log_probs.exp()
-        entropy = -torch.where(probability > 0, probability * log_probs, 0).sum(-1)
-        return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1), entropy
+        entropy = -torch.where(probability > 0, probability * log_probs, 0).sum(0)
+        return log_probs.gather(0, action.unsqueeze(0)).squeeze(0), entropy
 
 
 def _normal(noise: Tensor, log_std: Tensor) -> Tensor:

@@ -7,7 +7,13 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.environments.interface import Environment, Step
 from vantage.environments.normalise import Normalized
-from vantage.environments.rollout import Finished, Sight, lanes_as_rows, refuse_unless_finite
+from vantage.environments.rollout import (
+    Finished,
+    Sight,
+    lanes_as_rows,
+    over_time,
+    refuse_unless_finite,
+)
 from vantage.errors import refuse_unless
 from vantage.passes import Passes
 
@@ -75,9 +81,9 @@ class Fragments:
             seen.append(now)
             actions.append(action)
             record.append(sight.after(step_all(applied(action))))
-        action = torch.stack(actions, 1)
+        action = over_time(actions)
         self.actions.append(action)
-        observation = torch.stack(seen, 1)
+        observation = over_time(seen)
         _refuse_unless_finite(self.env, observation, record)
         log_prob, entropy = act.scored(observation, action)
         values = self.passes.values(observation)
@@ -87,7 +93,7 @@ class Fragments:
             observation=observation,
             action=action,
             log_prob=log_prob,
-            mask=torch.stack([step.real for step in record], 1),
+            mask=over_time([step.real for step in record]),
             value=None if values is None else self._value,
             values=values,
         )
@@ -143,7 +149,7 @@ class Fragments:
         rewards = batch.reward
         if record[0].raw_reward is not None:
             raw = [step.raw_reward for step in record if step.raw_reward is not None]
-            rewards = torch.stack(raw, 1) * batch.mask
+            rewards = over_time(raw) * batch.mask
         returns, self.returns = _per_episode(rewards, self.returns, lane, step)
         lengths, self.lengths = _per_episode(batch.mask, self.lengths, lane, step)
         return Finished(returns, lengths.long())
