@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vantage.errors import InputError
-from vantage.language.head import CHUNK_NUMBERS
+from vantage.language.head import chunk
 from vantage.language.shared_prompt import packing
 
 DECODED = 1024  # rows that generation decodes at once
@@ -147,7 +147,9 @@ class Plan:
             * longest
             * shape.width,
             "activations of a pass": at_once * kept * shape.width,
-            "chunk of logits": 3 * min(CHUNK_NUMBERS, scored * shape.vocabulary) * 4,
+            "chunk of logits": 3
+            * min(chunk(shape.vocabulary, shape.hidden), scored * shape.vocabulary)
+            * 4,
         }
         return {name: size for name, size in found.items() if size}
 

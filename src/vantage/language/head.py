@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vantage.language.law import SamplingLaw
 
-CHUNK_NUMBERS = 1 << 22  # logits held at once: 16 MB in float32
+CHUNK_NUMBERS = 1 << 21  # logits held at once: 8 MB in float32
 
 
 class Scored(NamedTuple):
@@ -55,12 +55,20 @@ class Head:
         return type(self.layer) is nn.Linear and self.softcap is None and self.scale == 1
 
 
+def chunk(vocabulary: int, width: int) -> int:
+    """How many logits to hold at once: a fifth of the head's own weight, or 8 MB if that is more.
+
+    Every chunk reads the whole weight [V, H]: chunks much smaller than it would be spent on that.
+    """
+    return max(CHUNK_NUMBERS, vocabulary * width // 5)
+
+
 def score_hidden(
     head: Head,
     law: SamplingLaw,
     hidden: Float[Tensor, "M H"],
     tokens: Int[Tensor, " M"],
-    chunk_numbers: int = CHUNK_NUMBERS,
+    chunk_numbers: int | None = None,
 ) -> Scored:
     """log π(token | state) and the entropy of π(·|state) of M states, differentiable.
 
@@ -70,8 +78,10 @@ def score_hidden(
         head, law: hidden states to logits, logits to log-probabilities.
         hidden: [M, H].
         tokens: [M], sampled under the law.
-        chunk_numbers: logits at once.
+        chunk_numbers: logits at once; by default as `chunk` says.
     """
+    if chunk_numbers is None:
+        chunk_numbers = chunk(_vocabulary(head.layer), hidden.shape[-1])
     if head.plain:
         layer = head.layer
         return Scored(
