@@ -189,6 +189,48 @@ def test_a_run_that_failed_resumes_to_the_bit(tmp_path, valued):
     assert torch.equal(flat(loaded), flat(own))
 
 
+def test_an_auto_batch_is_what_held_the_target_over_the_last_updates(tmp_path):
+    """Each size follows from the rows before it alone, in whole groups; resuming chooses alike."""
+    settings = {"batch": "auto", "target_snr": 0.5, "lr": 1e-3, "max_grad_norm": 1.0}
+    whole = run(policy("llama", max_completion_length=6), vt.estimators.rloo(), updates=8,
+                **settings).history  # fmt: skip
+    assert whole[0]["batch"] == 64
+    for number in range(1, 8):
+        recent = whole[max(0, number - 5) : number]
+        signal = sum(row["gradient_squared_norm"] for row in recent)
+        noise = sum(row["gradient_variance"] * row["unit"] for row in recent)
+        last = whole[number - 1]["batch"]
+        wanted = 0.5 * noise / signal if signal > 0 else 2 * last
+        wanted = max(16, min(max(wanted, last / 2), 2 * last, 1024))
+        assert abs(whole[number]["batch"] - wanted) <= 2.5  # half a group, and rounding
+        assert whole[number]["batch"] % 4 == 0
+        assert whole[number]["batch_reason"]
+    assert len({row["batch"] for row in whole}) > 2
+    out = tmp_path / "run"
+    own = policy("llama", max_completion_length=6)
+    with pytest.raises(language.RewardError):
+        run(own, vt.estimators.rloo(), a_task(reward=fails_after(calls=5)), updates=8, out=out,
+            **settings)  # fmt: skip
+    again = run(policy("llama", max_completion_length=6), vt.estimators.rloo(), updates=8, out=out,
+                resume=True, **settings).history  # fmt: skip
+    assert [row["batch"] for row in again] == [row["batch"] for row in whole]
+    assert [row["reward"] for row in again] == [row["reward"] for row in whole]
+
+
+def fails_after(calls):
+    """The reward of `a_task`, until it has been called so often."""
+    made = []
+
+    def failing(completions, completion_ids):
+        made.append(1)
+        if len(made) > calls:
+            raise RuntimeError("of the reward")
+        return length_and_first(completions, completion_ids)
+
+    failing.__name__ = "length_and_first"
+    return failing
+
+
 def test_dead_groups_are_drawn_anew():
     def rare(completions, completion_ids):
         return [float(bool(ids) and ids[0] % 7 == 0) for ids in completion_ids]

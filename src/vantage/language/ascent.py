@@ -171,7 +171,7 @@ class _Backward:
     seen: Seen
     fresh: bool  # no step was taken yet: the policy is the one that sampled
 
-    def over(self, pieces: list[Int[Tensor, " n"]], optimizer: Optimizer) -> Pieces:
+    def over(self, pieces: list[Int[Tensor, " _"]], optimizer: Optimizer) -> Pieces:
         """Leave the gradient of −ĝ of the pieces' rows in the parameters' `.grad`."""
         found = Pieces()
         trained = [p for group in optimizer.param_groups for p in group["params"]]
@@ -247,7 +247,7 @@ class _Backward:
         self.seen.high += float((clipped & (ratio > 1)).sum())
 
 
-def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Tensor, " n"]]:
+def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Tensor, " _"]]:
     """Rows of the minibatch in one part, two of whole groups, or four: those two halved.
 
     Parts go by the order in which groups were drawn, never by length: they must be alike.

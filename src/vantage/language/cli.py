@@ -18,6 +18,7 @@ from vantage.language.arithmetic import Plan, shape_of
 from vantage.language.cli_shared import (
     carried_on,
     console,
+    first_batch,
     named,
     print_end,
     print_plan,
@@ -63,7 +64,8 @@ def train_lm(
     estimator: str = "rloo",
     beta: float | None = None,
     num_generations: int = 8,
-    batch: int = 64,
+    batch: int | Literal["auto"] = 64,
+    target_snr: float = 1.0,
     updates: int = 200,
     lr: float = 1e-5,
     schedule: Schedule = "constant",
@@ -105,7 +107,8 @@ def train_lm(
         estimator: a row of the table that `vantage estimators` prints.
         beta: of the KL to the model as it was, for estimators that have one.
         num_generations: completions per prompt.
-        batch: completions per update.
+        batch: completions per update; "auto" follows the gradient's noise scale.
+        target_snr: of a batch's gradient, held by --batch auto.
         updates: batches to learn from.
         lr: learning rate (AdamW).
         schedule: of the learning rate, after the warm-up.
@@ -156,7 +159,7 @@ def train_lm(
     folder = out or Path("runs") / f"{model.resolve().name}-{rule.name}-{seed}"
     if dry_run:
         refuse_unless(
-            batch % num_generations == 0,
+            batch == "auto" or batch % num_generations == 0,
             f"--batch {batch}: a batch holds whole groups of --num-generations {num_generations}.",
         )
         empty, tokens = _without_weights(model)
@@ -166,7 +169,7 @@ def train_lm(
             lengths=[len(ids) for ids in task.encode(tokens)],
             rows=len(task.train),
             held_out=len(task.held_out),
-            batch=batch,
+            batch=first_batch(batch, num_generations),
             num_generations=num_generations,
             num_iterations=num_iterations,
             minibatches=minibatches,
@@ -200,6 +203,7 @@ def train_lm(
             rule,
             updates=updates,
             batch=batch,
+            target_snr=target_snr,
             lr=lr,
             schedule=schedule,
             warmup=warmup,

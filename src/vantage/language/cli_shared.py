@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -15,6 +15,7 @@ from vantage.estimator import Estimator
 from vantage.language.arithmetic import Plan
 from vantage.language.evaluation import evaluate
 from vantage.language.policy import Policy
+from vantage.language.settings import FIRST_BATCH
 from vantage.language.task import Task
 from vantage.language.transcripts import recorder
 from vantage.report.console import WINDOW, windowed_snr
@@ -57,6 +58,13 @@ def carried_on(folder: Path, begin: Callable[[], Run]) -> Run:
 def percent(task: Task, policy: Policy, greedy: bool) -> str:
     """Held-out accuracy, to read."""
     return f"{evaluate(task, policy, greedy=greedy).mean:.1%}"
+
+
+def first_batch(batch: int | Literal["auto"], num_generations: int) -> int:
+    """Completions of the first update, which is what a plan can be made for."""
+    if batch != "auto":
+        return batch
+    return max(2, round(FIRST_BATCH / num_generations)) * num_generations
 
 
 def print_plan(rule: Estimator, plan: Plan, folder: Path) -> None:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from vantage.language import tiny, tiny_tasks
 from vantage.language.arithmetic import Plan, shape_of
 from vantage.language.cli_shared import (
     carried_on,
     console,
+    first_batch,
     named,
     percent,
     print_end,
@@ -31,7 +33,8 @@ def tiny_command(name: str) -> Callable[..., None]:
         estimator: str = "rloo",
         beta: float | None = None,
         num_generations: int = 4,
-        batch: int = 256,
+        batch: int | Literal["auto"] = 256,
+        target_snr: float = 1.0,
         updates: int = 1200,
         lr: float = 2e-4,
         schedule: Schedule = "linear",
@@ -58,7 +61,8 @@ def tiny_command(name: str) -> Callable[..., None]:
             estimator: a row of the table that `vantage estimators` prints.
             beta: of the KL to the model after the warm-up, for estimators that have one.
             num_generations: completions per prompt.
-            batch: completions per update.
+            batch: completions per update; "auto" follows the gradient's noise scale.
+            target_snr: of a batch's gradient, held by --batch auto.
             updates: batches to learn from.
             lr: learning rate (AdamW).
             schedule: of the learning rate.
@@ -89,7 +93,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 lengths=[len(ids) for ids in task.encode(policy.tokenizer)],
                 rows=len(task.train),
                 held_out=len(task.held_out),
-                batch=batch,
+                batch=first_batch(batch, num_generations),
                 num_generations=num_generations,
                 num_iterations=num_iterations,
                 minibatches=minibatches,
@@ -114,6 +118,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 rule,
                 updates=updates,
                 batch=batch,
+                target_snr=target_snr,
                 lr=lr,
                 schedule=schedule,
                 warmup=min(20, updates // 10),

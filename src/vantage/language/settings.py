@@ -11,8 +11,10 @@ from vantage.estimator import Estimator
 from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
+from vantage.training.auto import next_batch
 
 MANY_TOKENS = 2000
+FIRST_BATCH = 64  # completions of batch="auto"
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -21,7 +23,8 @@ class Settings:
     """Numbers and choices of a run; `language.train` says what each means."""
 
     updates: int
-    batch: int
+    batch: int | Literal["auto"]
+    target_snr: float
     lr: float
     schedule: Schedule
     warmup: int
@@ -48,30 +51,21 @@ class Settings:
         Raises:
             InputError: see `language.train`.
         """
-        for name in ("updates", "batch", "num_iterations", "minibatches", "turns", "threads",
+        for name in ("updates", "num_iterations", "minibatches", "turns", "threads",
                      "token_budget"):  # fmt: skip
             count = getattr(self, name)
             refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
         for name in ("warmup", "resample_dead_groups", "decompose_every", "evaluate_every"):
             count = getattr(self, name)
             refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
-        for name in ("lr", "max_grad_norm"):
+        for name in ("lr", "max_grad_norm", "target_snr"):
             amount = getattr(self, name)
             refuse_unless(
                 amount is None or amount > 0, f"train({name}={amount}): must be positive."
             )
-        size, groups = task.num_generations, self.batch // task.num_generations
-        refuse_unless(
-            self.batch % size == 0,
-            f"train(batch={self.batch}): a batch counts completions and holds whole groups of "
-            f"num_generations={size}; take {size * max(1, round(self.batch / size))} "
-            f"({max(1, round(self.batch / size))} prompts).",
-        )
-        refuse_unless(
-            groups % self.minibatches == 0,
-            f"train(batch={self.batch}, minibatches={self.minibatches}): {groups} prompts of "
-            f"{size} completions do not make {self.minibatches} equal minibatches of whole groups.",
-        )
+        size = task.num_generations
+        if self.batch != "auto":
+            self._check_batch(self.batch, size)
         refuse_unless(
             "group" not in estimator.needs or size >= 2,
             f"train: {estimator.name!r} compares the completions of a prompt, and the task has "
@@ -83,6 +77,21 @@ class Settings:
             | ({"value"} if value is not None else set())
         )
         self._check_law(policy, estimator)
+
+    def _check_batch(self, batch: int, size: int) -> None:
+        refuse_unless(batch >= 1, f"train(batch={batch}): must be at least 1.")
+        refuse_unless(
+            batch % size == 0,
+            f"train(batch={batch}): a batch counts completions and holds whole groups of "
+            f"num_generations={size}; take {size * max(1, round(batch / size))} "
+            f"({max(1, round(batch / size))} prompts).",
+        )
+        groups = batch // size
+        refuse_unless(
+            groups % self.minibatches == 0,
+            f"train(batch={batch}, minibatches={self.minibatches}): {groups} prompts of "
+            f"{size} completions do not make {self.minibatches} equal minibatches of whole groups.",
+        )
 
     def _check_law(self, policy: Policy, estimator: Estimator) -> None:
         passes = self.num_iterations * self.minibatches
@@ -100,15 +109,32 @@ class Settings:
             "temperature alone.",
         )
 
+    def groups(self, history: list[dict[str, Any]], size: int) -> tuple[int, dict[str, Any]]:
+        """How many prompts the next update draws, and why where that was chosen.
+
+        Under "auto" the batch that would have had the target SNR over the last updates in which it
+        was measured, rounded to whole groups, as many for each minibatch; two groups at least, of
+        which a signal can be measured.
+        """
+        if self.batch != "auto":
+            return self.batch // size, {}
+        measured = [row for row in history if "gradient_variance" in row]
+        wanted, why = next_batch(measured, FIRST_BATCH, self.target_snr)
+        groups = self.minibatches * max(1, round(wanted / (size * self.minibatches)))
+        return max(2, groups), {"batch_reason": why}
+
     def pieces(self, update: int, tokens: int, num_generations: int) -> int:
         """In how many pieces the gradient of an update (from 0) is summed; see `ascend`.
 
         A piece costs a pass. On few tokens a pass is mostly overhead: "auto" then measures the
-        signal at every fifth update instead of every one.
+        signal at every fifth update instead of every one. A batch that follows the signal has it
+        measured every time.
         """
         often, rarely = self.signal_every, self.decompose_every
         if rarely and update % rarely == 0 and num_generations > 1:
             return 4
+        if self.batch == "auto":
+            often = 1
         if often == "auto":
             often = 1 if tokens >= MANY_TOKENS else 5
         return 2 if often and update % often == 0 else 1

@@ -55,7 +55,8 @@ def train(
     estimator: Estimator,
     *,
     updates: int,
-    batch: int = 64,
+    batch: int | Literal["auto"] = 64,
+    target_snr: float = 1.0,
     lr: float = 1e-5,
     schedule: Schedule = "constant",
     warmup: int = 0,
@@ -97,7 +98,11 @@ def train(
         policy: trained in place; a LoRA policy trains its adapter.
         estimator: a row of `vantage.estimators`, or your own.
         updates: batches to learn from.
-        batch: completions of an update, in whole groups of `task.num_generations`.
+        batch: completions of an update, in whole groups of `task.num_generations`; "auto" starts
+            with 64 and follows the measured noise scale: at each update the size that would have
+            held `target_snr` over the last five, between 16 and 1,024, changing by a factor of two
+            at most.
+        target_snr: signal-to-noise ratio of a batch's gradient that batch="auto" holds.
         lr: learning rate of the default optimiser, AdamW without weight decay.
         schedule: of the rate after the warm-up: constant, or to 0 along a line or a cosine.
         warmup: updates over which the rate rises to `lr`.
@@ -145,6 +150,7 @@ def train(
     settings = Settings(
         updates=updates,
         batch=batch,
+        target_snr=target_snr,
         lr=lr,
         schedule=schedule,
         warmup=warmup,
@@ -220,6 +226,7 @@ class _Found:
     drawn: Rollout
     seconds: float
     prompts_drawn: int
+    choices: dict[str, Any]  # what "auto" chose, and why
 
 
 @dataclass
@@ -245,7 +252,7 @@ class _Learner:
     def look(self) -> _Found:
         """Draw prompts and completions, and score them."""
         started = time.perf_counter()
-        groups = self.settings.batch // self.task.num_generations
+        groups, choices = self.settings.groups(self.history, self.task.num_generations)
         begun = self.history[-1]["prompts_drawn"] if self.history else 0
         drawn = self._draw(begun, groups, 0)
         count = groups
@@ -257,7 +264,7 @@ class _Learner:
             more = self._draw(begun + count, missing, again + 1)
             count += missing
             drawn = _filled(drawn, alive, more, self.settings.mask_truncated_completions)
-        return _Found(started, drawn, time.perf_counter() - started, begun + count)
+        return _Found(started, drawn, time.perf_counter() - started, begun + count, choices)
 
     def step(self, found: _Found) -> dict[str, Any]:
         """Weigh the batch, step uphill, and add the update's metrics to the history."""
@@ -285,9 +292,11 @@ class _Learner:
             self.watch(update + 1, found.drawn, weighed.advantage)
         row: dict[str, Any] = {
             "update": update + 1,
+            "batch": found.drawn.batch.rows,
             **_reward_metrics(found.drawn),
             **seen_metrics(seen, weighed),
             **_signal_metrics(seen.signal),
+            **found.choices,
             "completions_per_row": passes.together,
             "learning_rate": settings.lr_at(update),
             "prompts_drawn": found.prompts_drawn,
