@@ -255,14 +255,14 @@ def markdown(held: dict[str, Any]) -> str:
         if not runs:
             continue
         returns = np.array([r["return"] for r in runs])
-        half = float("nan")
+        digits = 3 if name == "frozenlake" else 1
+        interval = "–"
         if len(runs) > 1:
             half = stats.t.ppf(0.975, len(runs) - 1) * returns.std(ddof=1) / len(runs) ** 0.5
-        digits = 3 if name == "frozenlake" else 1
+            interval = f"{returns.mean() - half:.{digits}f} to {returns.mean() + half:.{digits}f}"
         lines.append(
             f"| {name} | {runs[0]['env']} | {runs[0]['steps']:,} | {len(runs)} | "
-            f"{returns.mean():.{digits}f} | {returns.mean() - half:.{digits}f} to "
-            f"{returns.mean() + half:.{digits}f} | {runs[0]['goal']:.{digits}f} | "
+            f"{returns.mean():.{digits}f} | {interval} | {runs[0]['goal']:.{digits}f} | "
             f"{np.median([r['seconds'] for r in runs]):.0f} |"
         )
     return "\n".join(lines)
