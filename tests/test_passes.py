@@ -134,6 +134,24 @@ def test_what_was_drawn_is_scored_as_the_policy_scores_it(kind: str) -> None:
             torch.testing.assert_close(log_prob, passes.forward(observation, action)[0])
 
 
+@pytest.mark.parametrize(("kind", "activation", "hidden"), KINDS)
+@pytest.mark.parametrize("lanes", [3, 40])
+def test_a_draw_is_the_policys_output_and_its_noise(
+    kind: str, activation: type, hidden: tuple[int, ...], lanes: int
+) -> None:
+    """However many lanes there are; few and many go different ways."""
+    policy, _ = pair(kind, activation, hidden)
+    observation, _, *_ = batch(kind, lanes)
+    with torch.no_grad():
+        output = policy.net(observation)  # type: ignore[operator]
+        act = MlpPasses(policy).acting(2, lanes, torch.Generator().manual_seed(3))  # type: ignore[arg-type]
+        drawn = act(1, observation)
+        if kind == "categorical":
+            assert torch.equal(drawn, (output + act.noise[1]).argmax(-1))
+        else:
+            torch.testing.assert_close(drawn, output + act.noise[1] * policy.log_std.exp())  # type: ignore[operator]
+
+
 def test_only_perceptrons_are_taken_apart() -> None:
     env = vt.Gymnasium("CartPole-v1", lanes=2)
     assert isinstance(fastest(env.policy(), env.value()), MlpPasses)
