@@ -21,7 +21,7 @@ from torch import nn
 
 import vantage as vt
 from vantage.environments.rollout import episodes
-from vantage.report.run import read_run
+from vantage.report.run import open_run, read_config, read_run
 from vantage.training.ascent import ascend
 from vantage.training.learner import seeds
 from vantage.training.value import fit_value
@@ -254,3 +254,17 @@ def test_evaluation_needs_two_episodes() -> None:
     env = vt.Gymnasium("CartPole-v1", lanes=1)
     with pytest.raises(vt.InputError, match="at least two episodes"):
         vt.evaluate(env, env.policy(), episodes=1)
+
+
+def test_settings_that_were_cut_off_leave_a_folder_that_can_begin_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(tmp_path / "run", {"lr": 0.1}, resume=False)
+    open_run(tmp_path / "run", {"lr": 0.2}, resume=False)
+    assert read_config(tmp_path / "run") == {"lr": 0.2}

@@ -54,7 +54,10 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
     )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        # whole or not at all: a half-written one could be neither carried on nor begun again
+        temporary = path / f"{CONFIG}.new"
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+        temporary.replace(path / CONFIG)
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
 
