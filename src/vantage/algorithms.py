@@ -103,8 +103,7 @@ def ppo(
         max_grad_norm: of both networks together.
         anneal: the learning rate falls to 0 in a straight line.
 
-    Source: Schulman et al. 2017 [schulman2017]; its details: Huang et al. 2022; Engstrom et al.
-        2020.
+    Source: Schulman et al. 2017 [schulman2017]; details: Huang et al. 2022, Engstrom et al. 2020.
     """
     return {
         "estimator": estimators.ppo(
