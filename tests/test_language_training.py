@@ -231,6 +231,20 @@ def fails_after(calls):
     return failing
 
 
+def test_bfloat16_weights_train():
+    """Scores are those of sampling to the rounding of 8 bits, and the step is the gradient's."""
+    own = policy("llama", max_completion_length=6)
+    wide = flat(own).detach().clone()
+    own.model.to(torch.bfloat16)
+    before = flat(own).detach().clone()
+    torch.testing.assert_close(before.float(), wide, rtol=2**-8, atol=0)
+    row = run(own, vt.estimators.rloo(), lr=1e-2).history[0]
+    assert row["sampling/log_prob_difference_max"] < 0.2
+    assert 0 < row["grad_norm"] < float("inf")
+    assert flat(own).dtype == torch.bfloat16
+    assert not torch.equal(flat(own), before)
+
+
 def test_dead_groups_are_drawn_anew():
     def rare(completions, completion_ids):
         return [float(bool(ids) and ids[0] % 7 == 0) for ids in completion_ids]
