@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from scipy import stats
 
 import vantage as vt
+from vantage.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 Settings = dict[str, Any]
@@ -258,8 +258,8 @@ def markdown(held: dict[str, Any]) -> str:
         digits = 3 if name == "frozenlake" else 1
         interval = "–"
         if len(runs) > 1:
-            half = stats.t.ppf(0.975, len(runs) - 1) * returns.std(ddof=1) / len(runs) ** 0.5
-            interval = f"{returns.mean() - half:.{digits}f} to {returns.mean() + half:.{digits}f}"
+            mean = mean_interval(returns.tolist())
+            interval = f"{mean.low:.{digits}f} to {mean.high:.{digits}f}"
         lines.append(
             f"| {name} | {runs[0]['env']} | {runs[0]['steps']:,} | {len(runs)} | "
             f"{returns.mean():.{digits}f} | {interval} | {runs[0]['goal']:.{digits}f} | "

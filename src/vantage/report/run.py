@@ -54,10 +54,7 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
     )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # whole or not at all: a half-written one could be neither carried on nor begun again
-        temporary = path / f"{CONFIG}.new"
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        temporary.replace(path / CONFIG)
+        _write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
 
@@ -99,15 +96,20 @@ def read_run(path: str | Path) -> Run:
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace metrics.jsonl by the given rows."""
-    temporary = path / (METRICS + ".new")
-    temporary.write_text("".join(_line(row) for row in rows))
-    temporary.replace(path / METRICS)
+    _write_whole(path / METRICS, "".join(_line(row) for row in rows))
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
     """Add a line to metrics.jsonl."""
     with (path / METRICS).open("a") as file:
         file.write(_line(row))
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Whole or not at all: a half-written file could be neither carried on nor begun again."""
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_text(text)
+    temporary.replace(file)
 
 
 def _line(row: dict[str, Any]) -> str:
