@@ -104,7 +104,7 @@ CASES = {
         {"lanes": 1, "normalise": True},
     ),
     "halfcheetah_vpg": Case(
-        "HalfCheetah-v5", 3_000_000, 624, vt.algorithms.vpg, {"lanes": 1},
+        "HalfCheetah-v5", 3_000_000, 624, vt.algorithms.vpg, {"lanes": 1, "normalise": True},
         policy={"log_std": -0.5},
     ),
     "swimmer_ppo": Case(
