@@ -260,12 +260,13 @@ class Estimator:
             InputError: an input is missing, or an advantage is given without the share that belongs
                 to it, where that depends on the whole batch.
         """
-        alone = advantage is not None and share is None
-        refuse_unless(
-            not (alone and columns.couples(self.aggregate) != "none"),
-            f"Estimator {self.name!r}: weights(advantage=...) needs share=estimator.share(batch)"
-            f"[rows] too: {columns.describe(self.aggregate)} counts the whole batch's steps.",
-        )
+        if advantage is not None and share is None:
+            refuse_unless(
+                columns.couples(self.aggregate) == "none",
+                f"Estimator {self.name!r}: weights(advantage=...) needs share=estimator.share("
+                f"batch)[rows] too: {columns.describe(self.aggregate)} counts the whole batch's "
+                "steps.",
+            )
         current = batch.log_prob if log_prob is None else log_prob.detach()
         if advantage is None:
             advantage = self.advantage(batch, current, **inputs)

@@ -112,7 +112,8 @@ class MlpPasses:
         output = self._actor_outputs[-1]
         self._action = action.reshape(len(flat), *action.shape[len(grid) :])
         if self.log_std is not None:
-            self._noise = (self._action - output) * (-self.log_std).exp()
+            self._precision = (-self.log_std).exp()
+            self._noise = (self._action - output).mul_(self._precision)
             log_prob = _normal(self._noise, self.log_std)
         else:
             self._log_probs = torch.log_softmax(output, -1)
@@ -179,7 +180,7 @@ class MlpPasses:
         slope = self._noise * -weight
         total = (slope * self._noise).sum(0).add_(weight.sum())
         _grad(log_std).copy_(total if bonus is None else total - bonus.sum())
-        return slope.mul_((-log_std).exp())
+        return slope.mul_(self._precision)
 
 
 class Drawing:
@@ -308,4 +309,4 @@ def _backward(layers: list[_Layer], outputs: list[Tensor], slope: Tensor) -> Non
             if before.relu:
                 slope = torch.where(outputs[i] > 0, slope, 0)
             else:
-                slope = torch.ops.aten.tanh_backward(slope, outputs[i])
+                torch.ops.aten.tanh_backward.grad_input(slope, outputs[i], grad_input=slope)

@@ -5,13 +5,14 @@ from functools import partial
 from typing import Any, Literal
 
 from torch import nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.report.run import versions
+from vantage.training.adam import Adam
 from vantage.training.auto import candidates
 from vantage.training.epochs import Epochs
 from vantage.training.natural import Natural
@@ -134,8 +135,7 @@ class Settings:
         if isinstance(self.update, Natural):
             return None
         lr = self.update.lr if self.lr is None else self.lr
-        # one operation for all parameters
-        return partial(Adam, lr=lr, eps=self.update.eps, fused=True)
+        return partial(Adam, lr=lr, eps=self.update.eps)
 
 
 def resolved(

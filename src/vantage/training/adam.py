@@ -1,0 +1,58 @@
+"""Adam for many small steps: torch's arithmetic, without what surrounds it at every call."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+
+class Adam(torch.optim.Adam):
+    """torch's fused Adam, the same to the bit, as an optimiser that is stepped a thousand times a
+    second.
+
+    `torch.optim.Adam.step` opens a profiling range, looks for hooks and asks each parameter's state
+    what it holds; on a perceptron's parameters that takes longer than the arithmetic. This one goes
+    to torch's functional form at once. Hooks registered on it are therefore not called.
+
+    Args:
+        parameters: tensors to step; each must have a gradient.
+        lr, eps: learning rate, and the ε that is added to the root of the second moment.
+
+    Source: Kingma and Ba 2015.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8):
+        super().__init__(parameters, lr=lr, eps=eps, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """θ ← θ − α m̂/(√v̂ + ε), from the gradients as they are."""
+        if not self.state:
+            super().step(closure)  # makes the state
+            return
+        for group in self.param_groups:
+            parameters: list[Tensor] = group["params"]
+            states = [self.state[p] for p in parameters]
+            beta1, beta2 = group["betas"]
+            adam(
+                parameters,
+                [p.grad for p in parameters],  # type: ignore[misc]
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                foreach=False,
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=group["maximize"],
+            )
+
+    # torch would wrap `step` in a profiling range otherwise
+    step.hooked = True  # type: ignore[attr-defined]
