@@ -36,6 +36,17 @@ def small():
 
 
 @lru_cache
+def other_model():
+    torch.manual_seed(1)
+    model = tf.AutoModelForCausalLM.from_config(small().base.config)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 0.5)
+    return model
+
+
+@lru_cache
 def task(size=4):
     rows = [{"prompt": prompt} for prompt in ("w1 w2", "w3", "w0 w4 w1", "w2 w2 w2")]
     return language.Task(rows, reward, num_generations=size, held_out=0)
@@ -95,10 +106,66 @@ def test_an_audit_finds_what_theory_says():
     assert "rloo" in str(report)
 
 
+def exact_norm(penalty=0.0, reference=None):
+    """‖∇ E[R − β Σ_t log π/π_ref]‖², by automatic differentiation over every completion."""
+    own, batch = small(), enumerated(task(), small())
+    log_prob = torch.where(batch.mask, own.log_prob(batch.observation, batch.action), 0).sum(1)
+    worth = batch.reward.sum(1)
+    if reference is not None:
+        before = reference.log_prob(batch.observation, batch.action).detach()
+        worth = worth - penalty * (log_prob - torch.where(batch.mask, before, 0).sum(1))
+    objective = (log_prob.exp() * worth).sum() / len(task().train)
+    return float(vt.gradients.flat_gradient(objective, own).square().sum())
+
+
+def test_a_value_head_changes_the_noise_and_not_the_gradient():
+    """V = 0 is no baseline at all; V near the mean reward leaves less noise around the same ∇J."""
+    names = ("reinforce_baseline", "reinforce")
+    rows = [vt.estimators.named(name) for name in names]
+    common = {"trajectories": 1024, "batch": 32, "progress": False}
+    value = language.ValueHead(small())
+    at_zero = {
+        row.estimator: row for row in audit(task(), small(), rows, value=value, **common).rows
+    }
+    one, other = (at_zero[name] for name in names)
+    assert one.variance.value == pytest.approx(other.variance.value, rel=1e-4)
+    with torch.no_grad():
+        value.linear.bias.fill_(3.0)
+    better = {
+        row.estimator: row for row in audit(task(), small(), rows, value=value, **common).rows
+    }
+    assert better[names[0]].variance.high < better[names[1]].variance.low
+    norm = better[names[0]].squared_norm
+    assert norm.low < exact_norm() < norm.high
+
+
+def test_a_kl_to_a_reference_is_part_of_what_is_measured():
+    own, reference = small(), language.Policy(other_model(), tokenizer(), max_completion_length=3)
+    row = vt.estimators.rloo(beta=2.0)
+    report = audit(
+        task(), own, [row], trajectories=2048, batch=32, reference=row,
+        reference_policy=reference, progress=False,
+    )  # fmt: skip
+    norm = report.rows[0].squared_norm
+    plain = exact_norm()
+    wanted = exact_norm(2.0, reference)
+    assert abs(wanted - plain) > norm.high - norm.low, "a KL that could not be told from none"
+    assert norm.low < wanted < norm.high
+
+
+def test_the_greedy_completion_is_a_baseline():
+    row = vt.estimators.remax()
+    report = audit(task(), small(), [row], trajectories=1024, batch=32, progress=False)
+    norm = report.rows[0].squared_norm
+    assert norm.low < exact_norm() < norm.high
+
+
 def test_audits_refuse_what_cannot_work():
     with pytest.raises(vt.InputError, match="groups"):
         audit(task(), small(), [vt.estimators.rloo()], trajectories=64, batch=6, progress=False)
     with pytest.raises(vt.InputError, match="value"):
         audit(task(), small(), [vt.estimators.ppo()], progress=False)
+    with pytest.raises(vt.InputError, match="reference_policy="):
+        audit(task(), small(), [vt.estimators.rloo(beta=0.1)], progress=False)
     with pytest.raises(vt.InputError, match="can be listed"):
         enumerated(task(), policy(max_completion_length=6))

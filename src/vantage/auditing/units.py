@@ -248,13 +248,19 @@ def log_prob_under(policy: Policy, batch: Batch) -> Float[Tensor, "N T"]:
 
 
 def weights_of(
-    policy: Policy, estimator: Estimator, batch: Batch, log_prob: Tensor, batch_size: int
+    policy: Policy,
+    estimator: Estimator,
+    batch: Batch,
+    log_prob: Tensor,
+    batch_size: int,
+    **inputs: Float[Tensor, "N T"],
 ) -> Float[Tensor, "N T"]:
     """The weights of a chunk, scaled so that a unit's gradient is the mean of its trajectories'.
 
     Args:
         log_prob: [N, T] under the policy that is measured.
         batch_size: trajectories that an estimator which looks across its batch sees at once.
+        **inputs: what the estimator needs beyond the batch; scores are found here.
 
     Raises:
         InputError: a weight is not finite, naming the estimator and the trajectory.
@@ -264,10 +270,10 @@ def weights_of(
     for start in range(0, batch.rows, size):
         rows = slice(start, start + size)
         part = batch.select(rows).reweighted()
-        inputs: dict[str, Any] = {}
+        given: dict[str, Any] = {name: each[rows] for name, each in inputs.items()}
         if "scores" in estimator.needs:
-            inputs["scores"] = scores(policy, part, estimator)
-        pieces.append(size * estimator.weights(part, log_prob[rows], **inputs))
+            given["scores"] = scores(policy, part, estimator, **given)
+        pieces.append(size * estimator.weights(part, log_prob[rows], **given))
     weights = torch.cat(pieces)
     if not weights.isfinite().all():
         row = int((~weights.isfinite()).any(1).nonzero()[0])

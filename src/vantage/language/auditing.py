@@ -8,6 +8,7 @@ lies between prompts.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +26,12 @@ from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
 from vantage.intervals import Estimate
+from vantage.language.inputs import has_adapter, inputs_of, refuse_infinite_kl, valued
 from vantage.language.policy import Policy
 from vantage.language.rollout import Environment, rollout
+from vantage.language.scoring import plan_passes
 from vantage.language.task import Task
+from vantage.language.value_head import ValueHead
 from vantage.report.console import counting
 from vantage.training.threads import torch_threads
 from vantage.trajectory_gradients import Sketch, contributions
@@ -44,7 +48,9 @@ def audit(
     trajectories: int = 512,
     batch: int = 64,
     seed: int = 0,
+    value: ValueHead | None = None,
     reference: Estimator | None = None,
+    reference_policy: Policy | None = None,
     environment: Environment | None = None,
     target_snr: float = 4.0,
     memory: int = 4 << 30,
@@ -62,13 +68,16 @@ def audit(
 
     Args:
         task, policy: what is asked, and whose gradient is measured; it is not changed.
-        estimators: with different names; none that needs a value head or a reference policy.
+        estimators: with different names.
         trajectories: completions to sample, rounded down to whole batches.
         batch: completions of one gradient step, whose quality is reported.
         seed: of everything random here.
+        value: V(s_t), for estimators that need it.
         reference: an unbiased estimator to measure bias against, on other units of the same
             completions; RLOO where prompts have several completions, else leave-one-out over the
             batch.
+        reference_policy: what a KL is measured to; a LoRA policy's own model without its adapter
+            where None.
         environment: as in `rollout`.
         target_snr: what the plan is made for.
         memory: bytes for unit gradients; larger models are sketched to stay within them.
@@ -80,6 +89,8 @@ def audit(
     """
     rows, size = list(estimators), task.num_generations
     yardstick = _checked(rows, reference, size)
+    _refuse_unless_there([*rows, yardstick], policy, value, reference_policy)
+    context = _Context(task, policy, value, reference_policy, environment)
     design = plan_units([*rows, yardstick], trajectories, batch, size)
     # completions of one prompt are not independent of one another: no unit is less than a prompt
     design = replace(design, pool=max(design.pool, size))
@@ -93,9 +104,7 @@ def audit(
     # backward passes of backward passes, and passes over all rows at once, have this kernel only
     with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
         with counting("audit", design.trajectories, progress) as done:
-            units, within = _collect(
-                task, policy, sampled, design, seed, environment, sketch, memory, done
-            )
+            units, within = _collect(context, sampled, design, seed, sketch, memory, done)
         against = f"{yardstick.name} on the same completions"
         found = measure.rows(policy, rows, units, (yardstick.name, units), within)
     planned = plan(
@@ -118,23 +127,52 @@ def _checked(rows: list[Estimator], reference: Estimator | None, size: int) -> E
     )
     yardstick = reference or named("rloo" if size > 1 else "reinforce_leave_one_out")
     for estimator in [*rows, yardstick]:
-        estimator.require({"scores"} | ({"group"} if size > 1 else set()))
+        groups = {"group"} if size > 1 else set()
+        estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
     return yardstick
 
 
+def _refuse_unless_there(
+    rows: list[Estimator], policy: Policy, value: ValueHead | None, reference: Policy | None
+) -> None:
+    for estimator in rows:
+        refuse_unless(
+            value is not None or "value" not in estimator.needs,
+            f"audit: {estimator.name!r} needs a value head: pass "
+            "value=vantage.language.ValueHead(policy), trained or at 0.",
+        )
+        refuse_unless(
+            reference is not None
+            or has_adapter(policy)
+            or "reference_log_prob" not in estimator.needs,
+            f"audit: {estimator.name!r} measures a KL to a reference policy: pass "
+            "reference_policy=, a language.Policy.",
+        )
+        refuse_infinite_kl("audit", estimator, policy)
+
+
+class _Context(NamedTuple):
+    """Where completions come from, and what estimators may look at beside their rewards."""
+
+    task: Task
+    policy: Policy
+    value: ValueHead | None
+    reference: Policy | None
+    environment: Environment | None
+
+
 def _collect(
-    task: Task,
-    policy: Policy,
+    context: _Context,
     estimators: list[Estimator],
     design: Design,
     seed: int,
-    environment: Environment | None,
     sketch: Sketch | None,
     memory: int,
     progress: Callable[[int], None],
 ) -> tuple[Units, dict[str, Pair]]:
     """Sample a batch at a time and reduce it to unit gradients; and the variance of one completion
     between and within prompts, for estimators that do not compare completions."""
+    task, policy, value, reference, environment = context
     size, groups = task.num_generations, design.batch // task.num_generations
     units: Units | None = None
     alone = [e for e in estimators if e.couples == "none"]
@@ -144,11 +182,16 @@ def _collect(
         chunk = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
         chosen = task.stream(first // size, groups, seed)
         generator = torch.Generator().manual_seed(chunk)
-        batch = rollout(task, policy, chosen, generator, environment=environment).batch
+        drawn = rollout(task, policy, chosen, generator, environment=environment)
+        passes = plan_passes(drawn.batch, policy)
+        batch = valued(drawn.batch, policy, value, passes)
         clock += [time.perf_counter()] * 2
         weights = []
         for estimator in estimators:
-            weights.append(weights_of(policy, estimator, batch, batch.log_prob, design.batch))
+            given = inputs_of(estimator, task, policy, reference, drawn, passes)
+            weights.append(
+                weights_of(policy, estimator, batch, batch.log_prob, design.batch, **given)
+            )
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
+from vantage.language.inputs import refuse_infinite_kl
 from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
@@ -102,12 +103,7 @@ class Settings:
             "policy that sampled, and no ratio corrects for it. Take one step a batch, or sample "
             "with temperature alone.",
         )
-        refuse_unless(
-            not (policy.law.truncates and "reference_log_prob" in estimator.needs),
-            f"train: {estimator.name!r} measures a KL to a reference policy, which is infinite "
-            f"where a truncated law ({policy.law}) gives a token no probability. Sample with "
-            "temperature alone.",
-        )
+        refuse_infinite_kl("train", estimator, policy)
 
     def groups(self, history: list[dict[str, Any]], size: int) -> tuple[int, dict[str, Any]]:
         """How many prompts the next update draws, and why where that was chosen.

@@ -5,14 +5,13 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -23,10 +22,11 @@ from vantage.gradients import scores
 from vantage.language.ascent import Weighed, ascend, seen_metrics
 from vantage.language.evaluation import evaluate
 from vantage.language.generation import Engine
+from vantage.language.inputs import has_adapter, inputs_of, valued
 from vantage.language.policy import Policy
 from vantage.language.progress import LanguageProgress
-from vantage.language.rollout import Environment, Rollout, greedy_reward, rollout
-from vantage.language.scoring import Passes, plan_passes, score_batch, scored_passes
+from vantage.language.rollout import Environment, Rollout, rollout
+from vantage.language.scoring import Passes, plan_passes
 from vantage.language.settings import Schedule, Settings, describe
 from vantage.language.task import Task
 from vantage.language.value_head import ValueHead
@@ -211,7 +211,7 @@ def _reference(policy: Policy, given: Policy | None) -> Policy | None:
     """A frozen copy of the policy as it is; None where its adapter can be switched off instead."""
     if given is not None:
         return given
-    if hasattr(policy.model, "disable_adapter"):
+    if has_adapter(policy):
         return None
     frozen = copy.deepcopy(policy)
     frozen.requires_grad_(False)
@@ -273,7 +273,7 @@ class _Learner:
             group["lr"] = settings.lr_at(update)
         batch = found.drawn.batch.check()
         passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
-        batch = self._valued(batch, passes)
+        batch = valued(batch, self.policy, self.value, passes)
         weighed = Weighed(self.estimator, batch, self._inputs(found.drawn, batch, passes), passes)
         size = self.task.num_generations
         seen = ascend(
@@ -342,36 +342,12 @@ class _Learner:
             mask_truncated_completions=self.settings.mask_truncated_completions,
         )
 
-    @torch.no_grad()
-    def _valued(self, batch: Batch, passes: Passes) -> Batch:
-        """The batch with V(s_t) where there is a value head."""
-        if self.value is None:
-            return batch
-        predicted = torch.zeros_like(batch.log_prob)
-        for one in scored_passes(self.policy, batch, passes):
-            predicted[one.rows] = one.grid(self.value(one.states)).to(predicted)
-        return replace(batch, value=predicted)
-
     def _inputs(self, drawn: Rollout, batch: Batch, passes: Passes) -> dict[str, Tensor]:
         """What the estimator needs beyond the batch."""
-        needs, found = self.estimator.needs, {}
-        if "reference_log_prob" in needs:
-            found["reference_log_prob"] = self._reference_log_prob(batch, passes)
-        if "greedy_return" in needs:
-            rows = list(dict.fromkeys(drawn.rows))
-            reward, _ = greedy_reward(self.task, self.policy, rows)
-            by_row = dict(zip(rows, reward.tolist(), strict=True))
-            each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
-            found["greedy_return"] = each[:, None].expand_as(batch.log_prob)
-        if "scores" in needs:
+        found = inputs_of(self.estimator, self.task, self.policy, self.reference, drawn, passes)
+        if "scores" in self.estimator.needs:
             found["scores"] = scores(self.policy, batch, self.estimator, **found)  # type: ignore[assignment]
         return found
-
-    def _reference_log_prob(self, batch: Batch, passes: Passes) -> Float[Tensor, "N T"]:
-        if self.reference is not None:
-            return score_batch(self.reference, batch, passes)[0]
-        with self.policy.without_adapter():
-            return score_batch(self.policy, batch, passes)[0]
 
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"policy": _Trained(self.policy)}

@@ -1,0 +1,85 @@
+"""What estimators look at beyond rewards: V, a reference policy, the reward of greedy completions.
+
+Training and audits find them here, batch by batch, without a graph.
+"""
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vantage.batch import Batch
+from vantage.errors import refuse_unless
+from vantage.estimator import Estimator
+from vantage.language.policy import Policy
+from vantage.language.rollout import Rollout, greedy_reward
+from vantage.language.scoring import Passes, score_batch, scored_passes
+from vantage.language.task import Task
+from vantage.language.value_head import ValueHead
+
+
+@torch.no_grad()
+def valued(batch: Batch, policy: Policy, value: ValueHead | None, passes: Passes) -> Batch:
+    """The batch with V(s_t), where there is a value head."""
+    if value is None:
+        return batch
+    predicted = torch.zeros_like(batch.log_prob)
+    for one in scored_passes(policy, batch, passes):
+        predicted[one.rows] = one.grid(value(one.states)).to(predicted)
+    return replace(batch, value=predicted)
+
+
+@torch.no_grad()
+def inputs_of(
+    estimator: Estimator,
+    task: Task,
+    policy: Policy,
+    reference: Policy | None,
+    drawn: Rollout,
+    passes: Passes,
+) -> dict[str, Float[Tensor, "N T"]]:
+    """What the estimator needs of `reference_log_prob` and `greedy_return`, by name.
+
+    Args:
+        reference: the policy that a KL is measured to; None: `policy` without its adapter.
+    """
+    batch, found = drawn.batch, {}
+    if "reference_log_prob" in estimator.needs:
+        found["reference_log_prob"] = reference_log_prob(batch, policy, reference, passes)
+    if "greedy_return" in estimator.needs:
+        rows = list(dict.fromkeys(drawn.rows))
+        reward, _ = greedy_reward(task, policy, rows)
+        by_row = dict(zip(rows, reward.tolist(), strict=True))
+        each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
+        found["greedy_return"] = each[:, None].expand_as(batch.log_prob)
+    return found
+
+
+def reference_log_prob(
+    batch: Batch, policy: Policy, reference: Policy | None, passes: Passes
+) -> Float[Tensor, "N T"]:
+    """log π_ref of every counted step: of `reference`, or of `policy` without its adapter."""
+    if reference is not None:
+        return score_batch(reference, batch, passes)[0]
+    with policy.without_adapter():
+        return score_batch(policy, batch, passes)[0]
+
+
+def has_adapter(policy: Policy) -> bool:
+    """Whether the policy's model has an adapter that can be switched off (LoRA)."""
+    return hasattr(policy.model, "disable_adapter")
+
+
+def refuse_infinite_kl(caller: str, estimator: Estimator, policy: Policy) -> None:
+    """Refuse a KL to a reference policy where the sampling law leaves tokens out.
+
+    Raises:
+        InputError: naming caller, estimator and law.
+    """
+    refuse_unless(
+        not (policy.law.truncates and "reference_log_prob" in estimator.needs),
+        f"{caller}: {estimator.name!r} measures a KL to a reference policy, which is infinite "
+        f"where a truncated law ({policy.law}) gives a token no probability. Sample with "
+        "temperature alone.",
+    )
