@@ -271,3 +271,56 @@ def test_a_saved_policy_loads_in_transformers_by_path(tmp_path):
     torch.testing.assert_close(again(tokens).logits, own.model(tokens).logits)
     loaded = language.Policy(tmp_path, max_completion_length=5)
     assert loaded.end_ids == own.end_ids
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "gemma2"])
+def test_continuous_batching_draws_from_the_policys_law(name):
+    own = policy(name, max_completion_length=8, temperature=0.8, top_k=20)
+    found = language.conformance(own, engine=language.ContinuousBatching())
+    assert found.sampled < 1e-5
+
+
+def test_continuous_batching_has_the_right_frequencies():
+    """4,000 first tokens against the law, by χ²: rejects wrongly in 0.1 %."""
+    own = policy(max_completion_length=1, temperature=0.7)
+    generator = torch.Generator().manual_seed(0)
+    drawn = language.ContinuousBatching().generate(own, [[5, 6, 7]], 4000, generator)
+    with torch.no_grad():
+        logits = own.model(torch.tensor([[5, 6, 7]])).logits[0, -1]
+    wanted = own.law.log_probs(logits).exp().double()
+    wanted = wanted / wanted.sum()
+    count = torch.bincount(drawn.tokens[:, 0], minlength=len(wanted)).numpy()
+    assert stats.chisquare(count, 4000 * wanted.numpy()).pvalue > 1e-3
+
+
+def test_continuous_batching_is_a_function_of_its_generator():
+    """And of nothing else: the global generator is as it was, whatever it was."""
+    own, engine = policy(max_completion_length=6), language.ContinuousBatching()
+
+    def drawn(seed, elsewhere):
+        torch.manual_seed(elsewhere)
+        before = torch.get_rng_state()
+        found = engine.generate(own, PROMPTS, 3, torch.Generator().manual_seed(seed)).tokens
+        assert torch.equal(torch.get_rng_state(), before)
+        return found
+
+    assert torch.equal(drawn(0, 1), drawn(0, 2))
+    assert not torch.equal(drawn(0, 1), drawn(3, 1))
+
+
+def test_continuous_batching_refuses_what_it_would_get_wrong():
+    with pytest.raises(vt.InputError, match="bound on attention logits"):
+        language.ContinuousBatching().generate(
+            policy("gemma2"), PROMPTS, 2, torch.Generator().manual_seed(0)
+        )
+
+
+def test_training_with_continuous_batching_learns_on_the_same_scale():
+    """Its log-probabilities are those that training scores: nothing for a ratio to correct."""
+    task = language.tiny_tasks.addition(num_generations=4)
+    own = language.tiny.policy(hidden=32, layers=1, heads=2, max_completion_length=3)
+    run = language.train(
+        task, own, vt.estimators.grpo(), updates=2, batch=16, lr=1e-3,
+        engine=language.ContinuousBatching(), progress=False,
+    )  # fmt: skip
+    assert all(row["sampling/log_prob_difference_max"] < 1e-4 for row in run.history)

@@ -5,6 +5,7 @@ from vantage.language import tiny, tiny_tasks, verifiers
 from vantage.language.auditing import audit
 from vantage.language.checking import RewardCheck, check_reward
 from vantage.language.conformance import Conformance, conformance
+from vantage.language.continuous_batching import ContinuousBatching
 from vantage.language.enumeration import enumerated
 from vantage.language.evaluation import Evaluation, evaluate
 from vantage.language.generation import Completions, Decoding, Engine, generate
@@ -25,6 +26,7 @@ vantage.audit.register(Task, audit)
 __all__ = [
     "Completions",
     "Conformance",
+    "ContinuousBatching",
     "Decoding",
     "Engine",
     "Evaluation",

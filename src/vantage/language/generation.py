@@ -47,7 +47,7 @@ class Engine(Protocol):
     """What draws completions: this package's own loop, or a server's client.
 
     An engine must draw from `policy.law` of the policy as it is now, and return the log-probability
-    of each token under it. What differs is measured (`sampling/log_prob_difference`) and is
+    of each token under it. What differs is measured (`sampling/log_prob_difference_max`) and is
     corrected by estimators with a ratio.
     """
 
@@ -92,7 +92,7 @@ class Decoding:
             InputError: an empty prompt, or one that leaves no room within the model's positions.
         """
         steps = policy.max_completion_length if max_length is None else max_length
-        _check_prompts(policy, prompts, num_generations, steps)
+        check_prompts(policy, prompts, num_generations, steps)
         count = len(prompts) * num_generations
         uniform = torch.rand(count, steps, generator=generator, dtype=torch.float64)
         tokens = torch.full((count, steps), policy.pad_id)
@@ -153,7 +153,7 @@ def finished(
     )
 
 
-def _check_prompts(
+def check_prompts(
     policy: Policy, prompts: list[list[int]], num_generations: int, steps: int
 ) -> None:
     layer_kinds(policy.base.config)
