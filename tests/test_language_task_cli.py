@@ -114,6 +114,22 @@ def test_a_reward_that_raises_stops_the_run_with_one_line_and_loses_nothing(
     assert (tmp_path / "run" / "checkpoint" / "policy.safetensors").exists()
 
 
+def test_the_engine_is_chosen_and_remembered(
+    command: Any, model: Path, data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    line = (
+        "train", "lm", "--model", model, "--data", data, "--reward", "number", "--batch", 8,
+        "--updates", 1, "--max-completion-length", 3, "--out", out,
+    )  # fmt: skip
+    code, text = command(*line, "--continuous-batching")
+    assert code == 0, text
+    assert json.loads((out / "config.json").read_text())["engine"] == "ContinuousBatching"
+    code, text = command(*line, "--resume")
+    assert code != 0
+    assert "engine" in text
+
+
 def test_a_dry_run_prints_and_writes_nothing(
     command: Any, model: Path, data: Path, tmp_path: Path
 ) -> None:

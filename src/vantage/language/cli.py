@@ -26,6 +26,7 @@ from vantage.language.cli_shared import (
     watch,
 )
 from vantage.language.cli_tiny import tiny_command
+from vantage.language.continuous_batching import ContinuousBatching
 from vantage.language.evaluation import evaluate
 from vantage.language.policy import Policy
 from vantage.language.rewards import RewardFunction, load_reward
@@ -84,6 +85,7 @@ def train_lm(
     dtype: Literal["float32", "bfloat16"] = "float32",
     gradient_checkpointing: bool = False,
     token_budget: int = 16384,
+    continuous_batching: bool = False,
     prompt: str = "prompt",
     answer: str = "answer",
     system: str | None = None,
@@ -127,6 +129,7 @@ def train_lm(
         dtype: of the weights.
         gradient_checkpointing: less memory, more time.
         token_budget: tokens of one forward and backward pass; no result depends on it.
+        continuous_batching: generate with the paged engine of transformers.
         prompt: column with the prompts.
         answer: column with the gold answers.
         system: system message to put in front of every prompt.
@@ -213,6 +216,7 @@ def train_lm(
             value=ValueHead(policy) if "value" in rule.needs else None,
             mask_truncated_completions=mask_truncated_completions,
             resample_dead_groups=resample_dead_groups,
+            engine=ContinuousBatching() if continuous_batching else None,
             token_budget=token_budget,
             evaluate_every=evaluate_every,
             watch=watch(folder, task, policy, transcripts_every),

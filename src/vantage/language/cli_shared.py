@@ -71,7 +71,7 @@ def print_plan(rule: Estimator, plan: Plan, folder: Path) -> None:
     """What `--dry-run` prints."""
     console.print(f"estimator  {rule.name}")
     console.print_json(json.dumps(rule.columns()))
-    console.print(f"{plan}\nWritten to {folder}.")
+    console.print(f"{plan}\nWould be written to {folder}.")
 
 
 def print_end(run: Run, folder: Path) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
+from vantage.language.generation import Engine
 from vantage.language.inputs import refuse_infinite_kl
 from vantage.language.policy import Policy
 from vantage.language.task import Task
@@ -163,6 +164,7 @@ def describe(
     estimator: Estimator,
     optimizer: Any,
     value: nn.Module | None,
+    engine: Engine,
     settings: Settings,
 ) -> dict[str, Any]:
     """config.json of a run: every setting, resolved."""
@@ -181,6 +183,7 @@ def describe(
             "gradient_checkpointing": policy.gradient_checkpointing,
         },
         "value": None if value is None else type(value).__name__,
+        "engine": type(engine).__name__,
         "estimator": {"name": estimator.name, **estimator.columns()},
         "optimizer": {"class": type(optimizer).__name__, **group},
         **asdict(settings),

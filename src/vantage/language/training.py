@@ -21,7 +21,7 @@ from vantage.estimator import Estimator
 from vantage.gradients import scores
 from vantage.language.ascent import Weighed, ascend, seen_metrics
 from vantage.language.evaluation import evaluate
-from vantage.language.generation import Engine
+from vantage.language.generation import Decoding, Engine
 from vantage.language.inputs import has_adapter, inputs_of, valued
 from vantage.language.policy import Policy
 from vantage.language.progress import LanguageProgress
@@ -175,7 +175,8 @@ def train(
     trained += list(value.parameters()) if value is not None else []
     default = partial(AdamW, lr=lr, weight_decay=0.0, fused=True)
     made = (optimizer or default)(trained)
-    config = describe(task, policy, estimator, made, value, settings)
+    engine = engine or Decoding()
+    config = describe(task, policy, estimator, made, value, engine, settings)
     needed = "reference_log_prob" in estimator.needs
     learner = _Learner(
         task=task,
@@ -240,7 +241,7 @@ class _Learner:
     settings: Settings
     value: ValueHead | None
     reference: Policy | None
-    engine: Engine | None
+    engine: Engine
     environment: Environment | None
     watch: Watcher | None
     history: list[dict[str, Any]] = field(default_factory=list)

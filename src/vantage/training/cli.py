@@ -229,7 +229,7 @@ def _print_plan(
     goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
     console.print(
         f"Each update: {size}, {passes} gradient step{'s' if passes > 1 else ''}. "
-        f"Until {' or '.join(goal for goal in goals if goal)}. Written to {folder}."
+        f"Until {' or '.join(goal for goal in goals if goal)}. Would be written to {folder}."
     )
     if not isinstance(update, Ascent) and fragment is not None and hasattr(update, "minibatches"):
         console.print(f"Minibatches of {fragment * lanes // update.minibatches:,} steps.")
