@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.adam import adam
 
 
@@ -17,7 +17,7 @@ class Adam(torch.optim.Adam):
     to torch's functional form at once. Hooks registered on it are therefore not called.
 
     Args:
-        parameters: tensors to step; each must have a gradient.
+        parameters: tensors to step; those without a gradient stay as they are.
         lr, eps: learning rate, and the ε that is added to the root of the second moment.
 
     Source: Kingma and Ba 2015.
@@ -29,16 +29,20 @@ class Adam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """θ ← θ − α m̂/(√v̂ + ε), from the gradients as they are."""
-        if not self.state:
-            super().step(closure)  # makes the state
+        groups = [
+            (group, [p for p in group["params"] if p.grad is not None])
+            for group in self.param_groups
+        ]
+        known = all(self.state[p] for _, parameters in groups for p in parameters)
+        if closure is not None or not known:
+            super().step(closure)  # makes the state of what had no gradient before
             return
-        for group in self.param_groups:
-            parameters: list[Tensor] = group["params"]
+        for group, parameters in groups:
             states = [self.state[p] for p in parameters]
             beta1, beta2 = group["betas"]
             adam(
                 parameters,
-                [p.grad for p in parameters],  # type: ignore[misc]
+                [p.grad for p in parameters],
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],
