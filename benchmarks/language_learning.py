@@ -15,6 +15,7 @@ run again. A run is bounded by its tokens: about four minutes at the default.
 """
 
 import json
+import math
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from rich.console import Console
-from rich.table import Table
+from scipy.stats import spearmanr
 
 import vantage as vt
 from vantage import language as vl
@@ -179,18 +179,33 @@ def probe(variant: Variant, task: vl.Task, policy: vl.Policy, seed: int) -> dict
     return {"squared_norm": squared, "variance": variance, "snr": squared / variance}
 
 
+STAGES = ("start", "middle", "end")
+
+
 def table(out: Path = RESULTS) -> None:
-    """Print the results: means over seeds, and how many seeds reached the goal."""
+    """Print the results as Markdown, seed by seed, and how well the SNR predicted the order."""
     rows = read(out)
-    shown = Table(title=f"Two-digit addition, {BATCH} completions a batch, or as said")
-    for column in ("variant", "seeds", f"reached {GOAL:.0%}", "tokens", "seconds", "at the end",
-                   "SNR start", "middle", "end"):  # fmt: skip
-        shown.add_column(column, justify="left" if column == "variant" else "right")
+    print(
+        f"| estimator | tokens to {GOAL:.0%}, thousands, by seed | seconds | at the end | "
+        "SNR at the start | middle | end |\n|---|---|---|---|---|---|---|"
+    )
     for name in VARIANTS:
-        own = [row for row in rows if row["variant"] == name]
+        own = sorted((r for r in rows if r["variant"] == name), key=lambda r: r["seed"])
         if own:
-            shown.add_row(name, *_cells(own))
-    Console().print(shown)
+            print("| " + " | ".join([name, *_cells(own)]) + " |")
+    for stage in STAGES:
+        found = {seed: _rank_correlation(rows, seed, stage) for seed in {r["seed"] for r in rows}}
+        print(f"\nSpearman's ρ between the SNR ({stage}) and how soon, by seed: ", end="")
+        print(", ".join(f"{seed}: {rho:.2f} (of {n})" for seed, (rho, n) in found.items()))
+
+
+def _rank_correlation(rows: list[dict[str, Any]], seed: int, stage: str) -> tuple[float, int]:
+    """Of the variants run on this seed; those that did not reach the goal go by their accuracy."""
+    own = [row for row in rows if row["seed"] == seed]
+    late = [(row["tokens_to_goal"] or math.inf, -row["accuracy"]) for row in own]
+    order = {key: place for place, key in enumerate(sorted(set(late)))}
+    snr = [row["quality"][stage]["snr"] for row in own]
+    return float(spearmanr(snr, [-order[key] for key in late]).statistic), len(own)
 
 
 def read(out: Path) -> list[dict[str, Any]]:
@@ -199,23 +214,18 @@ def read(out: Path) -> list[dict[str, Any]]:
 
 
 def _cells(rows: list[dict[str, Any]]) -> list[str]:
-    reached = [row for row in rows if row["tokens_to_goal"] is not None]
-    every = len(reached) == len(rows)  # a mean over those that reached it would flatter
-
-    def mean(name: str) -> float:
-        return sum(row[name] for row in rows) / len(rows)
+    def each(name: str, unit: float, form: str) -> str:
+        return ", ".join("–" if r[name] is None else f"{r[name] / unit:{form}}" for r in rows)
 
     def snr(stage: str) -> str:
-        parts = [row["quality"][stage] for row in rows]
-        return f"{sum(p['squared_norm'] for p in parts) / sum(p['variance'] for p in parts):.2f}"
+        return ", ".join(f"{row['quality'][stage]['snr']:.2f}" for row in rows)
 
+    accuracy = sum(row["accuracy"] for row in rows) / len(rows)
     return [
-        f"{len(rows)}",
-        f"{len(reached)}",
-        f"{mean('tokens_to_goal'):,.0f}" if every else "–",
-        f"{mean('seconds_to_goal'):.0f}" if every else "–",
-        f"{mean('accuracy'):.3f}",
-        *map(snr, ("start", "middle", "end")),
+        each("tokens_to_goal", 1000, ",.0f"),
+        each("seconds_to_goal", 1, ".0f"),
+        f"{100 * accuracy:.1f} %",
+        *map(snr, STAGES),
     ]
 
 
