@@ -280,6 +280,15 @@ def test_continuous_batching_draws_from_the_policys_law(name):
     assert found.sampled < 1e-5
 
 
+def test_continuous_batching_sees_the_adapter():
+    own = policy("llama", max_completion_length=8, lora=4)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    assert language.conformance(own, engine=language.ContinuousBatching()).sampled < 1e-5
+
+
 def test_continuous_batching_has_the_right_frequencies():
     """4,000 first tokens against the law, by χ²: rejects wrongly in 0.1 %."""
     own = policy(max_completion_length=1, temperature=0.7)
