@@ -91,7 +91,8 @@ def ppo(
 
     Args:
         fragment: steps per lane and update.
-        epochs, minibatches: over each batch.
+        epochs: over each batch.
+        minibatches: of each epoch.
         lr: of Adam.
         lambda_: of the generalised advantage.
         epsilon: the clip of the ratio.
@@ -156,7 +157,10 @@ def trpo(
     """Trust-region policy optimisation: the natural gradient with a line search.
 
     Args:
-        fragment, max_kl, damping, lambda_: as for `natural`.
+        fragment: as for `natural`, and so are the others.
+        max_kl: KL of a step, nats.
+        damping: of the Fisher information.
+        lambda_: of the generalised advantage.
 
     Source: Schulman et al. 2015 [schulman2015].
     """
