@@ -157,7 +157,7 @@ def trpo(
     """Trust-region policy optimisation: the natural gradient with a line search.
 
     Args:
-        fragment: as for `natural`, and so are the others.
+        fragment: steps per lane and update.
         max_kl: KL of a step, nats.
         damping: of the Fisher information.
         lambda_: of the generalised advantage.
