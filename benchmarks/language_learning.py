@@ -35,6 +35,7 @@ GOAL = 0.9
 BATCH, LENGTH = 256, 4
 LOOK = 10 * BATCH * 11  # tokens between evaluations; 11 are a prompt and its completion, about
 PROBE = 8  # batches of BATCH that an SNR is measured from
+STAGES = ("start", "middle", "end")  # after the first token, half of them, all
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def one(variant: Variant, seed: int, tokens: int, lr: float) -> dict[str, Any]:
         nonlocal spent, used, began
         spent += time.process_time() - began
         before, used = used, used + drawn.tokens
-        for stage, tokens_at in (("start", 1), ("middle", tokens // 2), ("end", tokens)):
+        for stage, tokens_at in zip(STAGES, (1, tokens // 2, tokens), strict=True):
             if before < tokens_at <= used:
                 quality[stage] = probe(variant, task, policy, seed)
         if used // LOOK > before // LOOK or used >= tokens:
@@ -177,9 +178,6 @@ def probe(variant: Variant, task: vl.Task, policy: vl.Policy, seed: int) -> dict
     variance = float((gradients - mean).square().sum() / (PROBE - 1))  # of one batch
     squared = float(mean.square().sum()) - variance / PROBE
     return {"squared_norm": squared, "variance": variance, "snr": squared / variance}
-
-
-STAGES = ("start", "middle", "end")
 
 
 def table(out: Path = RESULTS) -> None:

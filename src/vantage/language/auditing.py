@@ -26,7 +26,7 @@ from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
 from vantage.intervals import Estimate
-from vantage.language.inputs import has_adapter, inputs_of, refuse_infinite_kl, valued
+from vantage.language.inputs import inputs_of, refuse_infinite_kl, valued
 from vantage.language.policy import Policy
 from vantage.language.rollout import Environment, rollout
 from vantage.language.scoring import plan_passes
@@ -88,9 +88,8 @@ def audit(
         InputError: sizes, inputs or names that cannot work, before anything is sampled.
     """
     rows, size = list(estimators), task.num_generations
-    yardstick = _checked(rows, reference, size)
-    _refuse_unless_there([*rows, yardstick], policy, value, reference_policy)
     context = _Context(task, policy, value, reference_policy, environment)
+    yardstick = _checked(rows, reference, context)
     design = plan_units([*rows, yardstick], trajectories, batch, size)
     # completions of one prompt are not independent of one another: no unit is less than a prompt
     design = replace(design, pool=max(design.pool, size))
@@ -118,39 +117,6 @@ def audit(
     return Report(found, summary, planned, against, settings, [])
 
 
-def _checked(rows: list[Estimator], reference: Estimator | None, size: int) -> Estimator:
-    refuse_unless(rows, "audit(estimators=[]): give at least one.")
-    names = [row.name for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    refuse_unless(
-        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
-    )
-    yardstick = reference or named("rloo" if size > 1 else "reinforce_leave_one_out")
-    for estimator in [*rows, yardstick]:
-        groups = {"group"} if size > 1 else set()
-        estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
-    return yardstick
-
-
-def _refuse_unless_there(
-    rows: list[Estimator], policy: Policy, value: ValueHead | None, reference: Policy | None
-) -> None:
-    for estimator in rows:
-        refuse_unless(
-            value is not None or "value" not in estimator.needs,
-            f"audit: {estimator.name!r} needs a value head: pass "
-            "value=vantage.language.ValueHead(policy), trained or at 0.",
-        )
-        refuse_unless(
-            reference is not None
-            or has_adapter(policy)
-            or "reference_log_prob" not in estimator.needs,
-            f"audit: {estimator.name!r} measures a KL to a reference policy: pass "
-            "reference_policy=, a language.Policy.",
-        )
-        refuse_infinite_kl("audit", estimator, policy)
-
-
 class _Context(NamedTuple):
     """Where completions come from, and what estimators may look at beside their rewards."""
 
@@ -159,6 +125,35 @@ class _Context(NamedTuple):
     value: ValueHead | None
     reference: Policy | None
     environment: Environment | None
+
+
+def _checked(rows: list[Estimator], reference: Estimator | None, context: _Context) -> Estimator:
+    """The estimator that bias is measured against; refuses what cannot be audited."""
+    refuse_unless(rows, "audit(estimators=[]): give at least one.")
+    names = [row.name for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    refuse_unless(
+        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
+    )
+    grouped = context.task.num_generations > 1
+    yardstick = reference or named("rloo" if grouped else "reinforce_leave_one_out")
+    groups = {"group"} if grouped else set()
+    for estimator in [*rows, yardstick]:
+        estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
+        refuse_unless(
+            context.value is not None or "value" not in estimator.needs,
+            f"audit: {estimator.name!r} needs a value head: pass "
+            "value=vantage.language.ValueHead(policy), trained or at 0.",
+        )
+        refuse_unless(
+            context.reference is not None
+            or context.policy.has_adapter
+            or "reference_log_prob" not in estimator.needs,
+            f"audit: {estimator.name!r} measures a KL to a reference policy: pass "
+            "reference_policy=, a language.Policy.",
+        )
+        refuse_infinite_kl("audit", estimator, context.policy)
+    return yardstick
 
 
 def _collect(
@@ -188,6 +183,7 @@ def _collect(
         clock += [time.perf_counter()] * 2
         weights = []
         for estimator in estimators:
+            # found for each anew: the time they take is part of what the estimator costs
             given = inputs_of(estimator, task, policy, reference, drawn, passes)
             weights.append(
                 weights_of(policy, estimator, batch, batch.log_prob, design.batch, **given)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from vantage.errors import refuse_unless
-from vantage.language.generation import Completions, check_prompts, finished
+from vantage.language.generation import Completions, finished, steps_allowed
 from vantage.language.policy import Policy
 
 PAGE = 256  # tokens of a page of the cache
@@ -53,8 +53,7 @@ class ContinuousBatching:
         from transformers import GenerationConfig
         from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
-        steps = policy.max_completion_length if max_length is None else max_length
-        check_prompts(policy, prompts, num_generations, steps)
+        steps = steps_allowed(policy, prompts, num_generations, max_length)
         refuse_unless(
             getattr(policy.base.config, "attn_logit_softcapping", None) is None,
             "ContinuousBatching: the paged attention of transformers leaves out the bound on "

@@ -91,8 +91,7 @@ class Decoding:
         Raises:
             InputError: an empty prompt, or one that leaves no room within the model's positions.
         """
-        steps = policy.max_completion_length if max_length is None else max_length
-        check_prompts(policy, prompts, num_generations, steps)
+        steps = steps_allowed(policy, prompts, num_generations, max_length)
         count = len(prompts) * num_generations
         uniform = torch.rand(count, steps, generator=generator, dtype=torch.float64)
         tokens = torch.full((count, steps), policy.pad_id)
@@ -153,9 +152,15 @@ def finished(
     )
 
 
-def check_prompts(
-    policy: Policy, prompts: list[list[int]], num_generations: int, steps: int
-) -> None:
+def steps_allowed(
+    policy: Policy, prompts: list[list[int]], num_generations: int, max_length: int | None
+) -> int:
+    """Tokens of a completion, `max_length` or the policy's own; refuses what has no room for them.
+
+    Raises:
+        InputError: as in `Decoding.generate`.
+    """
+    steps = policy.max_completion_length if max_length is None else max_length
     layer_kinds(policy.base.config)
     refuse_unless(prompts, "generate(prompts=[]): give at least one prompt.")
     refuse_unless(
@@ -170,6 +175,7 @@ def check_prompts(
             f"generate: prompt {number} has {len(prompt)} tokens, and with {steps} more it exceeds "
             f"the {room} positions of the model; shorten it, or lower max_completion_length.",
         )
+    return steps
 
 
 def columns_of(prompt: float, steps: int, num_generations: int) -> int:

@@ -66,11 +66,6 @@ def reference_log_prob(
         return score_batch(policy, batch, passes)[0]
 
 
-def has_adapter(policy: Policy) -> bool:
-    """Whether the policy's model has an adapter that can be switched off (LoRA)."""
-    return hasattr(policy.model, "disable_adapter")
-
-
 def refuse_infinite_kl(caller: str, estimator: Estimator, policy: Policy) -> None:
     """Refuse a KL to a reference policy where the sampling law leaves tokens out.
 

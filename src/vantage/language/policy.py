@@ -166,6 +166,11 @@ class Policy(policies.Policy):
         """The likeliest next token at every step."""
         return self.head.logits(self.states(_as_rows(observation))).argmax(-1).view_as(observation)
 
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the model has an adapter that can be switched off (LoRA)."""
+        return hasattr(self.model, "disable_adapter")
+
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """The model as it was before LoRA, for a reference policy that costs no memory.
@@ -173,12 +178,10 @@ class Policy(policies.Policy):
         Raises:
             InputError: the model has no adapter.
         """
-        switch = getattr(self.model, "disable_adapter", None)
         refuse_unless(
-            switch is not None, "without_adapter(): this policy has none; make it with lora=."
+            self.has_adapter, "without_adapter(): this policy has none; make it with lora=."
         )
-        assert switch is not None
-        with switch():
+        with self.model.disable_adapter():
             yield
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -22,7 +22,7 @@ from vantage.gradients import scores
 from vantage.language.ascent import Weighed, ascend, seen_metrics
 from vantage.language.evaluation import evaluate
 from vantage.language.generation import Decoding, Engine
-from vantage.language.inputs import has_adapter, inputs_of, valued
+from vantage.language.inputs import inputs_of, valued
 from vantage.language.policy import Policy
 from vantage.language.progress import LanguageProgress
 from vantage.language.rollout import Environment, Rollout, rollout
@@ -212,7 +212,7 @@ def _reference(policy: Policy, given: Policy | None) -> Policy | None:
     """A frozen copy of the policy as it is; None where its adapter can be switched off instead."""
     if given is not None:
         return given
-    if has_adapter(policy):
+    if policy.has_adapter:
         return None
     frozen = copy.deepcopy(policy)
     frozen.requires_grad_(False)
