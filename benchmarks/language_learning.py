@@ -17,6 +17,7 @@ run again. A run is bounded by its tokens: about four minutes at the default.
 import json
 import math
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,6 +30,7 @@ from scipy.stats import spearmanr
 
 import vantage as vt
 from vantage import language as vl
+from vantage.training.auto import candidates
 
 RESULTS = Path(__file__).parent / "results" / "language_learning.jsonl"
 GOAL = 0.9
@@ -47,6 +49,7 @@ class Variant:
     num_iterations: int = 1
     minibatches: int = 1
     batch: int | Literal["auto"] = BATCH
+    baseline: Literal["auto"] | None = None
 
 
 VARIANTS = {
@@ -59,7 +62,35 @@ VARIANTS = {
     "ppo": Variant(vt.estimators.ppo(), num_generations=1, num_iterations=2, minibatches=2),
     "reinforce, batch auto": Variant(vt.estimators.reinforce(), num_generations=1, batch="auto"),
     "rloo, batch auto": Variant(vt.estimators.rloo(), batch="auto"),
+    "reinforce, baseline auto": Variant(
+        vt.estimators.reinforce(), num_generations=1, baseline="auto"
+    ),
+    "rloo, baseline auto": Variant(vt.estimators.rloo(), baseline="auto"),
 }
+
+
+class Chosen:
+    """The baseline of each update, as a tracker of the run hears of it."""
+
+    def __init__(self, variant: Variant) -> None:
+        grouped = variant.num_generations > 1
+        self.rules = (
+            candidates(variant.estimator, with_value=False, grouped=grouped)
+            if variant.baseline == "auto"
+            else {"": variant.estimator}
+        )
+        self.names: list[str] = []
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        """Note what an update took."""
+        self.names.append(row.get("baseline", ""))
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+    def last(self) -> vt.Estimator:
+        """What the last update took, or the first will."""
+        return self.rules[self.names[-1] if self.names else next(iter(self.rules))]
 
 
 class SpentError(Exception):
@@ -109,6 +140,7 @@ def one(variant: Variant, seed: int, tokens: int, lr: float) -> dict[str, Any]:
     quality: dict[str, Any] = {}
     spent, used, began = 0.0, 0, time.process_time()
     first = vl.evaluate(task, policy).mean
+    chosen = Chosen(variant)
 
     def watch(update: int, drawn: vl.Rollout, advantage: torch.Tensor) -> None:
         nonlocal spent, used, began
@@ -116,7 +148,7 @@ def one(variant: Variant, seed: int, tokens: int, lr: float) -> dict[str, Any]:
         before, used = used, used + drawn.tokens
         for stage, tokens_at in zip(STAGES, (1, tokens // 2, tokens), strict=True):
             if before < tokens_at <= used:
-                quality[stage] = probe(variant, task, policy, seed)
+                quality[stage] = probe(chosen.last(), task, policy, seed)
         if used // LOOK > before // LOOK or used >= tokens:
             curve.append((used, spent, vl.evaluate(task, policy).mean))
         if used >= tokens:
@@ -125,10 +157,11 @@ def one(variant: Variant, seed: int, tokens: int, lr: float) -> dict[str, Any]:
 
     with suppress(SpentError):
         vl.train(
-            task, policy, variant.estimator, updates=tokens, batch=variant.batch, lr=lr, warmup=20,
+            task, policy, variant.estimator, updates=tokens, batch=variant.batch,
+            baseline=variant.baseline, lr=lr, warmup=20,
             num_iterations=variant.num_iterations, minibatches=variant.minibatches,
             value=vl.ValueHead(policy) if "value" in variant.estimator.needs else None,
-            watch=watch, seed=seed, progress=False, decompose_every=0,
+            watch=watch, track=[chosen], seed=seed, progress=False, decompose_every=0,
         )  # fmt: skip
     reached = next(((t, s) for t, s, accuracy in curve if accuracy >= GOAL), (None, None))
     return {
@@ -138,6 +171,7 @@ def one(variant: Variant, seed: int, tokens: int, lr: float) -> dict[str, Any]:
         "accuracy": curve[-1][2],
         "seconds": spent,
         "quality": quality,
+        "baselines": Counter(chosen.names),
         "curve": curve,
     }
 
@@ -158,21 +192,21 @@ def warmed(seed: int) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in policy.state_dict().items()}
 
 
-def probe(variant: Variant, task: vl.Task, policy: vl.Policy, seed: int) -> dict[str, float]:
+def probe(estimator: vt.Estimator, task: vl.Task, policy: vl.Policy, seed: int) -> dict[str, float]:
     """SNR of a batch's gradient, from PROBE independent batches: N̂ and tr Σ̂ / U without bias.
 
     The first step on a batch, as the estimator weighs it; a value baseline is 0, as it starts.
     """
     batches = []
     for number in range(PROBE):
-        rows = task.stream(number * BATCH // variant.num_generations,
-                           BATCH // variant.num_generations, seed + 1000)  # fmt: skip
+        prompts = BATCH // task.num_generations
+        rows = task.stream(number * prompts, prompts, seed + 1000)
         generator = torch.Generator().manual_seed(1_000_000 + 1000 * seed + number)
         drawn = vl.rollout(task, policy, rows, generator)
         batch = drawn.batch
-        if "value" in variant.estimator.needs:
+        if "value" in estimator.needs:
             batch = vt.Batch(**(batch.tensors() | {"value": torch.zeros_like(batch.reward)}))
-        batches.append(vt.gradient(policy, batch, variant.estimator).double())
+        batches.append(vt.gradient(policy, batch, estimator).double())
     gradients = torch.stack(batches)
     mean = gradients.mean(0)
     variance = float((gradients - mean).square().sum() / (PROBE - 1))  # of one batch

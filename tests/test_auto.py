@@ -68,13 +68,12 @@ def test_the_chosen_baseline_is_the_one_of_least_variance() -> None:
 
 
 def test_candidates_are_unbiased_only() -> None:
-    assert list(candidates(vt.estimators.reward_to_go(), with_value=True)) == [
-        "value",
-        "batch_leave_one_out",
-        "none",
-    ]
-    assert "value" not in candidates(vt.estimators.reward_to_go(), with_value=False)
-    assert candidates(vt.estimators.grpo(), with_value=False) == {}
+    means = ["batch_leave_one_out", "batch_leave_one_out(fraction=0.5)"]
+    found = candidates(vt.estimators.reward_to_go(), with_value=True, grouped=False)
+    assert list(found) == ["value", *means, "none"]
+    found = candidates(vt.estimators.reward_to_go(), with_value=False, grouped=True)
+    assert list(found) == ["leave_one_out", "leave_one_out(fraction=0.5)", *means, "none"]
+    assert candidates(vt.estimators.grpo(), with_value=False, grouped=True) == {}
 
 
 def test_a_baseline_is_taken_where_rewards_are_far_from_zero() -> None:

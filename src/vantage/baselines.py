@@ -94,15 +94,20 @@ def batch_mean(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N 
 
 
 @declares(couples="batch")
-def batch_leave_one_out(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
-    """The mean return of the other trajectories of the batch, groups disregarded.
+def batch_leave_one_out(
+    batch: Batch, returns: Float[Tensor, "N T"], *, fraction: float = 1.0
+) -> Float[Tensor, "N T"]:
+    """The mean return of the other trajectories of the batch, groups disregarded, or a part of it.
 
-    Equation: b_i = Σ_{j≠i} w_j R_j / Σ_{j≠i} w_j over the trajectories of the batch.
+    Where bad trajectories have the longer scores, the baseline of least variance, [7], lies below
+    the mean return.
+
+    Equation: b_i = c Σ_{j≠i} w_j R_j / Σ_{j≠i} w_j over the batch's trajectories, c = fraction.
     Shapes: [N, T].
-    Source: Kool, van Hoof & Welling 2019.
+    Source: Kool, van Hoof & Welling 2019, with c = 1.
     Unbiased when: always.
     """
-    return mean_of_trajectories(batch, returns, everywhere(batch), leave_out=True)
+    return fraction * mean_of_trajectories(batch, returns, everywhere(batch), leave_out=True)
 
 
 @declares(couples="group", bias="scale", needs=("group",))
@@ -119,15 +124,17 @@ def group_mean(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N 
 
 
 @declares(couples="group", needs=("group",))
-def leave_one_out(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
-    """The mean return of the other trajectories of the group.
+def leave_one_out(
+    batch: Batch, returns: Float[Tensor, "N T"], *, fraction: float = 1.0
+) -> Float[Tensor, "N T"]:
+    """The mean return of the other trajectories of the group, or a part of it.
 
-    Equation: b_i = (1/(G−1)) Σ_{j≠i, same group} R_j.
+    Equation: b_i = (c/(G−1)) Σ_{j≠i, same group} R_j, c = fraction.
     Shapes: [N, T].
-    Source: Kool, van Hoof & Welling 2019; Ahmadian et al. 2024, RLOO.
+    Source: Kool, van Hoof & Welling 2019; Ahmadian et al. 2024, RLOO, with c = 1.
     Unbiased when: always.
     """
-    return mean_of_trajectories(batch, returns, by_group(batch), leave_out=True)
+    return fraction * mean_of_trajectories(batch, returns, by_group(batch), leave_out=True)
 
 
 @declares(couples="batch", bias="direction")

@@ -292,9 +292,7 @@ def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
     f, g = (count / max(1, sum(counts)) for count in counts)
     if f * g == 0:
         return {}
-    total = norm * norm
-    squared_norm = (total - sum(squares)) / (2 * f * g)
-    noise = total - squared_norm
+    squared_norm, noise = _signal_and_noise(squares, counts, norm)
     found: dict[str, float] = {
         "units": 2,
         "unit": sum(counts) / 2,
@@ -305,6 +303,48 @@ def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
         between = 4 * sum(pieces.cross) - squared_norm * (f * f + g * g)
         found["noise/between_prompts"] = between
         found["noise/within_prompts"] = noise - between
+    return found
+
+
+def _signal_and_noise(squares: list[float], counts: list[int], norm: float) -> tuple[float, float]:
+    """N̂ = ‖∇J‖² and the variance of ĝ = Σ_u g_u, without bias, from pieces of any sizes.
+
+    With shares f_u of the completions E ‖g_u‖² = f_u² N + f_u V and E ‖ĝ‖² = N + V.
+    """
+    total = norm * norm
+    together = sum((count / sum(counts)) ** 2 for count in counts)
+    squared_norm = (total - sum(squares)) / (1 - together)
+    return squared_norm, total - squared_norm
+
+
+def baseline_variance(
+    policy: Policy, candidates: dict[str, Weighed], optimizer: Optimizer, pieces: int = 8
+) -> dict[str, float]:
+    """Variance of one completion's gradient under each candidate, on one batch, by name.
+
+    Each candidate's gradient is summed from parts of whole prompts; the variance is that of the
+    batch's gradient times the completions in it. An entropy bonus is no sample and left out. Costs
+    a gradient per candidate, and the memory of one beyond that of a training step.
+
+    Returns:
+        The variances; none where fewer than two parts have a completion that counts.
+    """
+    found: dict[str, float] = {}
+    for name, weighed in candidates.items():
+        batch = weighed.batch
+        parts = [
+            torch.isin(batch.group, some).nonzero().squeeze(1)
+            for some in batch.group.unique().chunk(pieces)
+        ]
+        optimizer.zero_grad(set_to_none=True)
+        seen = Seen(log_ratio=torch.zeros(batch.rows))
+        summed = _Backward(policy, weighed, None, 0.0, 1, seen, fresh=True).over(parts, optimizer)
+        counts = summed.completions
+        if sum(count > 0 for count in counts) < 2:
+            break
+        _, noise = _signal_and_noise(summed.squares, counts, _clip(optimizer, None))
+        found[name] = noise * sum(counts)
+    optimizer.zero_grad(set_to_none=True)
     return found
 
 

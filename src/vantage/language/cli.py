@@ -67,6 +67,7 @@ def train_lm(
     num_generations: int = 8,
     batch: int | Literal["auto"] = 64,
     target_snr: float = 1.0,
+    baseline: Literal["auto"] | None = None,
     updates: int = 200,
     lr: float = 1e-5,
     schedule: Schedule = "constant",
@@ -111,6 +112,7 @@ def train_lm(
         num_generations: completions per prompt.
         batch: completions per update; "auto" follows the gradient's noise scale.
         target_snr: of a batch's gradient, held by --batch auto.
+        baseline: "auto" takes the unbiased baseline of least measured variance at every update.
         updates: batches to learn from.
         lr: learning rate (AdamW).
         schedule: of the learning rate, after the warm-up.
@@ -207,6 +209,7 @@ def train_lm(
             updates=updates,
             batch=batch,
             target_snr=target_snr,
+            baseline=baseline,
             lr=lr,
             schedule=schedule,
             warmup=warmup,

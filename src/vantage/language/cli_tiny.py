@@ -35,6 +35,7 @@ def tiny_command(name: str) -> Callable[..., None]:
         num_generations: int = 4,
         batch: int | Literal["auto"] = 256,
         target_snr: float = 1.0,
+        baseline: Literal["auto"] | None = None,
         updates: int = 1200,
         lr: float = 2e-4,
         schedule: Schedule = "linear",
@@ -63,6 +64,7 @@ def tiny_command(name: str) -> Callable[..., None]:
             num_generations: completions per prompt.
             batch: completions per update; "auto" follows the gradient's noise scale.
             target_snr: of a batch's gradient, held by --batch auto.
+            baseline: "auto" takes the unbiased baseline of least measured variance at every update.
             updates: batches to learn from.
             lr: learning rate (AdamW).
             schedule: of the learning rate.
@@ -119,6 +121,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 updates=updates,
                 batch=batch,
                 target_snr=target_snr,
+                baseline=baseline,
                 lr=lr,
                 schedule=schedule,
                 warmup=min(20, updates // 10),

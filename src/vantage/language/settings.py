@@ -13,7 +13,7 @@ from vantage.language.inputs import refuse_infinite_kl
 from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
-from vantage.training.auto import next_batch
+from vantage.training.auto import candidates, next_batch
 
 MANY_TOKENS = 2000
 FIRST_BATCH = 64  # completions of batch="auto"
@@ -27,6 +27,8 @@ class Settings:
     updates: int
     batch: int | Literal["auto"]
     target_snr: float
+    baseline: Literal["auto"] | None
+    baseline_every: int
     lr: float
     schedule: Schedule
     warmup: int
@@ -54,7 +56,7 @@ class Settings:
             InputError: see `language.train`.
         """
         for name in ("updates", "num_iterations", "minibatches", "turns", "threads",
-                     "token_budget"):  # fmt: skip
+                     "token_budget", "baseline_every"):  # fmt: skip
             count = getattr(self, name)
             refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
         for name in ("warmup", "resample_dead_groups", "decompose_every", "evaluate_every"):
@@ -79,6 +81,30 @@ class Settings:
             | ({"value"} if value is not None else set())
         )
         self._check_law(policy, estimator)
+
+    def rules(
+        self, estimator: Estimator, value: nn.Module | None, num_generations: int
+    ) -> dict[str, Estimator]:
+        """The estimators to choose from at every update, by baseline; one unless baseline="auto".
+
+        Raises:
+            InputError: baseline="auto" with an estimator that no baseline leaves unbiased, or with
+                batches of one prompt, between which no variance can be measured.
+        """
+        if self.baseline is None:
+            return {"": estimator}
+        found = candidates(estimator, value is not None, grouped=num_generations > 1)
+        refuse_unless(
+            found,
+            f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
+            "its other columns do not.",
+        )
+        refuse_unless(
+            self.batch == "auto" or self.batch > num_generations,
+            f"train(batch={self.batch}, baseline='auto'): the variance of a gradient is measured "
+            f"between prompts; take a batch of {2 * num_generations} or more.",
+        )
+        return found
 
     def _check_batch(self, batch: int, size: int) -> None:
         refuse_unless(batch >= 1, f"train(batch={batch}): must be at least 1.")
@@ -135,6 +161,10 @@ class Settings:
         if often == "auto":
             often = 1 if tokens >= MANY_TOKENS else 5
         return 2 if often and update % often == 0 else 1
+
+    def measures_baselines(self, update: int) -> bool:
+        """Whether an update (from 0) measures the variance that each baseline leaves."""
+        return self.baseline == "auto" and update % self.baseline_every == 0
 
     def lr_at(self, update: int) -> float:
         """The learning rate of an update (from 0)."""

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.gradients import scores
-from vantage.language.ascent import Weighed, ascend, seen_metrics
+from vantage.language.ascent import Weighed, ascend, baseline_variance, seen_metrics
 from vantage.language.evaluation import evaluate
 from vantage.language.generation import Decoding, Engine
 from vantage.language.inputs import inputs_of, valued
@@ -39,6 +39,7 @@ from vantage.report.run import (
 )
 from vantage.report.trackers import Tracker
 from vantage.training import checkpoint
+from vantage.training.auto import best_baseline
 from vantage.training.interrupts import Interrupts
 from vantage.training.running import until_done
 from vantage.training.threads import torch_threads
@@ -57,6 +58,8 @@ def train(
     updates: int,
     batch: int | Literal["auto"] = 64,
     target_snr: float = 1.0,
+    baseline: Literal["auto"] | None = None,
+    baseline_every: int = 10,
     lr: float = 1e-5,
     schedule: Schedule = "constant",
     warmup: int = 0,
@@ -103,6 +106,11 @@ def train(
             held `target_snr` over the last five, between 16 and 1,024, changing by a factor of two
             at most.
         target_snr: signal-to-noise ratio of a batch's gradient that batch="auto" holds.
+        baseline: "auto" takes, at every update, the baseline whose gradient had the least variance
+            when last measured, among those that leave the estimator unbiased: means of the other
+            completions of the prompt or of the batch, whole or by half, V where there is a value
+            head, and none.
+        baseline_every: updates between those measurements. One costs a gradient per baseline.
         lr: learning rate of the default optimiser, AdamW without weight decay.
         schedule: of the rate after the warm-up: constant, or to 0 along a line or a cosine.
         warmup: updates over which the rate rises to `lr`.
@@ -151,6 +159,8 @@ def train(
         updates=updates,
         batch=batch,
         target_snr=target_snr,
+        baseline=baseline,
+        baseline_every=baseline_every,
         lr=lr,
         schedule=schedule,
         warmup=warmup,
@@ -170,6 +180,7 @@ def train(
         threads=threads,
     )
     settings.check(task, policy, estimator, value)
+    rules = settings.rules(estimator, value, task.num_generations)
     refuse_unless(not resume or out is not None, "train(resume=True): say which run with out=.")
     trained = [p for p in policy.parameters() if p.requires_grad]
     trained += list(value.parameters()) if value is not None else []
@@ -181,7 +192,7 @@ def train(
     learner = _Learner(
         task=task,
         policy=policy,
-        estimator=estimator,
+        rules=rules,
         optimizer=made,
         settings=settings,
         value=value,
@@ -227,6 +238,7 @@ class _Found:
     drawn: Rollout
     seconds: float
     prompts_drawn: int
+    baseline: str  # of the learner's rules
     choices: dict[str, Any]  # what "auto" chose, and why
 
 
@@ -236,7 +248,7 @@ class _Learner:
 
     task: Task
     policy: Policy
-    estimator: Estimator
+    rules: dict[str, Estimator]  # to choose from at every update; one unless baseline="auto"
     optimizer: Optimizer
     settings: Settings
     value: ValueHead | None
@@ -265,7 +277,11 @@ class _Learner:
             more = self._draw(begun + count, missing, again + 1)
             count += missing
             drawn = _filled(drawn, alive, more, self.settings.mask_truncated_completions)
-        return _Found(started, drawn, time.perf_counter() - started, begun + count, choices)
+        chosen, why = best_baseline(self.history, list(self.rules))
+        if self.settings.baseline == "auto":
+            choices |= {"baseline": chosen, "baseline_reason": why}
+        seconds = time.perf_counter() - started
+        return _Found(started, drawn, seconds, begun + count, chosen, choices)
 
     def step(self, found: _Found) -> dict[str, Any]:
         """Weigh the batch, step uphill, and add the update's metrics to the history."""
@@ -275,7 +291,9 @@ class _Learner:
         batch = found.drawn.batch.check()
         passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
         batch = valued(batch, self.policy, self.value, passes)
-        weighed = Weighed(self.estimator, batch, self._inputs(found.drawn, batch, passes), passes)
+        rule = self.rules[found.baseline]
+        weighed = Weighed(rule, batch, self._inputs(rule, found.drawn, batch, passes), passes)
+        measured = self._baselines(weighed) if settings.measures_baselines(update) else {}
         size = self.task.num_generations
         seen = ascend(
             self.policy,
@@ -298,6 +316,7 @@ class _Learner:
             **seen_metrics(seen, weighed),
             **_signal_metrics(seen.signal),
             **found.choices,
+            **({"baseline_variance": measured} if measured else {}),
             "completions_per_row": passes.together,
             "learning_rate": settings.lr_at(update),
             "prompts_drawn": found.prompts_drawn,
@@ -343,12 +362,22 @@ class _Learner:
             mask_truncated_completions=self.settings.mask_truncated_completions,
         )
 
-    def _inputs(self, drawn: Rollout, batch: Batch, passes: Passes) -> dict[str, Tensor]:
+    def _inputs(
+        self, rule: Estimator, drawn: Rollout, batch: Batch, passes: Passes
+    ) -> dict[str, Tensor]:
         """What the estimator needs beyond the batch."""
-        found = inputs_of(self.estimator, self.task, self.policy, self.reference, drawn, passes)
-        if "scores" in self.estimator.needs:
-            found["scores"] = scores(self.policy, batch, self.estimator, **found)  # type: ignore[assignment]
+        found = inputs_of(rule, self.task, self.policy, self.reference, drawn, passes)
+        if "scores" in rule.needs:
+            found["scores"] = scores(self.policy, batch, rule, **found)  # type: ignore[assignment]
         return found
+
+    def _baselines(self, weighed: Weighed) -> dict[str, float]:
+        """The variance of a completion's gradient on this batch with each baseline."""
+        candidates = {
+            name: Weighed(replace(rule, entropy=0.0), weighed.batch, weighed.inputs, weighed.passes)
+            for name, rule in self.rules.items()
+        }
+        return baseline_variance(self.policy, candidates, self.optimizer)
 
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"policy": _Trained(self.policy)}

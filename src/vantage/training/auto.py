@@ -4,10 +4,12 @@ Both are functions of the history alone, so that a resumed run makes the choices
 and both look at earlier batches only, so that no choice depends on the sample it is applied to.
 """
 
+from functools import partial
 from typing import Any
 
 from vantage import baselines
-from vantage.estimator import Estimator
+from vantage.columns import describe
+from vantage.estimator import Column, Estimator
 
 WINDOW = 5  # updates over which numerators and denominators are summed
 SMALLEST, LARGEST = 16, 1024
@@ -43,26 +45,36 @@ def next_batch(history: History, first: int, target_snr: float) -> tuple[int, st
     return max(SMALLEST, round(bounded)), why
 
 
-def candidates(estimator: Estimator, with_value: bool) -> dict[str, Estimator]:
+def candidates(estimator: Estimator, with_value: bool, grouped: bool) -> dict[str, Estimator]:
     """The estimator with each baseline that leaves it unbiased, by the baseline's name.
 
-    The learned value stands first where there is one: a run begins with the first of them.
+    The most informed stands first: a run begins with it. Means are offered whole and by half: the
+    baseline of least variance lies below the mean return where bad trajectories have longer scores.
+
+    Args:
+        with_value: there is a learned V.
+        grouped: trajectories are drawn in groups that may be compared.
     """
-    columns = [baselines.batch_leave_one_out, baselines.none]
-    if with_value:
-        columns.insert(0, baselines.value)
-    rows = {column.__name__: estimator.replace(baseline=column) for column in columns}
+    means: list[Column] = [baselines.leave_one_out] if grouped else []
+    means += [baselines.batch_leave_one_out]
+    columns: list[Column] = [baselines.value] if with_value else []
+    for mean in means:
+        columns += [mean, partial(mean, fraction=0.5)]
+    rows = {
+        describe(column): estimator.replace(baseline=column)
+        for column in [*columns, baselines.none]
+    }
     return {name: row for name, row in rows.items() if row.bias == "none"}
 
 
 def best_baseline(history: History, names: list[str]) -> tuple[str, str]:
-    """The baseline whose gradient had the least variance over the last updates, and why."""
+    """The baseline whose gradient had the least variance when last measured, and why."""
     if len(names) == 1:
         return names[0], "no other baseline to choose"
-    if not history:
-        return names[0], "the first update: nothing measured yet"
-    recent = history[-WINDOW:]
-    total = {name: sum(row["baseline_variance"][name] for row in recent) for name in names}
+    recent = [row["baseline_variance"] for row in history if "baseline_variance" in row][-WINDOW:]
+    if not recent:
+        return names[0], "nothing measured yet"
+    total = {name: sum(row[name] for row in recent) for name in names}
     best = min(names, key=lambda name: total[name])
     measured = ", ".join(f"{name} {total[name] / len(recent):.3g}" for name in names)
     return best, f"variance of a trajectory's gradient over {len(recent)} updates: {measured}"

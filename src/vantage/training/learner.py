@@ -43,6 +43,7 @@ class Found:
 
     started: float
     batch: Batch
+    estimator: Estimator  # with the baseline that was chosen
     finished: Finished
     entropy: float  # mean over steps
     gradient: Tensor | None  # None: the update rule finds its own
@@ -112,11 +113,11 @@ class Learner:
         if isinstance(rule, Epochs):
             stale = settings.delay > 0
             optimizer = self.optimizers["policy"]
-            row |= rule.learn(self.passes, optimizer, self.estimator, batch, generator, stale)
+            row |= rule.learn(self.passes, optimizer, found.estimator, batch, generator, stale)
         else:
             assert found.gradient is not None
             if isinstance(rule, Natural):
-                row |= rule.step(self.policy, found.gradient, batch, self.estimator, factor)
+                row |= rule.step(self.policy, found.gradient, batch, found.estimator, factor)
             else:
                 row |= rule.step(self.policy, found.gradient, self.optimizers["policy"])
             if self.value is not None:
@@ -166,13 +167,14 @@ class Learner:
         batch = grouped_by(self.settings.group_size, batch)
         with torch.no_grad():
             entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
-        if isinstance(self.settings.update, Epochs):
-            return Found(started, batch, ended, entropy, None, None, choices)
+        chosen, why = best_baseline(self.history, list(self.rules))
+        auto, epochs = self.settings.baseline == "auto", isinstance(self.settings.update, Epochs)
+        if epochs and not auto:
+            return Found(started, batch, self.rules[chosen], ended, entropy, None, None, choices)
         found = {
             name: gradient_and_signal(self.policy, batch, rule) for name, rule in self.rules.items()
         }
-        chosen, why = best_baseline(self.history, list(self.rules))
-        if self.settings.baseline == "auto":
+        if auto:
             variance = {name: s.variance * s.trajectories for name, (_, s) in found.items()}
             choices |= {
                 "baseline": chosen,
@@ -181,7 +183,7 @@ class Learner:
             }
         gradient, signal = found[chosen]
         self._refuse_unless_finite(gradient)
-        return Found(started, batch, ended, entropy, gradient, signal, choices)
+        return Found(started, batch, self.rules[chosen], ended, entropy, gradient, signal, choices)
 
     def _look_at_fragment(self, started: float) -> Found:
         settings, number = self.settings, len(self.history)
@@ -206,7 +208,8 @@ class Learner:
         if measured or not isinstance(settings.update, Epochs):
             gradient, signal = lanes_signal(self.passes, self.estimator, batch, measured)
             self._refuse_unless_finite(gradient)
-        return Found(started, batch, ended, self.fragments.entropy, gradient, signal, {})
+        entropy = self.fragments.entropy
+        return Found(started, batch, self.estimator, ended, entropy, gradient, signal, {})
 
     def _refuse_unless_finite(self, gradient: Tensor) -> None:
         refuse_unless(

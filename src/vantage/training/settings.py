@@ -122,7 +122,7 @@ class Settings:
         """
         if self.baseline is None:
             return {"": estimator}
-        found = candidates(estimator, value is not None)
+        found = candidates(estimator, value is not None, grouped="group" in estimator.needs)
         refuse_unless(
             found,
             f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
