@@ -89,6 +89,28 @@ def test_a_baseline_is_taken_where_rewards_are_far_from_zero() -> None:
     assert measured["none"] > 2 * measured["batch_leave_one_out"]
 
 
+def test_automatic_choices_under_several_epochs() -> None:
+    """Epochs over whole episodes follow the signal too, and learn with the baseline chosen."""
+    env = vt.Gymnasium("CartPole-v1", lanes=4)
+
+    def run(estimator: vt.Estimator, updates: int, **auto: Any) -> tuple[vt.Run, torch.Tensor]:
+        policy = env.policy(hidden=(8,))
+        made = vt.train(
+            env, policy, estimator, updates=updates, update=vt.updates.Epochs(), batch="auto",
+            progress=False, **auto,
+        )  # fmt: skip
+        return made, torch.nn.utils.parameters_to_vector(policy.parameters())
+
+    plain = vt.estimators.reward_to_go()
+    first, learned = run(plain, 1, baseline="auto")
+    assert first.history[0]["baseline"] == "batch_leave_one_out"
+    _, with_it = run(plain.replace(baseline=vt.baselines.batch_leave_one_out), 1)
+    _, without = run(plain, 1)
+    assert torch.equal(learned, with_it)
+    assert not torch.equal(learned, without)
+    assert "noise scale" in run(plain, 2)[0].history[1]["batch_reason"]
+
+
 def test_automatic_choices_resume_to_the_same_bits(tmp_path: Path) -> None:
     def run(updates: int, out: Path, resume: bool = False) -> vt.Run:
         env = vt.Gymnasium("CartPole-v1", lanes=4)

@@ -168,8 +168,9 @@ class Learner:
         with torch.no_grad():
             entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
         chosen, why = best_baseline(self.history, list(self.rules))
-        auto, epochs = self.settings.baseline == "auto", isinstance(self.settings.update, Epochs)
-        if epochs and not auto:
+        auto = self.settings.baseline == "auto"
+        followed = auto or self.settings.batch == "auto"
+        if isinstance(self.settings.update, Epochs) and not followed:
             return Found(started, batch, self.rules[chosen], ended, entropy, None, None, choices)
         found = {
             name: gradient_and_signal(self.policy, batch, rule) for name, rule in self.rules.items()
