@@ -9,6 +9,7 @@ batches, without a step. One learning rate serves all: none is tuned.
 
     python benchmarks/language_learning.py run [--seeds 5] [--tokens 1600000]
     python benchmarks/language_learning.py table
+    python benchmarks/language_learning.py norms
 
 One JSON line per finished run in benchmarks/results/language_learning.jsonl: what is there is not
 run again. A run is bounded by its tokens: about four minutes at the default.
@@ -31,8 +32,10 @@ from scipy.stats import spearmanr
 import vantage as vt
 from vantage import language as vl
 from vantage.training.auto import candidates
+from vantage.trajectory_gradients import by_loop
 
 RESULTS = Path(__file__).parent / "results" / "language_learning.jsonl"
+NORMS = RESULTS.with_name("language_score_norms.json")
 GOAL = 0.9
 BATCH, LENGTH = 256, 4
 LOOK = 10 * BATCH * 11  # tokens between evaluations; 11 are a prompt and its completion, about
@@ -214,6 +217,39 @@ def probe(estimator: vt.Estimator, task: vl.Task, policy: vl.Policy, seed: int) 
     return {"squared_norm": squared, "variance": variance, "snr": squared / variance}
 
 
+def norms(seeds: int = 5, out: Path = NORMS) -> None:
+    """Print and keep what [7] says of the best baseline after the warm-up, seed by seed.
+
+    Of BATCH completions of different prompts: the mean squared norm of ∇ log π of the right and of
+    the wrong ones, and the constant baseline of least variance, Σ ‖s_i‖² R_i / Σ ‖s_i‖².
+    """
+    torch.set_num_threads(1)
+    found = []
+    for seed in range(seeds):
+        task, policy = started(1, seed)
+        generator = torch.Generator().manual_seed(2_000_000 + seed)
+        drawn = vl.rollout(task, policy, task.stream(0, BATCH, seed + 2000), generator)
+        batch = drawn.batch
+        reward = (batch.reward * batch.mask).sum(1)
+        basis = batch.mask.to(batch.log_prob)[:, None]
+        one = [slice(n, n + 1) for n in range(batch.rows)]
+        squares = torch.stack(
+            [by_loop(policy, batch.select(n), basis[n]).square().sum() for n in one]
+        )
+        right = reward == 1
+        found.append(
+            {
+                "seed": seed,
+                "mean_reward": float(reward.mean()),
+                "right": float(squares[right].mean()),
+                "wrong": float(squares[~right].mean()),
+                "best_baseline": float((squares * reward).sum() / squares.sum()),
+            }
+        )
+        print(found[-1], flush=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+
+
 def table(out: Path = RESULTS) -> None:
     """Print the results as Markdown, seed by seed, and how well the SNR predicted the order."""
     rows = read(out)
@@ -266,4 +302,4 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"run": run, "table": table})
+    tyro.extras.subcommand_cli_from_dict({"run": run, "table": table, "norms": norms})
