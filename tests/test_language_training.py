@@ -492,3 +492,8 @@ def test_an_auto_baseline_is_refused_where_it_cannot_be_chosen():
         run(own, vt.estimators.grpo(), baseline="auto")
     with pytest.raises(vt.InputError, match="batch of 8 or more"):
         run(own, vt.estimators.rloo(), baseline="auto", batch=4)
+
+
+def test_a_missing_value_head_is_named_with_its_remedy():
+    with pytest.raises(vt.InputError, match=r"'ppo' needs a value head.*ValueHead\(policy\)"):
+        run(policy("llama", max_completion_length=3), vt.estimators.ppo(), a_task(size=1))

@@ -26,7 +26,7 @@ from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.estimators import named
 from vantage.intervals import Estimate
-from vantage.language.inputs import inputs_of, refuse_infinite_kl, valued
+from vantage.language.inputs import inputs_of, refuse_infinite_kl, refuse_missing_value, valued
 from vantage.language.policy import Policy
 from vantage.language.rollout import Environment, rollout
 from vantage.language.scoring import plan_passes
@@ -140,11 +140,7 @@ def _checked(rows: list[Estimator], reference: Estimator | None, context: _Conte
     groups = {"group"} if grouped else set()
     for estimator in [*rows, yardstick]:
         estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
-        refuse_unless(
-            context.value is not None or "value" not in estimator.needs,
-            f"audit: {estimator.name!r} needs a value head: pass "
-            "value=vantage.language.ValueHead(policy), trained or at 0.",
-        )
+        refuse_missing_value("audit", estimator, context.value)
         refuse_unless(
             context.reference is not None
             or context.policy.has_adapter

@@ -79,6 +79,8 @@ def print_end(run: Run, folder: Path) -> None:
     last = run.history[-WINDOW:]
     measured = [row for row in last if "gradient_variance" in row]
     signal = f"; gradient SNR {windowed_snr(measured):.2f}" if measured else ""
+    if "baseline" in last[-1]:
+        console.print(f"Baseline: {last[-1]['baseline']} ({last[-1]['baseline_reason']}).")
     console.print(
         f"Mean reward of the last batch {run.history[-1]['reward']:.3f}, "
         f"{run.history[-1]['num_tokens']:,} tokens{signal}.\n"

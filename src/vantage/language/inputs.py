@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
@@ -64,6 +64,19 @@ def reference_log_prob(
         return score_batch(reference, batch, passes)[0]
     with policy.without_adapter():
         return score_batch(policy, batch, passes)[0]
+
+
+def refuse_missing_value(caller: str, estimator: Estimator, value: nn.Module | None) -> None:
+    """Refuse an estimator with a value baseline where there is no value head.
+
+    Raises:
+        InputError: naming caller and estimator, with the remedy.
+    """
+    refuse_unless(
+        value is not None or "value" not in estimator.needs,
+        f"{caller}: {estimator.name!r} needs a value head: pass "
+        "value=vantage.language.ValueHead(policy).",
+    )
 
 
 def refuse_infinite_kl(caller: str, estimator: Estimator, policy: Policy) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.language.generation import Engine
-from vantage.language.inputs import refuse_infinite_kl
+from vantage.language.inputs import refuse_infinite_kl, refuse_missing_value
 from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
@@ -76,10 +76,8 @@ class Settings:
             "num_generations=1; make it Task(num_generations=8), or take an estimator without "
             "groups, such as reinforce_leave_one_out.",
         )
-        estimator.require(
-            {"group", "scores", "greedy_return", "reference_log_prob"}
-            | ({"value"} if value is not None else set())
-        )
+        refuse_missing_value("train", estimator, value)
+        estimator.require({"group", "scores", "greedy_return", "reference_log_prob", "value"})
         self._check_law(policy, estimator)
 
     def rules(
