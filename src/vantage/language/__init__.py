@@ -9,6 +9,7 @@ from vantage.language.continuous_batching import ContinuousBatching
 from vantage.language.enumeration import enumerated
 from vantage.language.evaluation import Evaluation, evaluate
 from vantage.language.generation import Completions, Decoding, Engine, generate
+from vantage.language.group_size import GroupSize, GroupSizes, group_sizes
 from vantage.language.law import SamplingLaw
 from vantage.language.policy import Policy
 from vantage.language.rewards import RewardError, Rewards
@@ -30,6 +31,8 @@ __all__ = [
     "Decoding",
     "Engine",
     "Evaluation",
+    "GroupSize",
+    "GroupSizes",
     "Policy",
     "RewardCheck",
     "RewardError",
@@ -44,6 +47,7 @@ __all__ = [
     "enumerated",
     "evaluate",
     "generate",
+    "group_sizes",
     "read_transcripts",
     "recorder",
     "rollout",

@@ -331,21 +331,30 @@ def baseline_variance(
     """
     found: dict[str, float] = {}
     for name, weighed in candidates.items():
-        batch = weighed.batch
-        parts = [
-            torch.isin(batch.group, some).nonzero().squeeze(1)
-            for some in batch.group.unique().chunk(pieces)
-        ]
-        optimizer.zero_grad(set_to_none=True)
-        seen = Seen(log_ratio=torch.zeros(batch.rows))
-        summed = _Backward(policy, weighed, None, 0.0, 1, seen, fresh=True).over(parts, optimizer)
+        summed, norm = in_pieces(policy, weighed, optimizer, pieces)
         counts = summed.completions
         if sum(count > 0 for count in counts) < 2:
             break
-        _, noise = _signal_and_noise(summed.squares, counts, _clip(optimizer, None))
+        _, noise = _signal_and_noise(summed.squares, counts, norm)
         found[name] = noise * sum(counts)
-    optimizer.zero_grad(set_to_none=True)
     return found
+
+
+def in_pieces(
+    policy: Policy, weighed: Weighed, optimizer: Optimizer, pieces: int
+) -> tuple[Pieces, float]:
+    """ĝ as the first step on a batch finds it, in parts of whole prompts, and its norm; no step."""
+    batch = weighed.batch
+    parts = [
+        torch.isin(batch.group, some).nonzero().squeeze(1)
+        for some in batch.group.unique().chunk(pieces)
+    ]
+    optimizer.zero_grad(set_to_none=True)
+    seen = Seen(log_ratio=torch.zeros(batch.rows))
+    found = _Backward(policy, weighed, None, 0.0, 1, seen, fresh=True).over(parts, optimizer)
+    norm = _clip(optimizer, None)
+    optimizer.zero_grad(set_to_none=True)
+    return found, norm
 
 
 def _clip(optimizer: Optimizer, longest: float | None) -> float:

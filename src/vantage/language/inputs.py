@@ -4,6 +4,7 @@ Training and audits find them here, batch by batch, without a graph.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
+from vantage.gradients import scores
 from vantage.language.policy import Policy
 from vantage.language.rollout import Rollout, greedy_reward
 from vantage.language.scoring import Passes, score_batch, scored_passes
@@ -53,6 +55,26 @@ def inputs_of(
         by_row = dict(zip(rows, reward.tolist(), strict=True))
         each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
         found["greedy_return"] = each[:, None].expand_as(batch.log_prob)
+    return found
+
+
+def inputs_and_scores(
+    estimator: Estimator,
+    task: Task,
+    policy: Policy,
+    reference: Policy | None,
+    drawn: Rollout,
+    batch: Batch,
+    passes: Passes,
+) -> dict[str, Any]:
+    """`inputs_of`, and the scores' norms and products on the whole batch where they are needed.
+
+    Args:
+        batch: that of `drawn`, with values where there is a value head.
+    """
+    found: dict[str, Any] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
+    if "scores" in estimator.needs:
+        found["scores"] = scores(policy, batch, estimator, **found)
     return found
 
 

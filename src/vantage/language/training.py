@@ -15,18 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
-from vantage.gradients import scores
 from vantage.language.ascent import Weighed, ascend, baseline_variance, seen_metrics
 from vantage.language.evaluation import evaluate
 from vantage.language.generation import Decoding, Engine
-from vantage.language.inputs import inputs_of, valued
+from vantage.language.inputs import inputs_and_scores, valued
 from vantage.language.policy import Policy
 from vantage.language.progress import LanguageProgress
 from vantage.language.rollout import Environment, Rollout, rollout
-from vantage.language.scoring import Passes, plan_passes
+from vantage.language.scoring import plan_passes
 from vantage.language.settings import Schedule, Settings, describe
 from vantage.language.task import Task
 from vantage.language.value_head import ValueHead
@@ -292,7 +290,10 @@ class _Learner:
         passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
         batch = valued(batch, self.policy, self.value, passes)
         rule = self.rules[found.baseline]
-        weighed = Weighed(rule, batch, self._inputs(rule, found.drawn, batch, passes), passes)
+        inputs = inputs_and_scores(
+            rule, self.task, self.policy, self.reference, found.drawn, batch, passes
+        )
+        weighed = Weighed(rule, batch, inputs, passes)
         measured = self._baselines(weighed) if settings.measures_baselines(update) else {}
         size = self.task.num_generations
         seen = ascend(
@@ -361,15 +362,6 @@ class _Learner:
             turns=self.settings.turns,
             mask_truncated_completions=self.settings.mask_truncated_completions,
         )
-
-    def _inputs(
-        self, rule: Estimator, drawn: Rollout, batch: Batch, passes: Passes
-    ) -> dict[str, Tensor]:
-        """What the estimator needs beyond the batch."""
-        found = inputs_of(rule, self.task, self.policy, self.reference, drawn, passes)
-        if "scores" in rule.needs:
-            found["scores"] = scores(self.policy, batch, rule, **found)  # type: ignore[assignment]
-        return found
 
     def _baselines(self, weighed: Weighed) -> dict[str, float]:
         """The variance of a completion's gradient on this batch with each baseline."""
