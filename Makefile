@@ -1,8 +1,10 @@
 # make demo   install and run the main job: two policies trained side by side
 # make test   install and run every check: lint, types, tests, documentation
+# Tests run in WORKERS processes of one thread each (2 by default).
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched.
 
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
@@ -24,7 +26,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/mkdocs build --strict --quiet
