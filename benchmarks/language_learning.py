@@ -10,6 +10,7 @@ batches, without a step. One learning rate serves all: none is tuned.
     python benchmarks/language_learning.py run [--seeds 5] [--tokens 1600000]
     python benchmarks/language_learning.py table
     python benchmarks/language_learning.py norms
+    python benchmarks/language_learning.py group-sizes
 
 One JSON line per finished run in benchmarks/results/language_learning.jsonl: what is there is not
 run again. A run is bounded by its tokens: about four minutes at the default.
@@ -20,8 +21,8 @@ import math
 import time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from vantage.training.auto import candidates
 from vantage.trajectory_gradients import by_loop
 
 RESULTS = Path(__file__).parent / "results" / "language_learning.jsonl"
+GROUP_SIZES = RESULTS.with_name("language_group_sizes.json")
 NORMS = RESULTS.with_name("language_score_norms.json")
 GOAL = 0.9
 BATCH, LENGTH = 256, 4
@@ -250,6 +252,26 @@ def norms(seeds: int = 5, out: Path = NORMS) -> None:
     out.write_text(json.dumps(found, indent=1) + "\n")
 
 
+def group_sizes(seeds: int = 2, trajectories: int = 1024, out: Path = GROUP_SIZES) -> None:
+    """Print and keep what `language.group_sizes` says after the warm-up, seed by seed."""
+    torch.set_num_threads(1)
+    estimators = [
+        vt.estimators.reinforce(),
+        vt.estimators.reinforce_leave_one_out(),
+        vt.estimators.rloo(),
+        vt.estimators.reinforce().replace(
+            baseline=partial(vt.baselines.batch_leave_one_out, fraction=0.5), name="half"
+        ),
+    ]
+    kept = []
+    for seed in range(seeds):
+        task, policy = started(1, seed)
+        found = vl.group_sizes(task, policy, estimators, trajectories=trajectories, seed=seed)
+        print(f"seed {seed}\n{found}", flush=True)
+        kept.append({"seed": seed, "trajectories": trajectories, **asdict(found)})
+    out.write_text(json.dumps(kept, indent=1) + "\n")
+
+
 def table(out: Path = RESULTS) -> None:
     """Print the results as Markdown, seed by seed, and how well the SNR predicted the order."""
     rows = read(out)
@@ -302,4 +324,6 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"run": run, "table": table, "norms": norms})
+    tyro.extras.subcommand_cli_from_dict(
+        {"run": run, "table": table, "norms": norms, "group-sizes": group_sizes}
+    )
