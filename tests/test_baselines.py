@@ -128,6 +128,16 @@ def test_means(batch, baseline, key, steps, leave_out, returns) -> None:
     assert_equal(batch, baseline(batch, y), want)
 
 
+@pytest.mark.parametrize("name", ["leave_one_out", "batch_leave_one_out"])
+def test_a_part_of_a_mean_is_that_and_unbiased(batch, name: str) -> None:
+    column = partial(getattr(baselines, name), fraction=0.25)
+    y, key = vt.returns.total(batch), "group" if name == "leave_one_out" else "batch"
+    among = first_steps(batch)
+    mean = mean_by_loop(batch, y, torch.ones_like(y), among, partial(ANY[key], batch), True)
+    assert_equal(batch, column(batch, y), 0.25 * mean)
+    vt.conformance.check(vt.estimators.reinforce().replace(baseline=column))  # raises if biased
+
+
 @pytest.mark.parametrize("leave_out", [False, True])
 @pytest.mark.parametrize("name", ["per_decision", "trajectory"])
 def test_optimal_baselines(batch, name: str, leave_out: bool) -> None:
