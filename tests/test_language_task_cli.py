@@ -10,9 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from vantage import cli
+import vantage as vt
+from vantage import cli, language
 from vantage.language import Policy, tiny, tiny_tasks
 from vantage.language.arithmetic import Plan, shape_of
+from vantage.language.rewards import load_reward
 from vantage.language.transcripts import read_transcripts, updates_of
 from vantage.report.run import read_run
 
@@ -254,3 +256,54 @@ def test_the_cache_is_what_generation_holds() -> None:
 
 def test_tiny_tasks_know_their_longest_answer() -> None:
     assert tiny_tasks.longest_answer(tiny_tasks.addition()) == 3
+
+
+def test_an_audit_says_what_the_function_says(
+    command: Any, model: Path, data: Path, tmp_path: Path
+) -> None:
+    rewards = tmp_path / "my_rewards.py"
+    rewards.write_text(
+        "def short(completions, completion_ids):\n"
+        "    return [1.0 - 0.1 * len(ids) for ids in completion_ids]\n"
+    )
+    line = (
+        "audit", "lm", "--model", model, "--data", data, "--reward", f"{rewards}:short",
+        "--max-completion-length", 3, "--trajectories", 128, "--batch", 16, "--seed", 5,
+    )  # fmt: skip
+    one, other = tmp_path / "audit.json", tmp_path / "audit.html"
+    code, text = command(
+        *line, "--estimators", "rloo,grpo,ppo", "--num-generations", 4, "--json", one,
+        "--html", other,
+    )  # fmt: skip
+    assert code == 0, text
+    assert "SNR" in text
+    assert f"Written: {other}" in text.replace("\n", " ")
+    policy = Policy(model, max_completion_length=3)
+    task = language.Task(
+        data, load_reward(f"{rewards}:short"), num_generations=4, seed=5, name="rows"
+    )
+    named = [vt.estimators.named(name) for name in ("rloo", "grpo", "ppo")]
+    expected = language.audit(
+        task, policy, named, trajectories=128, batch=16, seed=5, value=language.ValueHead(policy),
+        progress=False,
+    )  # fmt: skip
+    found = {row["estimator"]: row for row in json.loads(one.read_text())["rows"]}
+    for row in expected.rows:
+        assert found[row.estimator]["snr"]["value"] == pytest.approx(row.snr.value, rel=1e-4)
+    sizes = tmp_path / "sizes.json"
+    code, text = command(
+        *line, "--estimators", "reinforce,rloo", "--group-sizes", 1, 4, "--json", sizes
+    )
+    assert code == 0, text
+    rows = json.loads(sizes.read_text())["rows"]
+    assert [(row["estimator"], row["num_generations"]) for row in rows] == [
+        ("reinforce", 1),
+        ("reinforce", 4),
+        ("rloo", 4),
+    ]
+    code, text = command(*line, "--group-sizes", 4, "--html", other)
+    assert code == 2
+    assert "written as --json only" in text
+    code, text = command(*line, "--json", "report.txt")
+    assert code == 2
+    assert "end it in .json" in text

@@ -105,7 +105,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it; what is undetermined is null."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
     def save(self, path: str | Path) -> Path:
         """Write the report as JSON or as one HTML page with figures, by the file's ending.
@@ -177,9 +177,9 @@ def number(value: float) -> str:
 
 
 def written(
-    path: str | Path, kind: str, plain: Callable[[], dict[str, Any]], page: Callable[[], str]
+    path: str | Path, kind: str, data: Callable[[], dict[str, Any]], page: Callable[[], str]
 ) -> Path:
-    """Write `plain()` as JSON or `page()` as HTML, by the file's ending.
+    """Write `data()` as JSON or `page()` as HTML, by the file's ending.
 
     Raises:
         InputError: another ending, naming `kind`.
@@ -190,16 +190,17 @@ def written(
         f"{kind}.save({str(path)!r}): the name must end in .json or .html.",
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(plain(), indent=2) + "\n" if target.suffix == ".json" else page()
+    text = json.dumps(data(), indent=2) + "\n" if target.suffix == ".json" else page()
     target.write_text(text, encoding="utf-8")
     return target
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Records as JSON can hold them: NaN is null, infinities are words."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value

@@ -6,18 +6,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from vantage.comparing.compare import Study, compare, cores, plan
 from vantage.comparing.display import duration
 from vantage.comparing.jobs import Job
 from vantage.errors import InputError, refuse_unless
+from vantage.report.console import terminal
 from vantage.training.loop import train
 
 BURST = 3  # updates that --dry-run times
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def compare_command(
@@ -92,12 +90,12 @@ def compare_command(
     workers = cores() if workers is None else workers
     if dry_run:
         for line in arithmetic(plan(**arguments), workers):
-            console.print(line, markup=False)
+            terminal.print(line, markup=False)
         return
     result = compare(**arguments, workers=workers)
     page = result.save(html or out / "comparison.html")
-    console.print(str(result), markup=False, end="")
-    console.print(f"Written: {out / 'comparison.json'}, {page}", markup=False)
+    terminal.print(str(result), markup=False, end="")
+    terminal.print(f"Written: {out / 'comparison.json'}, {page}", markup=False)
     refuse_unless(
         not result.failures,
         f"compare: {len(result.failures)} runs failed; give the same command again to retry them "

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vantage.auditing.record import _plain, number, text, written
+from vantage.auditing.record import number, plain, text, written
 from vantage.errors import InputError
 from vantage.intervals import Estimate
 
@@ -150,7 +150,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it; what is undetermined is null."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
     def save(self, path: str | Path) -> Path:
         """Write the comparison as JSON or as one HTML page with figures, by the file's ending.

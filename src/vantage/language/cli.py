@@ -1,7 +1,7 @@
 """The language-model commands: `vantage train lm | addition | copy | ...` and `transcripts`.
 
-`vantage train` looks at its first word: `lm` and the names of tiny tasks lead here, anything else
-is an environment.
+`vantage train` and `audit` look at their first word: `lm` and the names of tiny tasks lead here,
+anything else is an environment.
 """
 
 from collections.abc import Callable
@@ -15,46 +15,45 @@ from tyro.conf import Positional, arg
 from vantage.errors import refuse_unless
 from vantage.language import tiny_tasks
 from vantage.language.arithmetic import Plan, shape_of
+from vantage.language.cli_audit import audit_lm
 from vantage.language.cli_shared import (
     carried_on,
-    console,
     first_batch,
     named,
     print_end,
     print_plan,
     quieten,
+    reward_named,
     watch,
 )
 from vantage.language.cli_tiny import tiny_command
 from vantage.language.continuous_batching import ContinuousBatching
 from vantage.language.evaluation import evaluate
 from vantage.language.policy import Policy
-from vantage.language.rewards import RewardFunction, load_reward
 from vantage.language.settings import Schedule
 from vantage.language.task import Task
 from vantage.language.training import train
 from vantage.language.transcript_view import show
 from vantage.language.transcripts import chosen, read_transcripts, updates_of
 from vantage.language.value_head import ValueHead
-from vantage.language.verifiers import BUILT_IN
+from vantage.report.console import terminal
 
-DTYPES = {"float32": 4, "bfloat16": 2}
+BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def dispatch(arguments: list[str]) -> bool:
-    """Run `train lm ...` or `train TASK ...`, if that is what the command line says."""
-    if len(arguments) < 2 or arguments[0] != "train":
-        return False
-    command = commands().get(arguments[1])
+    """Run `train lm`, `train TASK` or `audit lm`, if that is what the command line says."""
+    command = commands().get(" ".join(arguments[:2]))
     if command is None:
         return False
-    tyro.cli(command, args=arguments[2:], prog=f"vantage train {arguments[1]}")
+    tyro.cli(command, args=arguments[2:], prog=f"vantage {' '.join(arguments[:2])}")
     return True
 
 
 def commands() -> dict[str, Callable[..., None]]:
-    """What `vantage train` can be followed by, besides the id of an environment."""
-    return {"lm": train_lm} | {name: tiny_command(name) for name in tiny_tasks.TASKS}
+    """What `vantage train` and `audit` can go on with, besides the id of an environment."""
+    made: dict[str, Callable[..., None]] = {"train lm": train_lm, "audit lm": audit_lm}
+    return made | {f"train {name}": tiny_command(name) for name in tiny_tasks.TASKS}
 
 
 def train_lm(
@@ -151,7 +150,7 @@ def train_lm(
     rule = named(estimator, beta)
     task = Task(
         data,
-        [_reward(spec, answer) for spec in reward],
+        [reward_named(spec, answer) for spec in reward],
         num_generations=num_generations,
         weights=weights or None,
         prompt=prompt,
@@ -168,7 +167,7 @@ def train_lm(
             f"--batch {batch}: a batch holds whole groups of --num-generations {num_generations}.",
         )
         empty, tokens = _without_weights(model)
-        shape = shape_of(empty, DTYPES[dtype], _lora_parameters(empty, lora))
+        shape = shape_of(empty, BYTES[dtype], _lora_parameters(empty, lora))
         plan = Plan(
             shape=shape,
             lengths=[len(ids) for ids in task.encode(tokens)],
@@ -230,7 +229,7 @@ def train_lm(
         ),
     )
     if len(task.held_out) >= 2:
-        console.print(f"Held out, greedy: {evaluate(task, policy)}")
+        terminal.print(f"Held out, greedy: {evaluate(task, policy)}")
     print_end(run, folder)
 
 
@@ -257,19 +256,8 @@ def transcripts(
     records = read_transcripts(run, number)
     opening = first if first is not None else (0 if worst or best else 3)
     picked = chosen(records, worst, best, opening)
-    console.print(f"{run}, update {number}: {len(picked)} of {len(records)} completions.\n")
-    show(picked, console)
-
-
-def _reward(spec: str, answer: str) -> RewardFunction:
-    if spec in BUILT_IN:
-        make: Any = BUILT_IN[spec]
-        return make() if spec == "format" else make(answer=answer)
-    refuse_unless(
-        ":" in spec,
-        f"--reward {spec}: give FILE.py:FUNCTION, or one of {', '.join(BUILT_IN)}.",
-    )
-    return load_reward(spec)
+    terminal.print(f"{run}, update {number}: {len(picked)} of {len(records)} completions.\n")
+    show(picked, terminal)
 
 
 def _without_weights(model: Path) -> tuple[Any, Any]:

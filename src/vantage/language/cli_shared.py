@@ -7,22 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 from vantage import estimators as table
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.language.arithmetic import Plan
 from vantage.language.evaluation import evaluate
 from vantage.language.policy import Policy
+from vantage.language.rewards import RewardFunction, load_reward
 from vantage.language.settings import FIRST_BATCH
 from vantage.language.task import Task
 from vantage.language.transcripts import recorder
-from vantage.report.console import WINDOW, windowed_snr
+from vantage.language.verifiers import BUILT_IN
+from vantage.report.console import WINDOW, terminal, windowed_snr
 from vantage.report.run import Run
-
-WIDTH = None if sys.stdout.isatty() else 140
-console = Console(highlight=False, soft_wrap=True, width=WIDTH)
 
 
 def quieten() -> None:
@@ -37,6 +34,18 @@ def named(estimator: str, beta: float | None) -> Estimator:
     return table.named(estimator) if beta is None else table.named(estimator, beta=beta)
 
 
+def reward_named(spec: str, answer: str) -> RewardFunction:
+    """The built-in verifier of that name, or FILE.py:FUNCTION."""
+    if spec in BUILT_IN:
+        make: Any = BUILT_IN[spec]
+        return make() if spec == "format" else make(answer=answer)
+    refuse_unless(
+        ":" in spec,
+        f"--reward {spec}: give FILE.py:FUNCTION, or one of {', '.join(BUILT_IN)}.",
+    )
+    return load_reward(spec)
+
+
 def watch(folder: Path, task: Task, policy: Policy, every: int) -> Any:
     """The recorder of transcripts, or None."""
     refuse_unless(every >= 0, f"--transcripts-every {every}: 0 or more.")
@@ -49,7 +58,7 @@ def carried_on(folder: Path, begin: Callable[[], Run]) -> Run:
         return begin()
     except KeyboardInterrupt:
         again = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        console.print(
+        terminal.print(
             f"Stopped; {folder} is saved. Carry on with:\n  vantage {shlex.join(again)} --resume"
         )
         raise
@@ -69,9 +78,9 @@ def first_batch(batch: int | Literal["auto"], num_generations: int) -> int:
 
 def print_plan(rule: Estimator, plan: Plan, folder: Path) -> None:
     """What `--dry-run` prints."""
-    console.print(f"estimator  {rule.name}")
-    console.print_json(json.dumps(rule.columns()))
-    console.print(f"{plan}\nWould be written to {folder}.")
+    terminal.print(f"estimator  {rule.name}")
+    terminal.print_json(json.dumps(rule.columns()))
+    terminal.print(f"{plan}\nWould be written to {folder}.")
 
 
 def print_end(run: Run, folder: Path) -> None:
@@ -80,8 +89,8 @@ def print_end(run: Run, folder: Path) -> None:
     measured = [row for row in last if "gradient_variance" in row]
     signal = f"; gradient SNR {windowed_snr(measured):.2f}" if measured else ""
     if "baseline" in last[-1]:
-        console.print(f"Baseline: {last[-1]['baseline']} ({last[-1]['baseline_reason']}).")
-    console.print(
+        terminal.print(f"Baseline: {last[-1]['baseline']} ({last[-1]['baseline_reason']}).")
+    terminal.print(
         f"Mean reward of the last batch {run.history[-1]['reward']:.3f}, "
         f"{run.history[-1]['num_tokens']:,} tokens{signal}.\n"
         f"Run folder: {folder}; model: {folder / 'model'}\n"

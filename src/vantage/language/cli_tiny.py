@@ -9,7 +9,6 @@ from vantage.language import tiny, tiny_tasks
 from vantage.language.arithmetic import Plan, shape_of
 from vantage.language.cli_shared import (
     carried_on,
-    console,
     first_batch,
     named,
     percent,
@@ -22,6 +21,7 @@ from vantage.language.settings import Schedule
 from vantage.language.supervised import warm_up
 from vantage.language.training import train
 from vantage.language.value_head import ValueHead
+from vantage.report.console import terminal
 from vantage.report.run import CHECKPOINT
 from vantage.training.checkpoint import exists
 
@@ -107,7 +107,7 @@ def tiny_command(name: str) -> Callable[..., None]:
             return
         if not (resume and exists(folder / CHECKPOINT)):
             found = warm_up(policy, task, warm_up_steps, seed=seed, until=start)
-            console.print(
+            terminal.print(
                 f"Warm-up: {found['steps']:.0f} steps in {found['seconds']:.0f} s. Held out: "
                 f"sampled {percent(task, policy, False)}, greedy {percent(task, policy, True)}."
             )
@@ -138,7 +138,7 @@ def tiny_command(name: str) -> Callable[..., None]:
             ),
         )
         seconds = sum(row["step_time"] for row in run.history)
-        console.print(
+        terminal.print(
             f"Policy gradient: {len(run.history)} updates in {seconds:.0f} s. Held out: "
             f"sampled {percent(task, policy, False)}, greedy {percent(task, policy, True)}."
         )

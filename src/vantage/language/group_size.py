@@ -9,7 +9,8 @@ import copy
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from rich.table import Table
 from torch.optim import SGD
 
 from vantage.auditing.planner import scaled
-from vantage.auditing.record import number, text
+from vantage.auditing.record import number, plain, text, written
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.intervals import Estimate, mean_interval
@@ -112,6 +113,17 @@ class GroupSizes:
             shown = (row.snr, row.noise_scale, row.cost, row.seconds)
             table.add_row(row.estimator, str(row.num_generations), *map(text, shown))
         return table
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as JSON; what is undetermined is null.
+
+        Raises:
+            InputError: another ending than .json.
+        """
+        refuse_unless(
+            Path(path).suffix == ".json", f"GroupSizes.save({str(path)!r}): end it in .json."
+        )
+        return written(path, "GroupSizes", lambda: plain(asdict(self)), str)
 
     def __str__(self) -> str:
         console = Console(width=120, force_terminal=False, highlight=False)

@@ -1,4 +1,4 @@
-"""Progress of a training run: a live display on a terminal, plain lines elsewhere."""
+"""What commands print, and progress: a live display on a terminal, plain lines elsewhere."""
 
 import math
 import sys
@@ -14,6 +14,9 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
+
+# Where commands print. Piped output has no terminal's width to fit: tables keep every digit.
+terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 # Ratios of one update are noisy: show them over this many, numerator and denominator apart.
 WINDOW = 5

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from vantage import algorithms
 from vantage import estimators as table
 from vantage.environments.making import make
 from vantage.errors import refuse_unless
-from vantage.report.console import WINDOW, windowed_snr
+from vantage.report.console import WINDOW, terminal, windowed_snr
 from vantage.report.run import Run
 from vantage.report.trackers import TensorBoard, Tracker, WandB
 from vantage.training import schedules
@@ -25,8 +24,6 @@ from vantage.training.loop import train as train_policy
 from vantage.training.settings import resolved
 from vantage.training.updates import Ascent, default
 from vantage.training.video import film_run
-
-console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 
 def train(
@@ -145,7 +142,7 @@ def train(
         )
     except KeyboardInterrupt:
         again = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        console.print(
+        terminal.print(
             f"Stopped; {folder} is saved. Carry on with:\n  vantage {shlex.join(again)} --resume"
         )
         raise
@@ -172,9 +169,9 @@ def evaluate(
     """
     env, policy, _ = load(run, lanes)
     result = evaluate_policy(env, policy, episodes, seed, greedy)
-    console.print(f"{env.name}, policy of {run}: {result}")
+    terminal.print(f"{env.name}, policy of {run}: {result}")
     if video is not None:
-        console.print(film_run(run, video, 1, seed, greedy))
+        terminal.print(film_run(run, video, 1, seed, greedy))
 
 
 def _chosen(
@@ -215,9 +212,9 @@ def _print_plan(
 ) -> None:
     rule, update = chosen["estimator"], chosen["update"]
     fragment, batch = resolved(update, chosen.get("fragment"), chosen.get("batch"), rule, value)
-    console.print(f"{env}: {lanes} lanes, γ = {discount}, estimator {rule.name}")
-    console.print_json(json.dumps(rule.columns()))
-    console.print(f"{update}")
+    terminal.print(f"{env}: {lanes} lanes, γ = {discount}, estimator {rule.name}")
+    terminal.print_json(json.dumps(rule.columns()))
+    terminal.print(f"{update}")
     if fragment is not None:
         size = f"{fragment} steps of {lanes} lanes = {fragment * lanes:,} steps"
     elif batch == "auto":
@@ -227,12 +224,12 @@ def _print_plan(
         size = f"{batch} whole episodes, {batch // lanes} to {-(-batch // lanes)} a lane"
     passes = getattr(update, "epochs", 1) * getattr(update, "minibatches", 1)
     goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
-    console.print(
+    terminal.print(
         f"Each update: {size}, {passes} gradient step{'s' if passes > 1 else ''}. "
         f"Until {' or '.join(goal for goal in goals if goal)}. Would be written to {folder}."
     )
     if not isinstance(update, Ascent) and fragment is not None and hasattr(update, "minibatches"):
-        console.print(f"Minibatches of {fragment * lanes // update.minibatches:,} steps.")
+        terminal.print(f"Minibatches of {fragment * lanes // update.minibatches:,} steps.")
 
 
 def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
@@ -240,7 +237,7 @@ def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
     snr = windowed_snr(last)
     signal = f"; gradient SNR {snr:.2f} over the last {len(last)}" if snr == snr else ""
     mean = "no episode ended" if row["return_100"] is None else f"{row['return_100']:.1f}"
-    console.print(
+    terminal.print(
         f"{env}, {label}: mean return of the last 100 episodes {mean} after {row['steps']:,} steps "
         f"and {len(run.history)} updates{signal}.\n"
         f"Run folder: {folder}\nNext: vantage evaluate {folder}"
