@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from vantage.cli import main
+from vantage.language.cli import commands
 
 
 def vantage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -141,3 +142,17 @@ def test_a_folder_with_a_run_is_refused(
     capsys.readouterr()
     assert vantage(monkeypatch, "train", "CartPole-v1", *SMALL, "--out", out) == 2
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_the_help_leads_to_language_models(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command for language models is named where a user would look for it."""
+    for first in {line.split()[0] for line in commands()}:
+        monkeypatch.setattr(sys, "argv", ["vantage", first, "--help"])
+        with pytest.raises(SystemExit):
+            main()
+        words = capsys.readouterr().out.replace("(", " ").replace(",", " ").replace(")", " ")
+        for line in commands():
+            if line.startswith(first):
+                assert line.split()[1] in words.split(), line

@@ -37,6 +37,8 @@ def audit(
 ) -> None:
     """Measure estimators on an environment: bias, variance, SNR and more, with 95 % intervals.
 
+    Language models have a command of their own: `vantage audit lm --help`.
+
     Args:
         env: a Gymnasium id. One with a table of transitions (FrozenLake-v1, say) is audited against
             its exact gradient.

@@ -59,6 +59,9 @@ def train(
 ) -> None:
     """Train a policy on an environment.
 
+    Language models have commands of their own: `vantage train lm --help`, and from nothing `vantage
+    train addition --help` (or copy, reverse, sort_letters).
+
     Args:
         env: a Gymnasium id, such as CartPole-v1; "tensor/" before it runs the dynamics as tensor
             code, "envpool/" runs EnvPool's.
