@@ -11,7 +11,7 @@ from vantage.auditing.planner import scaled
 from vantage.auditing.record import Row
 from vantage.auditing.units import Units
 from vantage.estimator import Estimator
-from vantage.intervals import Estimate, mean_interval
+from vantage.intervals import Estimate, mean_interval, time_interval
 from vantage.linear_layers import largest_change
 
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
@@ -147,4 +147,4 @@ def _cost(name: str, units: Units) -> Estimate:
     if len(seconds) < 2:
         value = seconds[0]
         return Estimate(value, value, value, note="measured once: no interval")
-    return mean_interval(seconds)
+    return time_interval(seconds)

@@ -23,7 +23,7 @@ from vantage.auditing.planner import scaled
 from vantage.auditing.record import number, plain, text, written
 from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
-from vantage.intervals import Estimate, mean_interval
+from vantage.intervals import Estimate, time_interval
 from vantage.language.ascent import Weighed, in_pieces
 from vantage.language.auditing import audit
 from vantage.language.inputs import inputs_and_scores, valued
@@ -35,7 +35,7 @@ from vantage.language.value_head import ValueHead
 from vantage.report.console import counting
 from vantage.training.threads import torch_threads
 
-TIMED = 4  # steps whose work is timed for each size; the first pays for warming up
+TIMED = 6  # steps whose work is timed for each size; the first pays for warming up
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def group_sizes(
             for estimator, row in zip(able, report.rows, strict=True):
                 work = _Work(own, policy, estimator, value, reference_policy, environment)
                 with torch_threads(threads):
-                    cost = mean_interval(_timed(work, batch, seed))
+                    cost = time_interval(_timed(work, batch, seed))
                 seconds = scaled(row.noise_scale, target_snr * cost.value)
                 rows.append(
                     GroupSize(size, estimator.name, row.snr, row.noise_scale, cost, seconds)
