@@ -10,6 +10,7 @@ from vantage import language
 
 VOCABULARY = 61
 END = 1
+WORDS = 8  # of the tokenizer: a model with fewer can be enumerated
 
 
 def tokenizer() -> Any:
@@ -52,6 +53,22 @@ def config(name: str) -> Any:
         "gemma2": lambda: tf.Gemma2Config(**_COMMON, **_GEMMA, layer_types=kinds),
         "gemma3": lambda: tf.Gemma3TextConfig(**_COMMON, **_GEMMA, layer_types=kinds),
     }[name]()
+
+
+def enumerable(seed: int = 0, max_completion_length: int = 3) -> language.Policy:
+    """A model of WORDS tokens: every completion can be listed."""
+    torch.manual_seed(seed)
+    made = tf.AutoModelForCausalLM.from_config(
+        tf.Qwen2Config(
+            vocab_size=WORDS, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1, eos_token_id=END, bos_token_id=None,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        for p in made.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 0.5)
+    return language.Policy(made, tokenizer(), max_completion_length=max_completion_length)
 
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gpt2", "mistral", "gemma2", "gemma3"]

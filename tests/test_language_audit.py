@@ -4,16 +4,13 @@ from functools import lru_cache
 
 import pytest
 import torch
-import transformers as tf
-from language_models import policy, tokenizer
+from language_models import enumerable, policy
 
 import vantage as vt
 from vantage import language
 from vantage.language.auditing import audit
 from vantage.language.enumeration import enumerated
 from vantage.language.rollout import rollout
-
-WORDS = 8  # of the tokenizer: a model with fewer can be enumerated
 
 
 def reward(completions, completion_ids):
@@ -22,17 +19,7 @@ def reward(completions, completion_ids):
 
 @lru_cache
 def small(seed=0):
-    torch.manual_seed(seed)
-    config = tf.Qwen2Config(
-        vocab_size=WORDS, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, eos_token_id=1, bos_token_id=None,
-    )  # fmt: skip
-    model = tf.AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2:
-                p.normal_(0, 0.5)
-    return language.Policy(model, tokenizer(), max_completion_length=3)
+    return enumerable(seed)
 
 
 @lru_cache

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-import transformers as tf
-from language_models import tokenizer
+from language_models import enumerable
 
 import vantage as vt
 from vantage import language
@@ -14,17 +13,7 @@ PROMPTS = [f"w{a} w{b}" for a in range(4) for b in range(4)]
 
 
 def small():
-    torch.manual_seed(0)
-    config = tf.Qwen2Config(
-        vocab_size=8, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=1, eos_token_id=1, bos_token_id=None,
-    )  # fmt: skip
-    model = tf.AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2:
-                p.normal_(0, 0.5)
-    return language.Policy(model, tokenizer(), max_completion_length=1)
+    return enumerable(max_completion_length=1)
 
 
 def task(**settings):
