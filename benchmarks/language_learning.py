@@ -32,6 +32,7 @@ from scipy.stats import spearmanr
 
 import vantage as vt
 from vantage import language as vl
+from vantage.auditing.record import plain
 from vantage.training.auto import candidates
 from vantage.trajectory_gradients import by_loop
 
@@ -268,7 +269,7 @@ def group_sizes(seeds: int = 2, trajectories: int = 1024, out: Path = GROUP_SIZE
         task, policy = started(1, seed)
         found = vl.group_sizes(task, policy, estimators, trajectories=trajectories, seed=seed)
         print(f"seed {seed}\n{found}", flush=True)
-        kept.append({"seed": seed, "trajectories": trajectories, **asdict(found)})
+        kept.append({"seed": seed, "trajectories": trajectories, **plain(asdict(found))})
     out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
