@@ -434,8 +434,8 @@ def test_the_variance_of_a_baseline_is_that_of_independent_batches():
         rows = torch.randint(len(PROMPTS), (8,), generator=generator).tolist()
         batch = rollout(task, own, rows, generator).batch
         passes = plan_passes(batch, own)
-        weighed = {name: Weighed(rule, batch, {}, passes) for name, rule in rules.items()}
-        found = baseline_variance(own, weighed, optimizer, pieces=3)
+        weighed = Weighed(vt.estimators.reinforce(), batch, {}, passes)
+        found = baseline_variance(own, rules, weighed, optimizer, pieces=3)
         for name, rule in rules.items():
             measured[name] += found[name] / 60
             gradients[name].append(vt.gradient(own, batch, rule))
@@ -497,3 +497,14 @@ def test_an_auto_baseline_is_refused_where_it_cannot_be_chosen():
 def test_a_missing_value_head_is_named_with_its_remedy():
     with pytest.raises(vt.InputError, match=r"'ppo' needs a value head.*ValueHead\(policy\)"):
         run(policy("llama", max_completion_length=3), vt.estimators.ppo(), a_task(size=1))
+
+
+def test_an_entropy_bonus_is_no_part_of_a_baselines_variance():
+    own, task = policy("llama", max_completion_length=3), a_task(size=2)
+    batch = drawn_first(own, task).batch
+    rule = vt.estimators.rloo()
+    rules = {"with": rule.replace(entropy=5.0), "without": rule}
+    optimizer = SGD([p for p in own.parameters() if p.requires_grad], lr=1.0)
+    weighed = Weighed(rule, batch, {}, plan_passes(batch, own))
+    found = baseline_variance(own, rules, weighed, optimizer)
+    assert found["with"] == found["without"] > 0

@@ -11,6 +11,7 @@ from vantage.auditing.audit import audit as measure
 from vantage.auditing.units import plan_units
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
+from vantage.estimator import Estimator
 from vantage.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.report.console import terminal
@@ -59,7 +60,7 @@ def audit(
         html: also write the report there, as one page with figures.
         dry_run: print the arithmetic of units and batches, and stop.
     """
-    rows = [table.named(name.strip()) for name in estimators.split(",") if name.strip()]
+    rows = rows_named(estimators)
     check_endings(json, html)
     world, actor, value = _audited(env, policy, lanes, discount, hidden)
     design = plan_units(rows, trajectories, batch, group_size)
@@ -86,6 +87,11 @@ def audit(
     )
     terminal.print(str(report), end="")
     write(report.save, json, html)
+
+
+def rows_named(estimators: str) -> list[Estimator]:
+    """Rows of the table, by names with commas between them."""
+    return [table.named(name.strip()) for name in estimators.split(",") if name.strip()]
 
 
 def check_endings(json: Path | None, html: Path | None) -> None:

@@ -10,7 +10,7 @@ On the first pass over a batch the log-probabilities of sampling are the policy'
 spent on scoring.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -253,10 +253,10 @@ def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Ten
     Parts go by the order in which groups were drawn, never by length: they must be alike.
     """
     if len(groups) < 2 or count == 1:
-        return [torch.isin(batch.group, groups).nonzero().squeeze(1)]
+        return [_rows_of(batch, groups)]
     made = []
     for half in groups.chunk(2):
-        rows = torch.isin(batch.group, half).nonzero().squeeze(1)
+        rows = _rows_of(batch, half)
         if count == 2:
             made.append(rows)
             continue
@@ -265,6 +265,11 @@ def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Ten
         first = place % size < size // 2
         made += [rows[first], rows[~first]]
     return made
+
+
+def _rows_of(batch: Batch, groups: Int[Tensor, " g"]) -> Int[Tensor, " n"]:
+    """The rows of these groups, in order."""
+    return torch.isin(batch.group, groups).nonzero().squeeze(1)
 
 
 def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
@@ -318,20 +323,29 @@ def _signal_and_noise(squares: list[float], counts: list[int], norm: float) -> t
 
 
 def baseline_variance(
-    policy: Policy, candidates: dict[str, Weighed], optimizer: Optimizer, pieces: int = 8
+    policy: Policy,
+    rules: dict[str, Estimator],
+    weighed: Weighed,
+    optimizer: Optimizer,
+    pieces: int = 8,
 ) -> dict[str, float]:
-    """Variance of one completion's gradient under each candidate, on one batch, by name.
+    """Variance of one completion's gradient under each rule, on one batch, by the rule's name.
 
-    Each candidate's gradient is summed from parts of whole prompts; the variance is that of the
+    Each rule's gradient is summed from parts of whole prompts; the variance is that of the
     batch's gradient times the completions in it. An entropy bonus is no sample and left out. Costs
-    a gradient per candidate, and the memory of one beyond that of a training step.
+    a gradient per rule, and the memory of one beyond that of a training step.
+
+    Args:
+        rules: that need no other inputs than `weighed` has.
+        weighed: the batch; its own estimator is not looked at.
 
     Returns:
         The variances; none where fewer than two parts have a completion that counts.
     """
     found: dict[str, float] = {}
-    for name, weighed in candidates.items():
-        summed, norm = in_pieces(policy, weighed, optimizer, pieces)
+    for name, rule in rules.items():
+        own = replace(weighed, estimator=replace(rule, entropy=0.0))
+        summed, norm = in_pieces(policy, own, optimizer, pieces)
         counts = summed.completions
         if sum(count > 0 for count in counts) < 2:
             break
@@ -345,10 +359,7 @@ def in_pieces(
 ) -> tuple[Pieces, float]:
     """ĝ as the first step on a batch finds it, in parts of whole prompts, and its norm; no step."""
     batch = weighed.batch
-    parts = [
-        torch.isin(batch.group, some).nonzero().squeeze(1)
-        for some in batch.group.unique().chunk(pieces)
-    ]
+    parts = [_rows_of(batch, some) for some in batch.group.unique().chunk(pieces)]
     optimizer.zero_grad(set_to_none=True)
     seen = Seen(log_ratio=torch.zeros(batch.rows))
     found = _Backward(policy, weighed, None, 0.0, 1, seen, fresh=True).over(parts, optimizer)

@@ -23,7 +23,7 @@ from vantage.language.cli_shared import (
     print_end,
     print_plan,
     quieten,
-    reward_named,
+    task_from,
     watch,
 )
 from vantage.language.cli_tiny import tiny_command
@@ -31,7 +31,6 @@ from vantage.language.continuous_batching import ContinuousBatching
 from vantage.language.evaluation import evaluate
 from vantage.language.policy import Policy
 from vantage.language.settings import Schedule
-from vantage.language.task import Task
 from vantage.language.training import train
 from vantage.language.transcript_view import show
 from vantage.language.transcripts import chosen, read_transcripts, updates_of
@@ -148,17 +147,16 @@ def train_lm(
 
     quieten()
     rule = named(estimator, beta)
-    task = Task(
+    task = task_from(
         data,
-        [reward_named(spec, answer) for spec in reward],
+        reward,
+        weights,
+        answer,
         num_generations=num_generations,
-        weights=weights or None,
         prompt=prompt,
-        answer=answer,
         held_out=held_out,
         seed=seed,
         system=system,
-        name=data.stem,
     )
     folder = out or Path("runs") / f"{model.resolve().name}-{rule.name}-{seed}"
     if dry_run:

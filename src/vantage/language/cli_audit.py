@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from vantage.auditing.cli import check_endings, size_in_bytes, write
+from vantage.auditing.cli import check_endings, rows_named, size_in_bytes, write
 from vantage.errors import refuse_unless
-from vantage.estimators import named
 from vantage.language.auditing import audit
-from vantage.language.cli_shared import quieten, reward_named
+from vantage.language.cli_shared import quieten, task_from
 from vantage.language.group_size import group_sizes as try_sizes
 from vantage.language.policy import Policy
-from vantage.language.task import Task
 from vantage.language.value_head import ValueHead
 from vantage.report.console import terminal
 
@@ -81,23 +79,22 @@ def audit_lm(
     import torch
 
     quieten()
-    rows = [named(name.strip()) for name in estimators.split(",") if name.strip()]
+    rows = rows_named(estimators)
     check_endings(json, html)
     refuse_unless(
         not group_sizes or html is None,
         f"--html {html}: group sizes are written as --json only.",
     )
-    task = Task(
+    task = task_from(
         data,
-        [reward_named(spec, answer) for spec in reward],
+        reward,
+        weights,
+        answer,
         num_generations=num_generations,
-        weights=weights or None,
         prompt=prompt,
-        answer=answer,
         held_out=held_out,
         seed=seed,
         system=system,
-        name=data.stem,
     )
     policy = Policy(
         model,

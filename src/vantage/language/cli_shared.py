@@ -34,7 +34,21 @@ def named(estimator: str, beta: float | None) -> Estimator:
     return table.named(estimator) if beta is None else table.named(estimator, beta=beta)
 
 
-def reward_named(spec: str, answer: str) -> RewardFunction:
+def task_from(
+    data: Path, reward: tuple[str, ...], weights: tuple[float, ...], answer: str, **settings: Any
+) -> Task:
+    """The rows of a file with rewards by name, called as the file is."""
+    return Task(
+        data,
+        [_reward_named(spec, answer) for spec in reward],
+        weights=weights or None,
+        answer=answer,
+        name=data.stem,
+        **settings,
+    )
+
+
+def _reward_named(spec: str, answer: str) -> RewardFunction:
     """The built-in verifier of that name, or FILE.py:FUNCTION."""
     if spec in BUILT_IN:
         make: Any = BUILT_IN[spec]

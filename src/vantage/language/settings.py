@@ -13,7 +13,7 @@ from vantage.language.inputs import refuse_infinite_kl, refuse_missing_value
 from vantage.language.policy import Policy
 from vantage.language.task import Task
 from vantage.report.run import versions
-from vantage.training.auto import candidates, next_batch
+from vantage.training.auto import next_batch, rules
 
 MANY_TOKENS = 2000
 FIRST_BATCH = 64  # completions of batch="auto"
@@ -89,16 +89,9 @@ class Settings:
             InputError: baseline="auto" with an estimator that no baseline leaves unbiased, or with
                 batches of one prompt, between which no variance can be measured.
         """
-        if self.baseline is None:
-            return {"": estimator}
-        found = candidates(estimator, value is not None, grouped=num_generations > 1)
+        found = rules(estimator, self.baseline, value is not None, grouped=num_generations > 1)
         refuse_unless(
-            found,
-            f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
-            "its other columns do not.",
-        )
-        refuse_unless(
-            self.batch == "auto" or self.batch > num_generations,
+            self.baseline is None or self.batch == "auto" or self.batch > num_generations,
             f"train(batch={self.batch}, baseline='auto'): the variance of a gradient is measured "
             f"between prompts; take a batch of {2 * num_generations} or more.",
         )

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -294,7 +294,9 @@ class _Learner:
             rule, self.task, self.policy, self.reference, found.drawn, batch, passes
         )
         weighed = Weighed(rule, batch, inputs, passes)
-        measured = self._baselines(weighed) if settings.measures_baselines(update) else {}
+        measured = {}
+        if settings.measures_baselines(update):
+            measured = baseline_variance(self.policy, self.rules, weighed, self.optimizer)
         size = self.task.num_generations
         seen = ascend(
             self.policy,
@@ -362,14 +364,6 @@ class _Learner:
             turns=self.settings.turns,
             mask_truncated_completions=self.settings.mask_truncated_completions,
         )
-
-    def _baselines(self, weighed: Weighed) -> dict[str, float]:
-        """The variance of a completion's gradient on this batch with each baseline."""
-        candidates = {
-            name: Weighed(replace(rule, entropy=0.0), weighed.batch, weighed.inputs, weighed.passes)
-            for name, rule in self.rules.items()
-        }
-        return baseline_variance(self.policy, candidates, self.optimizer)
 
     def _modules(self) -> dict[str, nn.Module]:
         modules: dict[str, nn.Module] = {"policy": _Trained(self.policy)}

@@ -5,10 +5,11 @@ and both look at earlier batches only, so that no choice depends on the sample i
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from vantage import baselines
 from vantage.columns import describe
+from vantage.errors import refuse_unless
 from vantage.estimator import Column, Estimator
 
 WINDOW = 5  # updates over which numerators and denominators are summed
@@ -65,6 +66,25 @@ def candidates(estimator: Estimator, with_value: bool, grouped: bool) -> dict[st
         for column in [*columns, baselines.none]
     }
     return {name: row for name, row in rows.items() if row.bias == "none"}
+
+
+def rules(
+    estimator: Estimator, baseline: Literal["auto"] | None, with_value: bool, grouped: bool
+) -> dict[str, Estimator]:
+    """The estimators to choose from at every update, by baseline; one unless baseline="auto".
+
+    Raises:
+        InputError: baseline="auto" with an estimator that no baseline leaves unbiased.
+    """
+    if baseline is None:
+        return {"": estimator}
+    found = candidates(estimator, with_value, grouped)
+    refuse_unless(
+        found,
+        f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
+        "its other columns do not.",
+    )
+    return found
 
 
 def best_baseline(history: History, names: list[str]) -> tuple[str, str]:

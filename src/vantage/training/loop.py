@@ -18,6 +18,7 @@ from vantage.policies import Policy
 from vantage.report.console import Progress
 from vantage.report.run import Run, open_run
 from vantage.report.trackers import Tracker
+from vantage.training import auto
 from vantage.training import updates as update_rules
 from vantage.training.epochs import Epochs
 from vantage.training.interrupts import Interrupts
@@ -137,7 +138,8 @@ def train(
     )
     settings.check(estimator, value)
     refuse_unless(not resume or out is not None, "train(resume=True): say which run with out=.")
-    rules = settings.rules(estimator, value)
+    grouped = "group" in estimator.needs
+    rules = auto.rules(estimator, baseline, value is not None, grouped)
     in_rows = fragment is None and not isinstance(rule, Epochs)
     passes = AutogradPasses(policy, value) if in_rows else fastest(policy, value)
     optimizers = _optimizers(settings, policy, value, passes, optimizer)

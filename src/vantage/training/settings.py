@@ -13,7 +13,6 @@ from vantage.errors import refuse_unless
 from vantage.estimator import Estimator
 from vantage.report.run import versions
 from vantage.training.adam import Adam
-from vantage.training.auto import candidates
 from vantage.training.epochs import Epochs
 from vantage.training.natural import Natural
 from vantage.training.schedules import Schedule
@@ -113,22 +112,6 @@ class Settings:
             self.baseline is None,
             "train(baseline='auto') measures whole episodes; give batch= instead of fragment=.",
         )
-
-    def rules(self, estimator: Estimator, value: nn.Module | None) -> dict[str, Estimator]:
-        """The estimators to choose from at every update, by baseline; one unless baseline="auto".
-
-        Raises:
-            InputError: baseline="auto" with an estimator that no baseline leaves unbiased.
-        """
-        if self.baseline is None:
-            return {"": estimator}
-        found = candidates(estimator, value is not None, grouped="group" in estimator.needs)
-        refuse_unless(
-            found,
-            f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
-            "its other columns do not.",
-        )
-        return found
 
     def adam(self) -> Any:
         """The default optimiser: parameters -> Adam, with the rule's learning rate and ε."""
