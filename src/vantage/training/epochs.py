@@ -119,7 +119,9 @@ class Epochs:
                 norm, log_ratio = self._step(passes, optimizer, estimator, part, sampled_by_it)
                 norms.append(norm)
                 moved.append((log_ratio, part))
-                far = self.target_kl is not None and _kl(log_ratio) > 1.5 * self.target_kl
+                far = self.target_kl is not None and (
+                    _kl(log_ratio[part.batch.mask]) > 1.5 * self.target_kl
+                )
                 if far:
                     break
             if far:
@@ -141,7 +143,10 @@ class Epochs:
         part: "_Part",
         sampled_by_it: bool,
     ) -> tuple[Tensor, Tensor]:
-        """One optimiser step; returns the gradient's norm before clipping, and log ρ."""
+        """One optimiser step; returns the gradient's norm before clipping, and its log ρ [N, T].
+
+        log ρ is the one that the step's weights were taken with, 0 at steps that do not count.
+        """
         batch = part.batch
         log_prob, value = passes.forward(batch.observation, batch.action)
         # None says that the policy is the one that sampled: the ratio is 1, not 1 up to rounding
@@ -152,7 +157,9 @@ class Epochs:
         passes.backward(weight, bonus, slope)
         norm = passes.clip(float("inf") if self.max_grad_norm is None else self.max_grad_norm)
         optimizer.step()
-        return norm, log_prob - batch.log_prob
+        if current is None:
+            return norm, torch.zeros_like(batch.log_prob)
+        return norm, torch.where(batch.mask, current - batch.log_prob, 0)
 
     def _value_slope(self, part: "_Part", value: Tensor) -> Tensor:
         """d/dV of the value's loss, a mean over the counted steps of the minibatch."""
@@ -267,7 +274,7 @@ def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Ten
 
 def _kl(log_ratio: Tensor) -> float:
     """An estimate of KL(π_old ‖ π) that is never negative (k3), from actions of π_old."""
-    return float((log_ratio.exp() - 1 - log_ratio).mean())
+    return float((log_ratio.expm1() - log_ratio).mean())
 
 
 def _movement(estimator: Estimator, moved: list[tuple[Tensor, "_Part"]]) -> dict[str, Any]:
