@@ -34,8 +34,8 @@ import vantage as vt
 from vantage.auditing import units as audit_units
 from vantage.batch import Batch
 from vantage.environments.rollout import episodes
-from vantage.report.run import versions
-from vantage.trajectory_gradients import METHODS, contributions
+from vantage.gradients.per_trajectory import METHODS, contributions
+from vantage.runs.run import versions
 
 RESULTS = Path(__file__).parent / "results" / "audit.json"
 TEN = (

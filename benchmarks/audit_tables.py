@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from vantage.trajectory_gradients import METHODS
+from vantage.gradients.per_trajectory import METHODS
 
 Found = dict[str, Any]
 console = Console(highlight=False)

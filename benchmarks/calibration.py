@@ -1,4 +1,4 @@
-"""How often do the 95 % intervals of `vantage.intervals` hold the truth?
+"""How often do the 95 % intervals of `vantage.statistics.intervals` hold the truth?
 
     OMP_NUM_THREADS=1 python benchmarks/calibration.py --audits 1000
 
@@ -28,7 +28,7 @@ from calibration_cases import CASES, Array, Case
 from rich.console import Console
 from rich.table import Table
 
-from vantage import intervals
+from vantage.statistics import intervals
 
 RESULTS = Path(__file__).parent / "results" / "calibration.json"
 BATCH = 64

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from vantage.comparing import statistics
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 Array = NDArray[np.float64]
 Law = Callable[[np.random.Generator, int], Array]

@@ -20,8 +20,8 @@ from torch import Tensor
 import vantage as vt
 from vantage.batch import Batch
 from vantage.environments.fragments import Fragments
-from vantage.mlp_passes import fastest
-from vantage.passes import Passes
+from vantage.gradients.mlp_passes import fastest
+from vantage.gradients.passes import Passes
 
 ALLOWED = 1e-5
 STEPS, LANES = 128, 4

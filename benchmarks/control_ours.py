@@ -15,7 +15,7 @@ import vantage as vt
 from vantage.environments import CartPole
 from vantage.environments.envpool import EnvPool
 from vantage.environments.fragments import Fragments
-from vantage.mlp_passes import fastest
+from vantage.gradients.mlp_passes import fastest
 
 
 def environment(given: SimpleNamespace) -> Any:

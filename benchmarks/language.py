@@ -136,8 +136,8 @@ def gradients_apart(case: Case, folder: str, file: str) -> float:
     from safetensors.torch import load_file
 
     import vantage as vt
-    from vantage.language.generation import finished
-    from vantage.language.sequences import as_batch, joined
+    from vantage.language.sampling.generation import finished
+    from vantage.language.sampling.sequences import as_batch, joined
 
     theirs = load_file(file)
     policy, task = _policy(case, folder), _task(case)

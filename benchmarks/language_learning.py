@@ -33,8 +33,8 @@ from scipy.stats import spearmanr
 import vantage as vt
 from vantage import language as vl
 from vantage.auditing.record import plain
+from vantage.gradients.per_trajectory import by_loop
 from vantage.training.auto import candidates
-from vantage.trajectory_gradients import by_loop
 
 RESULTS = Path(__file__).parent / "results" / "language_learning.jsonl"
 GROUP_SIZES = RESULTS.with_name("language_group_sizes.json")

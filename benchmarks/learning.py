@@ -24,7 +24,7 @@ import torch
 import tyro
 
 import vantage as vt
-from vantage.intervals import mean_interval
+from vantage.statistics.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 Settings = dict[str, Any]

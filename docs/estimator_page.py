@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vantage.report.estimator_table import markdown
+from vantage.estimators.listing import markdown
 
 PAGE = Path(__file__).with_name("estimators.md")
 TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- /table -->)", re.DOTALL)

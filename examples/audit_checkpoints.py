@@ -20,7 +20,7 @@ from rich.table import Table
 
 import vantage as vt
 from vantage.auditing.record import number, text
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 ESTIMATORS = (
     vt.estimators.reinforce(),

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
-from vantage.report.console import windowed_snr
-from vantage.report.figures import learning_curves
+from vantage.pages.curves import learning_curves
+from vantage.runs.progress import windowed_snr
 
 ROWS = (vt.estimators.reinforce(), vt.estimators.reinforce_baseline())
 # What is compared: the number of environment steps at which the SNR is read off.

@@ -16,9 +16,9 @@ from rich.console import Console
 
 import vantage as vt
 from vantage import language as vl
-from vantage.language.transcript_view import show
-from vantage.language.transcripts import chosen
-from vantage.report.console import windowed_snr
+from vantage.language.transcripts.records import chosen
+from vantage.language.transcripts.view import show
+from vantage.runs.progress import windowed_snr
 
 
 def main(updates: int = 600, seed: int = 0, out: Path = Path("runs/addition")) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import vantage as vt
 from vantage import language
-from vantage.language import tiny
+from vantage.language.model import tiny
 
 GUESSES = 3
 

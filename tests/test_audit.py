@@ -16,7 +16,7 @@ from vantage.auditing.planner import best_group_size, predicted_snr, predicted_v
 from vantage.auditing.stale import audit_stale
 from vantage.auditing.starts import decompositions
 from vantage.auditing.units import plan_units
-from vantage.trajectory_gradients import METHODS
+from vantage.gradients.per_trajectory import METHODS
 
 E = vt.estimators
 

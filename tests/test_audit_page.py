@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from vantage.auditing.page import page
 from vantage.auditing.planner import Plan
+from vantage.auditing.reading import READING
 from vantage.auditing.record import Report, Row, number
-from vantage.intervals import Estimate
-from vantage.report.audit_page import page
-from vantage.report.audit_reading import READING
+from vantage.statistics.intervals import Estimate
 
 NAN, INF = math.nan, math.inf
 WHY = "undetermined: ||G||^2 cannot be told from zero; draw more units"

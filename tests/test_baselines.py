@@ -10,8 +10,9 @@ from small import arms, chain, table, tuples
 from torch import Tensor
 
 import vantage as vt
-from vantage import averages, baselines, gradients, scales
-from vantage.shrinkage import shrinkage
+from vantage import gradients
+from vantage.estimators import averages, baselines, scales
+from vantage.estimators.shrinkage import shrinkage
 
 Place = tuple[int, int]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vantage.cli import main
-from vantage.language.cli import commands
+from vantage.commands.language import commands
+from vantage.commands.main import main
 
 
 def vantage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

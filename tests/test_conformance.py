@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import vantage as vt
-from vantage import baselines, claims, conformance
-from vantage.averages import by_group, mean_of_steps
-from vantage.columns import declares
+from vantage import conformance
+from vantage.conformance import claims
+from vantage.estimators import baselines
+from vantage.estimators.averages import by_group, mean_of_steps
+from vantage.estimators.columns import declares
 
 E = vt.estimators
 ROWS = list(E.TABLE)

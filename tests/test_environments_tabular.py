@@ -8,7 +8,7 @@ from vantage import exact
 from vantage.environments.rollout import episodes
 from vantage.environments.tabular import Tabular
 from vantage.errors import InputError
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 
 
 def test_transitions_have_their_probabilities():

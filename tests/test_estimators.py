@@ -16,10 +16,19 @@ from test_baselines import lanes
 from torch import Tensor
 
 import vantage as vt
-from vantage import aggregates, averages, baselines, columns, penalties, ratios, returns, scales
-from vantage.estimator import MODULES
-from vantage.report import estimator_table
-from vantage.shrinkage import shrinkage
+from vantage.estimators import (
+    aggregates,
+    averages,
+    baselines,
+    columns,
+    penalties,
+    ratios,
+    returns,
+    scales,
+)
+from vantage.estimators import listing as estimator_table
+from vantage.estimators.estimator import MODULES
+from vantage.estimators.shrinkage import shrinkage
 
 E = vt.estimators
 ROWS = list(E.TABLE)

@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
+from vantage.commands.exact import run
 from vantage.errors import InputError
-from vantage.exact.console import run
 
 
 def printed(*arguments, **options):

@@ -10,7 +10,7 @@ from worlds import random_policy, trajectories, worlds
 import vantage as vt
 from vantage import exact
 from vantage.errors import InputError
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 FEW = settings(

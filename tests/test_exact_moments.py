@@ -8,7 +8,7 @@ from worlds import brute_moments, random_policy, worlds
 
 from vantage import exact
 from vantage.errors import InputError
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 FEW = settings(

@@ -7,7 +7,7 @@ from worlds import network_policy, random_policy, trajectories, worlds
 
 from vantage import exact
 from vantage.errors import InputError
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 FEW = settings(

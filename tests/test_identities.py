@@ -12,8 +12,15 @@ import torch
 from small import arms, chain, mean_of_batches, table, tuples
 
 import vantage as vt
-from vantage import baselines, penalties, ratios, scales
-from vantage.estimators import discounted, per_sequence, per_token
+from vantage.estimators import (
+    baselines,
+    discounted,
+    penalties,
+    per_sequence,
+    per_token,
+    ratios,
+    scales,
+)
 
 E = vt.estimators
 SEEDS = range(3)

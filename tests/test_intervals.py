@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from vantage import intervals
+from vantage.statistics import intervals
 
 AUDITS = 60
 SCORE = 0.5 * np.array([[1, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, -1], [0, 0, -1, 1]])

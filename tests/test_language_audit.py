@@ -8,9 +8,9 @@ from language_models import enumerable, policy
 
 import vantage as vt
 from vantage import language
-from vantage.language.auditing import audit
-from vantage.language.enumeration import enumerated
-from vantage.language.rollout import rollout
+from vantage.language.auditing.audit import audit
+from vantage.language.sampling.rollout import rollout
+from vantage.language.scoring.enumeration import enumerated
 
 
 def reward(completions, completion_ids):

@@ -10,10 +10,10 @@ from scipy import stats
 import vantage as vt
 from vantage import language
 from vantage.language import generate
-from vantage.language.head import Head, score_directly, score_hidden
-from vantage.language.law import SamplingLaw, draw
-from vantage.language.scoring import Passes, score_batch, scored_passes
-from vantage.language.sequences import as_batch, joined
+from vantage.language.model.head import Head, score_directly, score_hidden
+from vantage.language.model.law import SamplingLaw, draw
+from vantage.language.sampling.sequences import as_batch, joined
+from vantage.language.scoring.scoring import Passes, score_batch, scored_passes
 
 PROMPTS = [[5, 6, 7], [9, 10, 11, 12, 13, 14, 15, 16, 17, 18], [3]]
 LAWS = [
@@ -219,7 +219,7 @@ def test_the_score_has_zero_mean_over_every_completion():
     """Enumerated: Σ π(τ) ∇ log π(τ) = 0, and ∇J by [4] equals autograd of J."""
     own = policy("gpt2", max_completion_length=2, temperature=0.7, dtype=torch.float64)
     pairs = [(END,)] + [(a, b) for a in range(VOCABULARY) if a != END for b in range(VOCABULARY)]
-    from vantage.language.generation import finished
+    from vantage.language.sampling.generation import finished
 
     tokens = torch.tensor([p + (0,) * (2 - len(p)) for p in pairs])
     drawn = finished(tokens, torch.zeros(len(pairs), 2, dtype=torch.float64), (END,), 0)

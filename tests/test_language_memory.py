@@ -6,8 +6,8 @@ import sys
 SCRIPT = """
 import sys, torch
 from torch import nn
-from vantage.language.head import Head, score_hidden, score_directly
-from vantage.language.law import SamplingLaw
+from vantage.language.model.head import Head, score_hidden, score_directly
+from vantage.language.model.law import SamplingLaw
 torch.set_num_threads(1)
 
 def kilobytes(name):

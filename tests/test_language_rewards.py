@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vantage.errors import InputError
-from vantage.language import verifiers
-from vantage.language.checking import check_reward
-from vantage.language.rewards import RewardError, load_reward
-from vantage.language.task import Task
+from vantage.language.tasks import verifiers
+from vantage.language.tasks.checking import check_reward
+from vantage.language.tasks.rewards import RewardError, load_reward
+from vantage.language.tasks.task import Task
 
 ROWS = [{"prompt": f"{n}+{n}=", "answer": str(2 * n), "kind": "sum"} for n in range(4)]
 

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vantage.errors import InputError
-from vantage.language import tiny
-from vantage.language.prompts import Prompt, encode_prompts
-from vantage.language.rows import read_rows
-from vantage.language.task import Task, split
-from vantage.language.verifiers import exact_match
+from vantage.language.model import tiny
+from vantage.language.tasks.prompts import Prompt, encode_prompts
+from vantage.language.tasks.rows import read_rows
+from vantage.language.tasks.task import Task, split
+from vantage.language.tasks.verifiers import exact_match
 
 ROWS = [{"prompt": f"{n}+1=", "answer": str(n + 1)} for n in range(30)]
 TOKENS = tiny.tokenizer()

@@ -11,12 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import vantage as vt
-from vantage import cli, language
-from vantage.language import Policy, tiny, tiny_tasks
-from vantage.language.arithmetic import Plan, shape_of
-from vantage.language.rewards import load_reward
-from vantage.language.transcripts import read_transcripts, updates_of
-from vantage.report.run import read_run
+from vantage import language
+from vantage.commands import main as cli
+from vantage.language import Policy
+from vantage.language.model import tiny
+from vantage.language.scoring.arithmetic import Plan, shape_of
+from vantage.language.tasks import tiny_tasks
+from vantage.language.tasks.rewards import load_reward
+from vantage.language.transcripts.records import read_transcripts, updates_of
+from vantage.runs.run import read_run
 
 SMALL = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64}
 

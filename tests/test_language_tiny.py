@@ -8,10 +8,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from vantage.errors import InputError
-from vantage.language import Policy, tiny, tiny_tasks
-from vantage.language.checking import check_reward
-from vantage.language.rollout import greedy_reward
-from vantage.language.supervised import warm_up
+from vantage.language import Policy
+from vantage.language.model import tiny
+from vantage.language.sampling.rollout import greedy_reward
+from vantage.language.tasks import tiny_tasks
+from vantage.language.tasks.checking import check_reward
+from vantage.language.training.supervised import warm_up
 
 SMALL = {"hidden": 32, "layers": 1, "heads": 2, "intermediate": 64}
 

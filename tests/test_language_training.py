@@ -11,18 +11,18 @@ from torch.optim import SGD
 
 import vantage as vt
 from vantage import language
-from vantage.language.ascent import (
+from vantage.language.sampling.rollout import greedy_reward, rollout
+from vantage.language.sampling.sequences import as_batch
+from vantage.language.scoring.scoring import plan_passes
+from vantage.language.training.ascent import (
     Pieces,
     Weighed,
     baseline_variance,
     effective_sample_size,
     signal_of,
 )
-from vantage.language.rollout import greedy_reward, rollout
-from vantage.language.scoring import plan_passes
-from vantage.language.sequences import as_batch
-from vantage.language.settings import scheduled
-from vantage.language.training import _seed
+from vantage.language.training.settings import scheduled
+from vantage.language.training.train import _seed
 from vantage.training.auto import candidates
 
 PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "w2 w2", "w11 w3", "w7"]

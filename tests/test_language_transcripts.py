@@ -12,16 +12,18 @@ from rich.console import Console
 
 from vantage import estimators
 from vantage.errors import InputError
-from vantage.language import Task, rollout, tiny, train
-from vantage.language import transcripts as module
-from vantage.language.transcript_view import as_html, show, spoken, visible
-from vantage.language.transcripts import (
+from vantage.language import Task, train
+from vantage.language.model import tiny
+from vantage.language.sampling import rollout
+from vantage.language.transcripts import records as module
+from vantage.language.transcripts.records import (
     chosen,
     read_transcripts,
     recorder,
     transcripts,
     write_transcripts,
 )
+from vantage.language.transcripts.view import as_html, show, spoken, visible
 
 ROWS = [{"prompt": f"{n}+1=", "answer": str(n + 1)} for n in range(8)]
 

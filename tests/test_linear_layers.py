@@ -6,8 +6,8 @@ from torch import nn
 
 import vantage as vt
 from vantage.environments.rollout import episodes
-from vantage.gradients import log_prob_change
-from vantage.linear_layers import largest_change, scaled_products
+from vantage.gradients.linear_layers import largest_change, scaled_products
+from vantage.gradients.weighted import log_prob_change
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 7), (7, 3), (4, 4)])

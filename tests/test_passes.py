@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import vantage as vt
-from vantage.mlp_passes import MlpPasses, fastest
-from vantage.passes import AutogradPasses
+from vantage.gradients.mlp_passes import MlpPasses, fastest
+from vantage.gradients.passes import AutogradPasses
 
 KINDS = [
     (kind, activation, hidden)

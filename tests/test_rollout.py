@@ -11,7 +11,7 @@ from lanes import Broken, Marked, OneStep, Scripted, SumValue, one_at_a_time, sc
 import vantage as vt
 from vantage.environments.fragments import Fragments
 from vantage.environments.rollout import episodes, quotas
-from vantage.passes import AutogradPasses
+from vantage.gradients.passes import AutogradPasses
 
 MODES = list(AutoresetMode)
 LANES = 5

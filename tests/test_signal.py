@@ -7,7 +7,7 @@ import torch
 
 import vantage as vt
 from vantage.batch import Batch
-from vantage.signal import gradient_and_signal, unit_signal
+from vantage.statistics.signal import gradient_and_signal, unit_signal
 
 OUTCOMES = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.5, 0.2]], dtype=torch.float64)
 PROBABILITY = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)

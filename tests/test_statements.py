@@ -7,7 +7,7 @@ from worlds import brute_moments, random_policy, score_of, trajectories, worlds
 
 import vantage as vt
 from vantage import exact
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 FEW = settings(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vantage.errors import InputError
-from vantage.report import trackers
+from vantage.runs import trackers
 
 pytest.importorskip("tensorboard")
 ROWS: list[dict[str, Any]] = [
@@ -100,7 +100,7 @@ def test_wandb_offline_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("wandb")
     script = (
         "import json, sys\n"
-        "from vantage.report.trackers import WandB\n"
+        "from vantage.runs.trackers import WandB\n"
         "tracker = WandB('vantage', sys.argv[1])\n"
         "for row in json.loads(sys.argv[2]):\n"
         "    tracker.log(row, row['steps'])\n"
@@ -126,7 +126,7 @@ def test_trackio_keeps_rows_on_this_machine(tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     script = (
         "import sys\n"
-        "from vantage.report.trackers import Trackio\n"
+        "from vantage.runs.trackers import Trackio\n"
         "for first in (1, 3):\n"
         "    tracker = Trackio('vantage', sys.argv[1])\n"
         "    for i in range(first, first + 3):\n"

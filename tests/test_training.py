@@ -21,7 +21,7 @@ from torch import nn
 
 import vantage as vt
 from vantage.environments.rollout import episodes
-from vantage.report.run import open_run, read_config, read_run
+from vantage.runs.run import open_run, read_config, read_run
 from vantage.training.ascent import ascend
 from vantage.training.learner import seeds
 from vantage.training.value import fit_value
@@ -95,7 +95,7 @@ def test_same_seed_same_bits(tmp_path: Path) -> None:
 def command(out: Path, updates: int) -> list[str]:
     """A run of so many updates, as a process."""
     return [
-        *(sys.executable, "-m", "vantage.cli", "train", "CartPole-v1", "--lanes", "4"),
+        *(sys.executable, "-m", "vantage.commands.main", "train", "CartPole-v1", "--lanes", "4"),
         *("--batch", "8", "--hidden", "8", "--updates", str(updates), "--out", str(out)),
     ]
 

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 import vantage as vt
 from vantage.batch import Batch
-from vantage.gradients import log_prob_change
-from vantage.trajectory_gradients import (
+from vantage.gradients.per_trajectory import (
     METHODS,
     by_loop,
     contributions,
@@ -15,6 +14,7 @@ from vantage.trajectory_gradients import (
     fastest,
     spanning,
 )
+from vantage.gradients.weighted import log_prob_change
 
 VOCABULARY, WIDTH, LENGTH, ROWS = 7, 6, 5, 9
 

@@ -12,9 +12,9 @@ from torch.optim import SGD
 
 import vantage as vt
 from vantage.environments.fragments import Fragments
-from vantage.gradients import flat_gradient, step_scores
-from vantage.mlp_passes import fastest
-from vantage.passes import AutogradPasses
+from vantage.gradients.mlp_passes import fastest
+from vantage.gradients.passes import AutogradPasses
+from vantage.gradients.weighted import flat_gradient, step_scores
 from vantage.training.natural import conjugate_gradients, fisher_product
 from vantage.training.updates import Epochs, Natural
 

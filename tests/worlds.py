@@ -3,7 +3,7 @@
 import torch
 from hypothesis import strategies as st
 
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import Categorical, SoftmaxTable
 
 

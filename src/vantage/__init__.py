@@ -4,20 +4,7 @@ trajectories  ->  weights      ->  gradient  ->  step
 (Batch)           (Estimator)      (scores)      (optimiser)
 """
 
-__version__ = "0.1.0"
-
-from vantage import (
-    aggregates,
-    algorithms,
-    baselines,
-    conformance,
-    estimators,
-    exact,
-    penalties,
-    ratios,
-    returns,
-    scales,
-)
+from vantage import conformance, estimators, exact
 from vantage.auditing.audit import audit
 from vantage.auditing.record import Report
 from vantage.batch import Batch
@@ -37,9 +24,17 @@ from vantage.environments import (
     make,
 )
 from vantage.errors import InputError
-from vantage.estimators import Estimator
-from vantage.gradients import gradient, row_gradients
-from vantage.mdp import MDP
+from vantage.estimators import (
+    Estimator,
+    aggregates,
+    baselines,
+    penalties,
+    ratios,
+    returns,
+    scales,
+)
+from vantage.exact.mdp import MDP
+from vantage.gradients.weighted import gradient, row_gradients
 from vantage.policies import (
     Bernoulli,
     Categorical,
@@ -51,9 +46,19 @@ from vantage.policies import (
     SquashedGaussian,
     Value,
 )
-from vantage.report.run import Run, read_run
-from vantage.signal import Signal
-from vantage.training import Evaluation, evaluate, load, record_video, schedules, train, updates
+from vantage.runs.run import Run, read_run
+from vantage.statistics.signal import Signal
+from vantage.training import (
+    Evaluation,
+    algorithms,
+    evaluate,
+    load,
+    record_video,
+    schedules,
+    train,
+    updates,
+)
+from vantage.version import __version__
 
 __all__ = [
     "LQR",
@@ -84,6 +89,7 @@ __all__ = [
     "SquashedGaussian",
     "Tabular",
     "Value",
+    "__version__",
     "aggregates",
     "algorithms",
     "audit",

@@ -13,11 +13,11 @@ from vantage.auditing.summary import summarise
 from vantage.auditing.units import Units, collect, described, plan_units, sketch_for
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.estimators import named
+from vantage.estimators.estimator import Estimator
+from vantage.estimators.table import named
 from vantage.policies import Policy
-from vantage.report.console import counting
-from vantage.training.threads import torch_threads
+from vantage.runs.progress import counting
+from vantage.runs.threads import torch_threads
 
 
 @singledispatch

@@ -14,10 +14,10 @@ from vantage.auditing.units import Design
 from vantage.environments.interface import Environment
 from vantage.environments.tabular import Tabular
 from vantage.errors import InputError
-from vantage.estimator import Estimator
-from vantage.intervals import Estimate
-from vantage.mdp import MDP
+from vantage.estimators.estimator import Estimator
+from vantage.exact.mdp import MDP
 from vantage.policies import Policy
+from vantage.statistics.intervals import Estimate
 
 
 def gradient(env: Environment, policy: Policy) -> Float[Tensor, " P"] | None:

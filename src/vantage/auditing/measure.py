@@ -6,13 +6,13 @@ from dataclasses import replace
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vantage import intervals
 from vantage.auditing.planner import scaled
 from vantage.auditing.record import Row
 from vantage.auditing.units import Units
-from vantage.estimator import Estimator
-from vantage.intervals import Estimate, mean_interval, time_interval
-from vantage.linear_layers import largest_change
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.linear_layers import largest_change
+from vantage.statistics import intervals
+from vantage.statistics.intervals import Estimate, mean_interval, time_interval
 
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
 Squares = dict[int, tuple[Tensor, Tensor]]

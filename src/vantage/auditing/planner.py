@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 from vantage.errors import refuse_unless
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vantage.auditing.planner import Plan
 from vantage.errors import InputError, refuse_unless
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Report:
         Raises:
             InputError: another ending.
         """
-        from vantage.report.audit_page import page
+        from vantage.auditing.page import page
 
         return written(path, "Report", self.to_dict, lambda: page(self))
 

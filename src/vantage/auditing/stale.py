@@ -13,8 +13,8 @@ from vantage.auditing.record import Report
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.gradients import gradient
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.weighted import gradient
 from vantage.policies import Policy
 from vantage.training.ascent import ascend
 from vantage.training.learner import OptimizerFactory

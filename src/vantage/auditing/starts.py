@@ -6,15 +6,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from vantage import intervals
 from vantage.auditing.units import log_prob_under, weights_of
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes
 from vantage.errors import InputError
-from vantage.estimator import Estimator
-from vantage.intervals import Estimate
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.per_trajectory import Method, Sketch, contributions
 from vantage.policies import Policy
-from vantage.trajectory_gradients import Method, Sketch, contributions
+from vantage.statistics import intervals
+from vantage.statistics.intervals import Estimate
 
 STARTS, EACH = 64, 2  # enough units for an interval, and few trajectories to pay for it
 

@@ -4,8 +4,8 @@ import math
 
 from vantage.auditing.planner import Plan
 from vantage.auditing.record import Row, number
-from vantage.estimator import Estimator
-from vantage.intervals import Estimate
+from vantage.estimators.estimator import Estimator
+from vantage.statistics.intervals import Estimate
 
 
 def summarise(

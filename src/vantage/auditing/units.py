@@ -20,11 +20,8 @@ from vantage.batch import Batch
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import InputError, refuse_unless
-from vantage.estimator import Estimator
-from vantage.gradients import scores
-from vantage.policies import Policy
-from vantage.report.run import versions
-from vantage.trajectory_gradients import (
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.per_trajectory import (
     Choice,
     Sketch,
     contributions,
@@ -32,6 +29,9 @@ from vantage.trajectory_gradients import (
     fastest,
     spanning,
 )
+from vantage.gradients.weighted import scores
+from vantage.policies import Policy
+from vantage.runs.run import versions
 
 MOST_UNITS = 256
 FEWEST_UNITS = 8

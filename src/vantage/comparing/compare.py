@@ -17,7 +17,7 @@ from vantage.comparing.record import Comparison
 from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless
-from vantage.report.run import versions
+from vantage.runs.run import versions
 from vantage.training.loop import train
 
 STUDY, RESULT = "study.json", "comparison.json"

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from vantage.comparing.jobs import Job
 from vantage.comparing.workers import Outcome
-from vantage.report.run import METRICS
+from vantage.runs.run import METRICS
 
 TAIL = 8192  # bytes; a row is well under 1 kB
 LINE_SECONDS = 15.0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vantage.environments.making import make
-from vantage.report.run import CONFIG
+from vantage.runs.run import CONFIG
 from vantage.training.evaluation import evaluate
 from vantage.training.loop import train
 

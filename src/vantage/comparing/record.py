@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vantage.auditing.record import number, plain, text, written
 from vantage.errors import InputError
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class Comparison:
         Raises:
             InputError: another ending.
         """
-        from vantage.report.comparison_page import page
+        from vantage.comparing.page import page
 
         return written(path, "Comparison", self.to_dict, lambda: page(self))
 

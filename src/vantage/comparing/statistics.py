@@ -28,7 +28,7 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from vantage.intervals import Estimate
+from vantage.statistics.intervals import Estimate
 
 Array = NDArray[np.float64]
 Scores = Sequence[Array]  # one array of runs per environment

@@ -13,7 +13,7 @@ from vantage.comparing import statistics
 from vantage.comparing.jobs import RECENT, Job, finished
 from vantage.comparing.record import Comparison, Curve, Failure, Pair, Profile, Row
 from vantage.comparing.workers import Outcome
-from vantage.report.run import read_metrics
+from vantage.runs.run import read_metrics
 
 POINTS = 60  # of a learning curve
 FEW = 10  # runs, below which the note on coverage is given

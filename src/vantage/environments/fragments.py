@@ -15,7 +15,7 @@ from vantage.environments.rollout import (
     refuse_unless_finite,
 )
 from vantage.errors import refuse_unless
-from vantage.passes import Passes
+from vantage.gradients.passes import Passes
 
 
 class Fragments:
@@ -31,7 +31,7 @@ class Fragments:
     Call `restart` before the first `collect`.
 
     >>> import vantage as vt
-    >>> from vantage.passes import AutogradPasses
+    >>> from vantage.gradients.passes import AutogradPasses
     >>> env = vt.Gymnasium("CartPole-v1", lanes=2)
     >>> fragments = Fragments(env, AutogradPasses(env.policy(), env.value()))
     >>> fragments.restart(seed=0)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vantage.environments.tensor import Dynamics, TensorEnvironment
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import Policy, SoftmaxTable
 
 

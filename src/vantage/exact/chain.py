@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vantage.errors import InputError, refuse_unless
 from vantage.exact.kernels import kernel
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import Categorical
 
 RESIDUAL = 1e-12  # largest accepted residual of an iterative solve, relative to its right-hand side

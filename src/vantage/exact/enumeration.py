@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from vantage import gradients
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
+from vantage.estimators.estimator import Estimator
 from vantage.exact.chain import action_log_probability, reached
+from vantage.exact.mdp import MDP
 from vantage.exact.scores import score_table
-from vantage.mdp import MDP
 
 CELLS = 8_000_000  # largest grid of trajectories × steps that is enumerated, about 0.6 GB
 BATCHES = 200_000  # most batches that an estimator is evaluated on one by one

@@ -8,9 +8,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from vantage.exact.mdp import MDP
 from vantage.exact.moments import Moments, moments
 from vantage.exact.solve import objective
-from vantage.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 BASELINES = ("none", "constant", "value", "per_decision", "trajectory")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 
 
 @dataclass(frozen=True)

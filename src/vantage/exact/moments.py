@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from vantage.errors import refuse_unless
 from vantage.exact.chain import Chain, chain
 from vantage.exact.kernels import Kernel, kernel
+from vantage.exact.mdp import MDP
 from vantage.exact.scores import Scores, scores
 from vantage.exact.solve import action_values, state_values
-from vantage.mdp import MDP
 
 KINDS = ("none", "value", "per_decision", "trajectory", "constant")
 

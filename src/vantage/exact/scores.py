@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vantage.errors import refuse_unless
 from vantage.exact.chain import Chain, action_log_probability
 from vantage.exact.kernels import Kernel
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
 ENTRIES = 200_000_000  # largest table of scores or of vectors by state that is formed, 1.6 GB

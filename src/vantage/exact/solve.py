@@ -14,8 +14,8 @@ from vantage.errors import refuse_unless
 from vantage.exact.chain import Chain, action_log_probability, chain
 from vantage.exact.enumeration import enumerate
 from vantage.exact.kernels import kernel
-from vantage.gradients import flat_gradient
-from vantage.mdp import MDP
+from vantage.exact.mdp import MDP
+from vantage.gradients.weighted import flat_gradient
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,25 @@
 """Language models: the same policy gradient, with tokens as actions and prompts as states."""
 
 import vantage
-from vantage.language import tiny, tiny_tasks, verifiers
-from vantage.language.auditing import audit
-from vantage.language.checking import RewardCheck, check_reward
-from vantage.language.conformance import Conformance, conformance
-from vantage.language.continuous_batching import ContinuousBatching
-from vantage.language.enumeration import enumerated
-from vantage.language.evaluation import Evaluation, evaluate
-from vantage.language.generation import Completions, Decoding, Engine, generate
-from vantage.language.group_size import GroupSize, GroupSizes, group_sizes
-from vantage.language.law import SamplingLaw
-from vantage.language.policy import Policy
-from vantage.language.rewards import RewardError, Rewards
-from vantage.language.rollout import Rollout, rollout
-from vantage.language.supervised import warm_up
-from vantage.language.task import Task
-from vantage.language.training import train
-from vantage.language.transcripts import read_transcripts, recorder
-from vantage.language.value_head import ValueHead
+from vantage.language.auditing.audit import audit
+from vantage.language.auditing.group_size import GroupSize, GroupSizes, group_sizes
+from vantage.language.model import tiny
+from vantage.language.model.law import SamplingLaw
+from vantage.language.model.policy import Policy
+from vantage.language.model.value_head import ValueHead
+from vantage.language.sampling.continuous_batching import ContinuousBatching
+from vantage.language.sampling.generation import Completions, Decoding, Engine, generate
+from vantage.language.sampling.rollout import Rollout, rollout
+from vantage.language.scoring.conformance import Conformance, conformance
+from vantage.language.scoring.enumeration import enumerated
+from vantage.language.tasks import tiny_tasks, verifiers
+from vantage.language.tasks.checking import RewardCheck, check_reward
+from vantage.language.tasks.rewards import RewardError, Rewards
+from vantage.language.tasks.task import Task
+from vantage.language.training.evaluation import Evaluation, evaluate
+from vantage.language.training.supervised import warm_up
+from vantage.language.training.train import train
+from vantage.language.transcripts.records import read_transcripts, recorder
 
 # `vantage.train` and `vantage.audit` take a Task wherever they take an environment.
 vantage.train.register(Task, train)

@@ -1,9 +1,18 @@
 """Training: the loop, update rules, the fit of V, checkpoints, evaluation."""
 
-from vantage.training import schedules, updates
+from vantage.training import algorithms, schedules, updates
 from vantage.training.evaluation import Evaluation, evaluate
 from vantage.training.load import load
 from vantage.training.loop import train
 from vantage.training.video import record_video
 
-__all__ = ["Evaluation", "evaluate", "load", "record_video", "schedules", "train", "updates"]
+__all__ = [
+    "Evaluation",
+    "algorithms",
+    "evaluate",
+    "load",
+    "record_video",
+    "schedules",
+    "train",
+    "updates",
+]

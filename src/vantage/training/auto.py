@@ -7,10 +7,10 @@ and both look at earlier batches only, so that no choice depends on the sample i
 from functools import partial
 from typing import Any, Literal
 
-from vantage import baselines
-from vantage.columns import describe
 from vantage.errors import refuse_unless
-from vantage.estimator import Column, Estimator
+from vantage.estimators import baselines
+from vantage.estimators.columns import describe
+from vantage.estimators.estimator import Column, Estimator
 
 WINDOW = 5  # updates over which numerators and denominators are summed
 SMALLEST, LARGEST = 16, 1024

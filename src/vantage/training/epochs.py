@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vantage import columns
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.passes import Passes
+from vantage.estimators import columns
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.passes import Passes
 from vantage.training.value import explained_variance, value_target
 
 

@@ -10,9 +10,9 @@ from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import refuse_unless
-from vantage.intervals import mean_interval
 from vantage.policies import Policy
-from vantage.training.threads import torch_threads
+from vantage.runs.threads import torch_threads
+from vantage.statistics.intervals import mean_interval
 
 
 @dataclass(frozen=True)

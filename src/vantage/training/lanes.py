@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from vantage.batch import Batch
-from vantage.estimator import Estimator
-from vantage.passes import Passes
-from vantage.signal import Signal, unit_signal
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.passes import Passes
+from vantage.statistics.signal import Signal, unit_signal
 
 PARTS = 8  # of the lanes, at most: a backward pass each
 

@@ -18,17 +18,17 @@ from vantage.environments.fragments import Fragments
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import Finished, episodes_and_returns, grouped_by
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.passes import Passes
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.parameters import flat_parameters, write_parameters
+from vantage.gradients.passes import Passes
 from vantage.policies import Policy
-from vantage.report.run import CHECKPOINT, read_metrics, write_metrics
-from vantage.signal import Signal, gradient_and_signal
-from vantage.training import checkpoint
+from vantage.runs import checkpoint
+from vantage.runs.run import CHECKPOINT, read_metrics, write_metrics
+from vantage.statistics.signal import Signal, gradient_and_signal
 from vantage.training.auto import best_baseline, next_batch
 from vantage.training.epochs import Epochs
 from vantage.training.lanes import lanes_signal
 from vantage.training.natural import Natural
-from vantage.training.parameters import flat_parameters, write_parameters
 from vantage.training.settings import Settings
 
 # Takes parameters, gives a torch optimiser; it minimises −J, so any torch optimiser ascends.

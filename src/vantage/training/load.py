@@ -7,8 +7,8 @@ from vantage.environments import making
 from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
-from vantage.report.run import CHECKPOINT, read_config
-from vantage.training.checkpoint import load_module
+from vantage.runs.checkpoint import load_module
+from vantage.runs.run import CHECKPOINT, read_config
 
 
 def load(path: str | Path, lanes: int | None = None) -> tuple[Any, Policy, Value | None]:

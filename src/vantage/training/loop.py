@@ -11,22 +11,22 @@ from torch.optim import Adam, Optimizer
 
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.mlp_passes import fastest
-from vantage.passes import AutogradPasses, Passes
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.mlp_passes import fastest
+from vantage.gradients.passes import AutogradPasses, Passes
 from vantage.policies import Policy
-from vantage.report.console import Progress
-from vantage.report.run import Run, open_run
-from vantage.report.trackers import Tracker
+from vantage.runs.interrupts import Interrupts
+from vantage.runs.progress import Progress
+from vantage.runs.run import Run, open_run
+from vantage.runs.running import until_done
+from vantage.runs.threads import torch_threads
+from vantage.runs.trackers import Tracker
 from vantage.training import auto
 from vantage.training import updates as update_rules
 from vantage.training.epochs import Epochs
-from vantage.training.interrupts import Interrupts
 from vantage.training.learner import Learner, OptimizerFactory
-from vantage.training.running import until_done
 from vantage.training.schedules import Schedule, constant
 from vantage.training.settings import Settings, describe, resolved
-from vantage.training.threads import torch_threads
 from vantage.training.updates import Update
 
 
@@ -105,7 +105,7 @@ def train(
         checkpoint_seconds: least time between checkpoints; one is always written at the end and on
             an interrupt.
         track: trackers that receive every update's metrics, such as
-            `vantage.report.trackers.TensorBoard(folder)`.
+            `vantage.runs.trackers.TensorBoard(folder)`.
         threads: torch threads; small networks want one.
         progress: show progress: a live display on a terminal, plain lines elsewhere.
 

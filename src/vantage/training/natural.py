@@ -19,12 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vantage.aggregates import per_token
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
+from vantage.estimators.aggregates import per_token
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.training.ascent import Fit
-from vantage.training.parameters import flat_parameters, write_parameters
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
-from vantage.estimator import Estimator
-from vantage.report.run import versions
+from vantage.estimators.estimator import Estimator
+from vantage.runs.run import versions
 from vantage.training.adam import Adam
 from vantage.training.epochs import Epochs
 from vantage.training.natural import Natural

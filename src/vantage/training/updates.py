@@ -5,8 +5,8 @@ Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trac
 Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
 """
 
-from vantage import ratios
-from vantage.estimator import Estimator
+from vantage.estimators import ratios
+from vantage.estimators.estimator import Estimator
 from vantage.training.ascent import Ascent, Fit
 from vantage.training.epochs import Epochs
 from vantage.training.natural import Natural

@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vantage import columns, returns
 from vantage.batch import Batch
-from vantage.estimator import Estimator
+from vantage.estimators import columns, returns
+from vantage.estimators.estimator import Estimator
 
 
 def value_target(

@@ -17,8 +17,8 @@ from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
+from vantage.runs.threads import torch_threads
 from vantage.training.load import load
-from vantage.training.threads import torch_threads
 
 FRAMES_PER_SECOND = 30  # where the environment does not say
 

@@ -1,0 +1,252 @@
+"""An audit as one HTML page: summary, figures, every number, the plan, the settings.
+
+The page is whole in itself: it asks nothing of any network, runs no script, adapts to light and
+dark, to narrow and wide, and to paper.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vantage.auditing.figures import Forest, forest, signal
+from vantage.auditing.planner import scaled
+from vantage.auditing.reading import BEFORE, READING, reading
+from vantage.auditing.record import Report, number
+from vantage.pages.style import STYLE
+from vantage.pages.tables import breakable, cell, escaped, summary, table
+from vantage.statistics.intervals import Estimate
+
+
+def page(report: Report) -> str:
+    """The report as one HTML page; the same report gives the same bytes."""
+    title = f"Audit of {report.settings.get('environment', 'a policy')}"
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>",
+        f"<header><h1>{escaped(title)}</h1>{_facts(report)}</header><main>",
+        _section("What was found", summary(report.summary, report.notes, "Nothing was audited.")),
+        _section("Bias: scale and direction", _bias(report)),
+        _section("Signal against batch size", _signal(report)),
+        _section("Variance, and what it costs", _needs(report)),
+        _section("Every number", _statistics(report)),
+        _section("Plan", _plan(report)),
+        _section("How to read each number", _reading(report)),
+        _section("Settings", _settings(report.settings)),
+        "</main></body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{content}</section>"
+
+
+def _facts(report: Report) -> str:
+    settings = report.settings
+    said = (
+        f"{settings['trajectories']:,} trajectories, {settings['steps']:,} steps, batch "
+        f"{settings['batch']}, seed {settings['seed']}, mean return "
+        f"{number(settings['mean_return'])}. Reference: {report.reference}. "
+        "Brackets hold 95 % intervals."
+    )
+    return f'<p class="faint">{escaped(said)}</p>'
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+
+def _estimates(report: Report, name: str) -> dict[str, Estimate]:
+    return {row.estimator: getattr(row, name) for row in report.rows}
+
+
+def _figures(plots: Sequence[tuple[Forest, str]], first: int) -> str:
+    drawn = [
+        f"<figure><figcaption>{escaped(plot.title)}<span>{escaped(said)}</span></figcaption>"
+        f"{forest(plot, first + i)}</figure>"
+        for i, (plot, said) in enumerate(plots)
+    ]
+    return f'<div class="figures">{"".join(drawn)}</div>'
+
+
+def _bias(report: Report) -> str:
+    scale = Forest("Scale", "scale, G·G* / ‖G*‖²", _estimates(report, "scale"), line=1.0)
+    cosine = Forest("Direction", "cosine, cos(G, G*)", _estimates(report, "cosine"), False, 1.0)
+    return _figures(
+        [
+            (scale, "1: the length of the reference. Another scale is another learning rate."),
+            (cosine, "1: the direction of the reference. Below 1 the mean gradient is tilted."),
+        ],
+        1,
+    )
+
+
+def _signal(report: Report) -> str:
+    said = (
+        f"SNR = B / noise scale, with its 95 % band. Dashed: the target, "
+        f"{number(report.plan.target)}. Dotted: the batch audited. Grey: the other estimators. "
+        "A band without a line is all that an undetermined noise scale leaves open."
+    )
+    drawn = [
+        f"<figure><figcaption>{escaped(row.estimator)}</figcaption>"
+        f"{signal(report, row.estimator, 101 + i)}</figure>"
+        for i, row in enumerate(report.rows)
+    ]
+    return f'<p class="faint">{escaped(said)}</p><div class="figures small">{"".join(drawn)}</div>'
+
+
+def _needs(report: Report) -> str:
+    target = number(report.plan.target)
+    variance = Forest(
+        "Variance of one trajectory's gradient", "tr Σ", _estimates(report, "variance")
+    )
+    needed = Forest(
+        f"Trajectories a step for SNR {target}",
+        f"trajectories, {target} · tr Σ / N",
+        report.plan.trajectories,
+        line=float(report.settings["batch"]),
+    )
+    return _figures(
+        [
+            (variance, "Estimators of different scale are compared by SNR, not by this."),
+            (needed, "Dashed: the batch audited. An arrow: the interval goes on."),
+            (_time_of_a_step(report), "Needed trajectories × measured cost; the interval is that "
+             "of the trajectories, the cost taken as measured."),
+            (
+                Forest("Cost of one trajectory", "seconds", _estimates(report, "cost")),
+                "Sampling and gradient passes, which all estimators share, and its own weights.",
+            ),
+        ],
+        11,
+    )  # fmt: skip
+
+
+def _time_of_a_step(report: Report) -> Forest:
+    costs = {row.estimator: row.cost.value for row in report.rows}
+    seconds = {
+        name: scaled(estimate, costs[name]) if costs.get(name, 0) > 0 else estimate
+        for name, estimate in report.plan.trajectories.items()
+    }
+    return Forest(f"Time of a step of SNR {number(report.plan.target)}", "seconds", seconds)
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def _statistics(report: Report) -> str:
+    if not report.rows:
+        return "<p>No estimator was audited.</p>"
+    statistics = {row.estimator: row.statistics() for row in report.rows}
+    names = list(next(iter(statistics.values())))
+    lines = []
+    for name in names:
+        read = reading(name)
+        first = f"{escaped(read.title)}<span>{escaped(read.formula)}</span>"
+        lines.append((first, [cell(own[name]) for own in statistics.values()]))
+    units = [
+        f"{row.unit} ({'trajectory' if row.couples == 'none' else row.couples})"
+        for row in report.rows
+    ]
+    lines.append(
+        (
+            "unit of independence<span>trajectories in one unit</span>",
+            [escaped(unit) for unit in units],
+        )
+    )
+    lines.append(
+        (
+            "unbiased when<span>as its columns declare</span>",
+            [escaped(row.claim) for row in report.rows],
+        )
+    )
+    heads = ["statistic", *map(breakable, statistics)]
+    return table("Every statistic of every estimator", heads, lines, "full")
+
+
+def _plan(report: Report) -> str:
+    plan = report.plan
+    said = (
+        f"{plan.cheapest} reaches SNR {number(plan.target)} in the least time among those without "
+        "a bias of direction by their columns."
+        if plan.cheapest is not None
+        else f"No batch can be recommended for SNR {number(plan.target)}."
+    )
+    lines = []
+    for name, needed in plan.trajectories.items():
+        seconds = plan.seconds.get(name)
+        chosen = " <span>least time</span>" if name == plan.cheapest else ""
+        lines.append(
+            (
+                f"{breakable(name)}{chosen}",
+                [cell(needed), "–" if seconds is None else number(seconds)],
+            )
+        )
+    target = number(plan.target)
+    heads = ["estimator", f"trajectories a step for SNR {target}", "seconds a step"]
+    return f"<p>{escaped(said)}</p>{table('Plan', heads, lines)}"
+
+
+def _reading(report: Report) -> str:
+    names = list(report.rows[0].statistics()) if report.rows else list(READING)
+    entries = []
+    for name in names:
+        read = reading(name)
+        formula = f"<code>{escaped(read.formula)}</code><br>" if read.formula else ""
+        entries.append(f"<dt>{escaped(read.title)}</dt><dd>{formula}{escaped(read.meaning)}</dd>")
+    return f"<p>{escaped(BEFORE)}</p><dl>{''.join(entries)}</dl>"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    plain = {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
+    nested = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
+    parts = [_pairs(plain)]
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "gradients": _methods,
+        "estimators": _columns,
+    }
+    for name, value in nested.items():
+        parts.append(f"<h3>{escaped(name)}</h3>{shown.get(name, _pairs)(value)}")
+    return "".join(parts)
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    entries = "".join(
+        f"<dt>{escaped(str(name).replace('_', ' '))}</dt><dd>{_plain(value)}</dd>"
+        for name, value in values.items()
+    )
+    return f"<dl>{entries}</dl>"
+
+
+def _methods(gradients: Mapping[str, Any]) -> str:
+    """Ways to form the gradients, with the times that were measured."""
+    taken = gradients.get("method")
+    lines = [
+        (
+            escaped(name) + (" <span>taken</span>" if name == taken else ""),
+            [f"{1e3 * seconds:.3g} ms"],
+        )
+        for name, seconds in gradients.get("seconds_per_trajectory", {}).items()
+    ]
+    lines += [
+        (escaped(name), [f"refused: {escaped(why)}"])
+        for name, why in gradients.get("refused", {}).items()
+    ]
+    return table("Gradient methods", ["method", "measured per trajectory"], lines)
+
+
+def _columns(estimators: Mapping[str, Any]) -> str:
+    """The columns of every estimator."""
+    names = list(dict.fromkeys(key for columns in estimators.values() for key in columns))
+    lines = [
+        (breakable(name), [_plain(columns.get(key, "–")) for key in names])
+        for name, columns in estimators.items()
+    ]
+    return table("Columns of the estimators", ["estimator", *map(escaped, names)], lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return number(value)
+    return f"{value:,}" if isinstance(value, int) else escaped(value)

@@ -1,0 +1,148 @@
+"""The command `vantage audit ENV`."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from vantage import estimators as table
+from vantage.auditing.audit import audit as measure
+from vantage.auditing.units import plan_units
+from vantage.environments import Environment, Gymnasium, Tabular
+from vantage.errors import InputError, refuse_unless
+from vantage.estimators.estimator import Estimator
+from vantage.exact.mdp import MDP
+from vantage.policies import Policy, Value
+from vantage.runs.progress import terminal
+from vantage.training import load
+
+
+def audit(
+    env: Positional[str],
+    policy: Path | None = None,
+    estimators: str = "reinforce,reward_to_go,reinforce_baseline,rloo,a2c",
+    trajectories: int = 4096,
+    batch: int = 64,
+    group_size: int = 8,
+    lanes: int = 64,
+    discount: float | None = None,
+    hidden: tuple[int, ...] = (64, 64),
+    target_snr: float = 4.0,
+    memory: str = "4GB",
+    seed: int = 0,
+    threads: int = 1,
+    json: Path | None = None,
+    html: Path | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Measure estimators on an environment: bias, variance, SNR and more, with 95 % intervals.
+
+    Language models have a command of their own: `vantage audit lm --help`.
+
+    Args:
+        env: a Gymnasium id. One with a table of transitions (FrozenLake-v1, say) is audited against
+            its exact gradient.
+        policy: run folder whose policy (and value function) is audited; without it, the policy that
+            training would start from.
+        estimators: rows of the table, by name, with commas between them.
+        trajectories: whole episodes to sample.
+        batch: episodes of one gradient step, whose quality is reported.
+        group_size: episodes compared with one another, by estimators that need groups.
+        lanes: copies of the environment that run side by side.
+        discount: γ of the objective; the run's, or 0.99.
+        hidden: widths of the hidden layers, where no run is given.
+        target_snr: what the plan is made for.
+        memory: for unit gradients, such as 500MB or 4GB; larger models are sketched to fit.
+        seed: of everything random.
+        threads: torch threads.
+        json: also write the report there.
+        html: also write the report there, as one page with figures.
+        dry_run: print the arithmetic of units and batches, and stop.
+    """
+    rows = rows_named(estimators)
+    check_endings(json, html)
+    world, actor, value = _audited(env, policy, lanes, discount, hidden)
+    design = plan_units(rows, trajectories, batch, group_size)
+    if dry_run:
+        for row in rows:
+            unit = design.unit(row)
+            terminal.print(
+                f"{row.name}: {design.trajectories // unit:,} units of {unit} trajectories "
+                f"({design.trajectories:,} in all), batches of {batch}"
+            )
+        return
+    report = measure(
+        world,
+        actor,
+        rows,
+        trajectories=trajectories,
+        batch=batch,
+        seed=seed,
+        value=value,
+        group_size=group_size,
+        target_snr=target_snr,
+        memory=size_in_bytes(memory),
+        threads=threads,
+    )
+    terminal.print(str(report), end="")
+    write(report.save, json, html)
+
+
+def rows_named(estimators: str) -> list[Estimator]:
+    """Rows of the table, by names with commas between them."""
+    return [table.named(name.strip()) for name in estimators.split(",") if name.strip()]
+
+
+def check_endings(json: Path | None, html: Path | None) -> None:
+    """Refuse names of reports that do not say what they hold, before anything is measured."""
+    for target, ending in ((json, ".json"), (html, ".html")):
+        refuse_unless(
+            target is None or target.suffix == ending,
+            f"--{ending[1:]} {target}: end it in {ending}.",
+        )
+
+
+def write(save: Callable[[Path], Path], json: Path | None, html: Path | None) -> None:
+    """Save a report where it was asked for, and say so."""
+    for target in (json, html):
+        if target is not None:
+            terminal.print(f"Written: {save(target)}")
+
+
+def _audited(
+    env: str, run: Path | None, lanes: int, discount: float | None, hidden: tuple[int, ...]
+) -> tuple[Environment, Policy, Value]:
+    """The environment, policy and value function to audit."""
+    if run is not None:
+        trained, policy, value = load(run, lanes)
+        refuse_unless(
+            trained.name == env, f"{run} was trained on {trained.name}, not {env}; name that."
+        )
+        refuse_unless(
+            discount is None or discount == trained.discount,
+            f"{run} was trained with γ = {trained.discount}; leave --discount out.",
+        )
+        if value is None:
+            terminal.print(
+                f"{run} has no value function: estimators with one are audited with an untrained V."
+            )
+        return trained, policy, value or trained.value(hidden)
+    gamma = 0.99 if discount is None else discount
+    known = Gymnasium(env, lanes=lanes, discount=gamma)
+    world: Environment = known
+    if hasattr(known.vector, "envs") and hasattr(known.vector.envs[0].unwrapped, "P"):
+        world = Tabular(MDP.from_gymnasium(env, discount=gamma), lanes)
+    return world, known.policy(hidden), known.value(hidden)
+
+
+def size_in_bytes(text: str) -> int:
+    """A size such as 500MB or 4GB.
+
+    >>> size_in_bytes("4GB"), size_in_bytes("1.5 MB")
+    (4294967296, 1572864)
+    """
+    found = re.fullmatch(r"([0-9.]+) *([KMGT]?)B?", text.strip().upper())
+    if found is None:
+        raise InputError(f"--memory {text}: give a size such as 500MB or 4GB.")
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))

@@ -1,0 +1,75 @@
+"""The command line: `vantage train | audit | exact | evaluate | estimators | transcripts`.
+
+Each command calls the public API; `main` turns bad input into one line and a failure.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
+
+from vantage.commands import exact as exact_console
+from vantage.commands import language as language
+from vantage.commands.audit import audit
+from vantage.commands.compare import compare_command
+from vantage.commands.train import evaluate, train
+from vantage.errors import InputError
+from vantage.estimators import listing as estimator_table
+from vantage.runs.progress import terminal
+
+
+def exact(
+    world: Positional[str],
+    discount: float | None = None,
+    horizon: int | None = None,
+    figure: Path | None = None,
+) -> None:
+    """Print J, its gradient, variances and best baselines of a tabular problem, without sampling.
+
+    Args:
+        world: article, corridor, or a Gymnasium id with a table of transitions.
+        discount: γ of an environment; 1 by default.
+        horizon: length of an environment's episodes, if it is limited.
+        figure: also draw the problem there (PNG, SVG or PDF).
+    """
+    exact_console.run(world, discount=discount, horizon=horizon, figure=figure, console=terminal)
+
+
+def estimators(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None) -> None:
+    """Print the table of estimators, or explain one row of it.
+
+    Args:
+        name: a row of the table.
+    """
+    terminal.print(estimator_table.table() if name is None else estimator_table.explain(name))
+
+
+def main() -> None:
+    """Entry point of the `vantage` command."""
+    try:
+        if language.dispatch(sys.argv[1:]):
+            return
+        tyro.extras.subcommand_cli_from_dict(
+            {
+                "train": train,
+                "audit": audit,
+                "exact": exact,
+                "evaluate": evaluate,
+                "compare": compare_command,
+                "estimators": estimators,
+                "transcripts": language.transcripts,
+            },
+            prog="vantage",
+            description="Policy gradients you can see.",
+        )
+    except InputError as error:
+        print(f"vantage: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""A comparison as one HTML page: summary, learning curves, every run, every number, settings.
+
+Like the audit's page it is whole in itself: it asks nothing of any network, runs no script, adapts
+to light and dark, to narrow and wide, and to paper.
+"""
+
+import json
+
+from vantage.auditing.figures import Forest, forest
+from vantage.auditing.record import number
+from vantage.comparing import figures as comparison_figures
+from vantage.comparing.figures import Line, bands, curve_lines, every_run
+from vantage.comparing.record import Comparison
+from vantage.pages import style as audit_style
+from vantage.pages.tables import breakable, cell, escaped, summary, table
+
+READING = {
+    "score": "What one run is judged by; every number but the training return speaks of it.",
+    "IQM": "Interquartile mean: the mean of the middle half of the runs (of all environments "
+    "together). One lucky or lost run does not move it; rare failures do not show in it.",
+    "mean": "Mean over environments of the mean over runs. One run can move it far.",
+    "median": "The middle run; of several environments, the environment in the middle by its mean.",
+    "optimality gap": "How much is missing to the target on average, runs beyond it counted as at "
+    "it. Smaller is better.",
+    "training return": "Mean return of the last 100 training episodes, in whole updates, while the "
+    "policy still changes. It is not comparable with evaluations.",
+    "P(first > second)": "Probability that a run of the first scores above a run of the second, "
+    "ties counted half (Mann-Whitney). At ½ neither is better. It says how often, not by how much.",
+    "intervals": "Where the same comparison is made again and again with other seeds on the same "
+    "environments, about 95 % of them hold the true value; of few runs, fewer do.",
+}
+
+
+def page(comparison: Comparison) -> str:
+    """The comparison as one HTML page; the same comparison gives the same bytes."""
+    title = f"Comparison on {', '.join(comparison.settings['environments'])}"
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escaped(title)}</title>"
+        f"<style>{audit_style.STYLE}{comparison_figures.STYLE}</style></head><body>",
+        f"<header><h1>{escaped(title)}</h1>{_facts(comparison)}</header><main>",
+        _section(
+            "What was found",
+            summary(comparison.summary, comparison.notes, "Nothing was compared."),
+        ),
+        _section("Learning curves", _curves(comparison)),
+        _section("Final scores", _scores(comparison)),
+        _section("Every number", _statistics(comparison)),
+        _section("Which is better", _pairs(comparison)),
+        _section("Every run", _runs(comparison)),
+        _section("How to read each number", _pairs_of_words(READING)),
+        _section("Settings", _settings(comparison)),
+        "</main></body></html>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
+
+
+def _facts(comparison: Comparison) -> str:
+    settings = comparison.settings
+    said = (
+        f"{len(comparison.rows)} estimators, {len(settings['seeds'])} seeds each, "
+        f"{settings['steps']:,} environment steps a run. Score: {comparison.score}. "
+        "Brackets and bands hold 95 % intervals."
+    )
+    return f'<p class="faint">{escaped(said)}</p>'
+
+
+def _figure(title: str, said: str, drawn: str) -> str:
+    return (
+        f'<figure class="wide"><figcaption>{escaped(title)}<span>{escaped(said)}</span>'
+        f"</figcaption>{drawn}</figure>"
+    )
+
+
+def _order(comparison: Comparison) -> list[str]:
+    """Every estimator that a figure may show, rows first: colours follow this."""
+    names = [row.estimator for row in comparison.rows]
+    return list(dict.fromkeys([*names, *(curve.estimator for curve in comparison.curves)]))
+
+
+def _curves(comparison: Comparison) -> str:
+    drawn = []
+    for place, world in enumerate(dict.fromkeys(curve.environment for curve in comparison.curves)):
+        own = [curve for curve in comparison.curves if curve.environment == world]
+        for i, (statistic, said) in enumerate((("iqm", "IQM"), ("mean", "Mean"))):
+            labels = ("environment steps", f"training return, {said} over runs")
+            lines = curve_lines(own, statistic)
+            drawn.append(
+                _figure(
+                    f"{world}: {said} over runs",
+                    "Mean return of each update's episodes, between updates by straight lines. "
+                    "Each band covers point by point, not the whole curve at once.",
+                    bands(lines, _order(comparison), labels, 1 + 2 * place + i),
+                )
+            )
+    return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
+
+
+def _scores(comparison: Comparison) -> str:
+    worlds = list(comparison.settings["environments"])
+    drawn = [
+        _figure(
+            f"{world}: every run",
+            "A dot is a run. Diamond and bar: IQM with its interval."
+            if len(worlds) == 1
+            else "A dot is a run.",
+            every_run(comparison, world, 201 + i),
+        )
+        for i, world in enumerate(worlds)
+    ]
+    if len(worlds) > 1:
+        whole = Forest(
+            "All environments: IQM", "IQM of normalised scores",
+            {row.estimator: row.iqm for row in comparison.rows}, log=False,
+        )  # fmt: skip
+        drawn.append(_figure(whole.title, "Over all runs together.", forest(whole, 301)))
+    if comparison.profiles:
+        lines = {p.estimator: Line(p.thresholds, p.fraction, p.low, p.high)
+                 for p in comparison.profiles}  # fmt: skip
+        labels = ("normalised score τ", "fraction of runs above τ")
+        drawn.append(
+            _figure(
+                "Performance profile",
+                "How many runs score above τ; a curve above another is better at that τ.",
+                bands(lines, _order(comparison), labels, 302),
+            )
+        )
+    return f'<div class="figures">{"".join(drawn)}</div>' if comparison.rows else ""
+
+
+def _statistics(comparison: Comparison) -> str:
+    if not comparison.rows:
+        return "<p>No estimator has a finished run.</p>"
+    gap = comparison.rows[0].optimality_gap is not None
+    heads = ["estimator", "runs", "IQM", "mean", "median", *["optimality gap"] * gap]
+    heads += ["training return<span>last 100 episodes</span>", "steps a run", "seconds a run"]
+    lines = [
+        (
+            breakable(row.estimator),
+            [
+                str(row.runs) + (f"<span>{row.failed} failed</span>" if row.failed else ""),
+                cell(row.iqm), cell(row.mean), cell(row.median),
+                *([cell(row.optimality_gap)] if row.optimality_gap is not None else []),
+                "–" if row.training is None else number(row.training),
+                f"{row.steps:,.0f}", number(row.seconds),
+            ],
+        )
+        for row in comparison.rows
+    ]  # fmt: skip
+    return table("Statistics of every estimator", heads, lines, "full")
+
+
+def _pairs(comparison: Comparison) -> str:
+    if not comparison.pairs:
+        return ""
+    estimates = {f"{pair.first} > {pair.second}": pair.probability for pair in comparison.pairs}
+    plot = Forest("Probability of improvement", "P(first > second)", estimates, False, 0.5)
+    lines = [(breakable(name), [cell(estimate)]) for name, estimate in estimates.items()]
+    drawn = _figure(plot.title, "Dashed: ½, where neither is better.", forest(plot, 401))
+    return f'<div class="figures">{drawn}</div>' + table(
+        "Every pair", ["pair", "P(first > second)"], lines
+    )
+
+
+def _runs(comparison: Comparison) -> str:
+    heads = ["run", "score", "evaluation return", "training return", "steps", "updates", "seconds"]
+    lines = [
+        (
+            escaped(run["folder"]),
+            [
+                *(
+                    "–" if run[name] is None else number(run[name])
+                    for name in ("score", "evaluation_return", "training_return")
+                ),
+                f"{run['steps']:,}", f"{run['updates']:,}", number(run["seconds"]),
+            ],
+        )
+        for run in sorted(comparison.runs, key=lambda run: run["folder"])
+    ]  # fmt: skip
+    return table("Every run", heads, lines, "full")
+
+
+def _settings(comparison: Comparison) -> str:
+    return _pairs_of_words(
+        {name: json.dumps(value, ensure_ascii=False) for name, value in comparison.settings.items()}
+    )
+
+
+def _pairs_of_words(words: dict[str, str]) -> str:
+    entries = "".join(
+        f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(said)}</dd>"
+        for name, said in words.items()
+    )
+    return f"<dl>{entries}</dl>"

@@ -1,0 +1,318 @@
+"""Estimator: a rule that turns a Batch into weights, put together from columns.
+
+Every estimator of the policy gradient is a weighted sum of scores,
+
+    ĝ = Σ_n Σ_t w_nt ∇ log π(a_nt | s_nt),
+
+so an estimator is a rule for w. Each column of the rule is a small pure function:
+
+    advantage = scale(returns − baseline)                          once per batch
+    share     = discounting × aggregate                            once per batch
+    w         = share × [clip(ratio, advantage) × advantage − KL]  at every pass
+
+The first two depend on the batch as it was sampled, the third on the policy as it is now. Entropy
+is the one regulariser with a gradient of its own; `gradients.gradient` adds it.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vantage.batch import Batch
+from vantage.errors import InputError, refuse_unless
+from vantage.estimators import aggregates, baselines, columns, ratios, returns, scales
+from vantage.estimators.averages import trajectories_in_group
+from vantage.estimators.columns import Bias, Condition, Coupling
+
+Column = Callable[..., Tensor]
+
+# Where the columns of each name are found, for messages and for the generated table.
+MODULES = {
+    "returns": "returns",
+    "baseline": "baselines",
+    "scale": "scales",
+    "ratio": "ratios",
+    "clip": "ratios",
+    "aggregate": "aggregates",
+    "discounting": "aggregates",
+    "kl_in_reward": "penalties",
+    "kl_in_loss": "penalties",
+}
+_FROM_BATCH = ("value", "group")
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """One row of the table. Build your own from any columns:
+
+    >>> import vantage as vt
+    >>> mine = vt.Estimator(returns=vt.returns.to_go, baseline=vt.baselines.value, name="mine")
+    >>> print(mine.columns()["baseline"])
+    value
+
+    Settings of a column are bound with `functools.partial`, e.g.
+    `returns=partial(vt.returns.gae, lambda_=0.95)`.
+
+    Attributes:
+        returns: Batch -> [N, T], what a step is worth.
+        baseline: (Batch, returns) -> [N, T], what is subtracted.
+        scale: (Batch, returns, advantage) -> [N, T], the advantage in its final units.
+        ratio: (Batch, log_prob) -> [N, T], how likelier the policy has made what was sampled.
+        clip: (ratio, advantage) -> [N, T], the factor of the advantage.
+        aggregate: Batch -> [N, T], how steps and trajectories are averaged.
+        discounting: Batch -> [N, T], a factor on each score.
+        kl_in_reward: log-ratio to a reference policy [N, T] -> what the reward loses, or None.
+        kl_in_loss: the same -> what the weight loses, or None.
+        entropy: coefficient of the entropy bonus, per step.
+        name: how tables and logs call it.
+        source: where it comes from.
+    """
+
+    returns: Column = returns.total
+    baseline: Column = baselines.none
+    scale: Column = scales.none
+    ratio: Column = ratios.none
+    clip: Column = ratios.unclipped
+    aggregate: Column = aggregates.per_trajectory
+    discounting: Column = aggregates.undiscounted
+    kl_in_reward: Column | None = None
+    kl_in_loss: Column | None = None
+    entropy: float = 0.0
+    name: str = "custom"
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        for name, module in MODULES.items():
+            column = getattr(self, name)
+            optional = name.startswith("kl_") and column is None
+            refuse_unless(
+                callable(column) or optional,
+                f"Estimator({name}={column!r}): a column is a function over a Batch; "
+                f"take one from vantage.{module} or write your own.",
+            )
+        refuse_unless(
+            not (self.returns is returns.total and self.discounting is aggregates.discounted),
+            "Estimator(returns=total, discounting=discounted): the total return is discounted "
+            "already and a second γ^t would bias it; use discounting=undiscounted, or "
+            "returns=to_go.",
+        )
+        refuse_unless(
+            self.clip is ratios.unclipped or self.ratio is not ratios.none,
+            f"Estimator(clip={columns.describe(self.clip)}, ratio=none): a ratio that is always 1 "
+            "is never clipped; give ratio=token or ratio=sequence, or clip=unclipped.",
+        )
+
+    # What the row says about itself.
+
+    def columns(self) -> dict[str, str]:
+        """Every column by name, as a user would write it."""
+        named = {name: columns.describe(getattr(self, name)) for name in MODULES}
+        return named | {"entropy": f"{self.entropy:g}" if self.entropy else "–"}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Inputs beyond the required fields of a Batch, such as "value", "group" or "scores"."""
+        every = (name for column in self._columns() for name in columns.needs(column))
+        return frozenset(every) - {"log_prob"}  # every batch has that one
+
+    @property
+    def couples(self) -> Coupling:
+        """The unit of independence: trajectories by themselves ("none"), groups, or the batch."""
+        kinds = {columns.couples(column) for column in self._columns()}
+        return "batch" if "batch" in kinds else "group" if "group" in kinds else "none"
+
+    @property
+    def bias(self) -> Bias | None:
+        """What E ĝ is, on policy: ∇J ("none"), a known multiple of it ("scale"), or neither.
+
+        None where a column of the user's own does not declare it.
+        """
+        kinds = {columns.bias(column) for column in self._columns()}
+        if None in kinds:
+            return None
+        return "direction" if "direction" in kinds else "scale" if "scale" in kinds else "none"
+
+    @property
+    def provided(self) -> frozenset[Condition]:
+        """The conditions under which `bias` is claimed."""
+        every = {condition for column in self._columns() for condition in columns.provided(column)}
+        # the total return carries its discount: no γ^t is missing
+        return frozenset(every - ({"undiscounted"} if self.returns is returns.total else set()))
+
+    @property
+    def unbiased(self) -> str:
+        """The claim in words, put together from what the columns declare."""
+        if self.bias is None:
+            return "not stated"
+        if self.bias == "none":
+            return " and ".join(columns.CONDITIONS[c] for c in sorted(self.provided)) or "always"
+        culprits = [c for c in self._columns() if columns.bias(c) not in ("none", None)]
+        extent = "up to a constant factor" if self.bias == "scale" else "never"
+        return f"{extent} ({', '.join(columns.describe(c) for c in culprits)})"
+
+    def replace(self, **changes: object) -> "Estimator":
+        """The same row with some columns exchanged, and a name that says so.
+
+        Raises:
+            InputError: no such column, with near matches.
+        """
+        known = [item.name for item in fields(self)]
+        for name in changes:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+            refuse_unless(name in known, f"Estimator has no column {name!r}; {hint}")
+        new = replace(self, **changes)  # type: ignore[arg-type]
+        was, now = self.columns(), new.columns()
+        changed = ", ".join(f"{key}={now[key]}" for key in now if now[key] != was[key])
+        return (
+            new
+            if "name" in changes or not changed
+            else replace(new, name=f"{self.name}({changed})")
+        )
+
+    # What it needs, and what it makes of a batch.
+
+    def require(self, available: set[str]) -> None:
+        """Refuse, before any work is done, when an input this estimator needs is not there.
+
+        Raises:
+            InputError: naming the estimator, the input and the remedy.
+        """
+        for name in sorted(self.needs - available):
+            remedy = columns.REMEDIES.get(name, f"the input {name}= that its column declares")
+            raise InputError(f"Estimator {self.name!r} needs {remedy}.")
+
+    @torch.no_grad()
+    def advantage(
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+    ) -> Float[Tensor, "N T"]:
+        """scale(returns − baseline), 0 where the mask is False: once per batch, of the whole of it.
+
+        Args:
+            batch: as sampled.
+            log_prob: [N, T] under the current policy, where it is not the one that sampled; V-trace
+                looks at it.
+            **inputs: what `needs` names and the batch does not hold: scores, greedy_return [N, T],
+                reference_log_prob [N, T].
+
+        Raises:
+            InputError: an input is missing.
+        """
+        return self.advantage_and_worth(batch, log_prob, **inputs)[0]
+
+    @torch.no_grad()
+    def worth(
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+    ) -> Float[Tensor, "N T"]:
+        """The returns column of the batch, after the KL in its rewards."""
+        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        return _bind(self.returns, bound)(self._penalised(batch, inputs))
+
+    @torch.no_grad()
+    def advantage_and_worth(
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+    ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+        """`advantage` and `worth`, for one price."""
+        self.require(self._given(batch, inputs))
+        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        rewarded = self._penalised(batch, inputs)
+        worth = _bind(self.returns, bound)(rewarded)
+        above = worth - _bind(self.baseline, bound)(rewarded, worth)
+        above = torch.where(batch.mask, above, 0)
+        return torch.where(batch.mask, _bind(self.scale, bound)(rewarded, worth, above), 0), worth
+
+    @torch.no_grad()
+    def share(self, batch: Batch) -> Float[Tensor, "N T"]:
+        """discounting × aggregate, 0 where the mask is False: once per batch, of all of it."""
+        return torch.where(batch.mask, self.discounting(batch) * self.aggregate(batch), 0)
+
+    @torch.no_grad()
+    def weights(
+        self,
+        batch: Batch,
+        log_prob: Float[Tensor, "N T"] | None = None,
+        advantage: Float[Tensor, "N T"] | None = None,
+        share: Float[Tensor, "N T"] | None = None,
+        **inputs: Any,
+    ) -> Float[Tensor, "N T"]:
+        """w in ĝ = Σ w ∇ log π, without a graph; 0 where the mask is False.
+
+        With the batch alone: its weights on policy. In several passes, or several epochs, compute
+        `advantage` and `share` of the whole batch once and give each pass its rows of them, so that
+        the passes add up to the batch:
+
+            advantage, share = estimator.advantage(batch), estimator.share(batch)
+            w = estimator.weights(batch.select(rows), log_prob, advantage[rows], share[rows])
+
+        Args:
+            batch: the batch, or the rows of it that the other arguments are for.
+            log_prob: [N, T] under the current policy, detached; None: on policy.
+            advantage, share: as above; None: computed from `batch` as a whole.
+            **inputs: as in `advantage`, the rows' own.
+
+        Raises:
+            InputError: an input is missing, or an advantage is given without the share that belongs
+                to it, where that depends on the whole batch.
+        """
+        if advantage is not None and share is None:
+            refuse_unless(
+                columns.couples(self.aggregate) == "none",
+                f"Estimator {self.name!r}: weights(advantage=...) needs share=estimator.share("
+                f"batch)[rows] too: {columns.describe(self.aggregate)} counts the whole batch's "
+                "steps.",
+            )
+        current = batch.log_prob if log_prob is None else log_prob.detach()
+        if advantage is None:
+            advantage = self.advantage(batch, current, **inputs)
+        if share is None:
+            share = self.share(batch)
+        factor = self.clip(self.ratio(batch, current), advantage)
+        weight = factor * advantage
+        if self.kl_in_loss is not None:
+            weight = weight - self.kl_in_loss(self._log_ratio(batch, current, inputs))
+        return torch.where(batch.mask, share * weight, 0)
+
+    def entropy_weights(
+        self, batch: Batch, share: Float[Tensor, "N T"] | None = None
+    ) -> Float[Tensor, "N T"]:
+        """The weight of ∇H(π(·|s_nt)) in ĝ: the entropy coefficient times the step's share."""
+        return self.entropy * (self.share(batch) if share is None else share)
+
+    def _columns(self) -> list[Column]:
+        return [column for name in MODULES if (column := getattr(self, name)) is not None]
+
+    def _given(self, batch: Batch, inputs: dict[str, Any]) -> set[str]:
+        given = {name for name, value in inputs.items() if value is not None}
+        if batch.value is not None:
+            given.add("value")
+        if "group" in self.needs and bool((trajectories_in_group(batch) > 1).any()):
+            given.add("group")
+        return given
+
+    def _penalised(self, batch: Batch, inputs: dict[str, Any]) -> Batch:
+        """The batch with the KL, under the policy that sampled it, taken from its rewards."""
+        if self.kl_in_reward is None:
+            return batch
+        penalty = self.kl_in_reward(self._log_ratio(batch, batch.log_prob, inputs))
+        return replace(batch, reward=batch.reward - penalty)
+
+    def _log_ratio(
+        self, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, Any]
+    ) -> Float[Tensor, "N T"]:
+        reference = inputs.get("reference_log_prob")
+        if not isinstance(reference, Tensor):
+            self.require(set(self.needs - {"reference_log_prob"}))
+            raise AssertionError("a KL column that does not declare reference_log_prob")
+        return torch.where(batch.mask, log_prob - reference, 0)
+
+
+def _bind(column: Column, inputs: dict[str, Any]) -> Column:
+    """The column with the inputs it declares, beyond the fields of a Batch, bound by name."""
+    extra = {name: inputs[name] for name in columns.needs(column) if name not in _FROM_BATCH}
+    return partial(column, **extra) if extra else column

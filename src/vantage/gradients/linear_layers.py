@@ -1,0 +1,96 @@
+"""Gradients of Linear layers from their inputs a_t and output gradients b_t: Σ_t w_t b_t a_tᵀ."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vantage.batch import Batch
+from vantage.gradients.weighted import log_prob_change
+
+IN_CACHE = 1 << 18  # numbers that a processor's cache holds beside others
+
+
+def linear_layers(policy: nn.Module) -> dict[nn.Linear, list[str]]:
+    """Linear layers whose parameters nothing else shares, with the names of what they train."""
+    owners: dict[int, int] = {}
+    for _, parameter in policy.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    layers: dict[nn.Linear, list[str]] = {}
+    for prefix, module in policy.named_modules():
+        if isinstance(module, nn.Linear):
+            own = dict(module.named_parameters(recurse=False))
+            if all(owners[id(p)] == 1 and p.requires_grad for p in own.values()):
+                layers[module] = [f"{prefix}.{name}" if prefix else name for name in own]
+    return layers
+
+
+def linear_calls(
+    policy: nn.Module, layers: dict[nn.Linear, list[str]], observation: Tensor, action: Tensor
+) -> tuple[Tensor, list[tuple[nn.Linear, Tensor, Tensor]]]:
+    """log π, and (layer, inputs, outputs) of every call of a Linear layer on the way to it."""
+    calls: dict[nn.Linear, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
+    handles = [
+        layer.register_forward_hook(lambda m, args, out: calls[m].append((args[0], out)))
+        for layer in layers
+    ]
+    try:
+        log_prob = policy.log_prob(observation, action)  # type: ignore[operator]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return log_prob, [(layer, a, out) for layer in layers for a, out in calls[layer]]
+
+
+def scaled_products(
+    basis: Float[Tensor, "N R T"], b: Float[Tensor, "N T out"], a: Float[Tensor, "N T inputs"]
+) -> tuple[Float[Tensor, "N R weights"], Float[Tensor, "N R out"]]:
+    """Σ_t w_nrt b_nt a_ntᵀ, flat, and Σ_t w_nrt b_nt.
+
+    The narrower of a and b is scaled by w, a few rows at a time: the products then stay in cache.
+    """
+    rows, rank, steps = basis.shape
+    wide, narrow = (b, a) if a.shape[-1] <= b.shape[-1] else (a, b)
+    weight = basis.new_empty(rows, rank, b.shape[-1], a.shape[-1])
+    each = rank * steps * narrow.shape[-1]
+    for part in torch.arange(rows).split(max(1, IN_CACHE // max(1, each))):
+        chunk = slice(int(part[0]), int(part[-1]) + 1)
+        scaled = basis[chunk, :, None] * narrow[chunk].transpose(1, 2)[:, None]
+        product = (scaled.flatten(1, 2) @ wide[chunk]).unflatten(1, (rank, -1))
+        weight[chunk] = product if narrow is b else product.transpose(2, 3)
+    return weight.flatten(2), basis @ b
+
+
+def largest_change(
+    policy: nn.Module, batch: Batch, directions: Float[Tensor, "D P"], layers: bool
+) -> Float[Tensor, " D"]:
+    """max |∇ log π(a_nt|s_nt) · d| over the steps of a batch, for each direction d.
+
+    Args:
+        layers: whether `by_layers` is known to be right for this policy. For a policy of Linear
+            layers without memory, one pass then serves all directions: in a layer with inputs a_t
+            and output gradients b_t, the change is b_tᵀ D a_t.
+    """
+    linear = linear_layers(policy) if layers and getattr(policy, "memoryless", False) else {}
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    if {name for names in linear.values() for name in names} != trained.keys():
+        changes = [log_prob_change(policy, batch, direction) for direction in directions]
+        return torch.stack([torch.where(batch.mask, c, 0).abs().max() for c in changes])
+    pieces = directions.split([p.numel() for p in trained.values()], -1)
+    along = {
+        name: piece.reshape(-1, *p.shape)
+        for (name, p), piece in zip(trained.items(), pieces, strict=True)
+    }
+    observation, action = batch.observation[batch.mask], batch.action[batch.mask]
+    largest = directions.new_zeros(len(directions))
+    for part in torch.arange(len(action)).split(256):
+        log_prob, used = linear_calls(policy, linear, observation[part][None], action[part][None])
+        outputs = torch.autograd.grad(log_prob.sum(), [out for _, _, out in used])
+        change = directions.new_zeros(len(part), len(directions))
+        for (layer, a, _), b in zip(used, outputs, strict=True):
+            weight, *bias = (along[name] for name in linear[layer])
+            moved = (b[0] @ weight.transpose(0, 1).flatten(1)).unflatten(1, (len(directions), -1))
+            change += (moved @ a.detach()[0][:, :, None]).squeeze(-1)
+            for piece in bias:
+                change += b[0] @ piece.T
+        largest = torch.maximum(largest, change.abs().amax(0))
+    return largest

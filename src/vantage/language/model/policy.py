@@ -1,0 +1,318 @@
+"""A causal language model as a policy: the state is the tokens so far, the action the next."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from vantage import policies
+from vantage.errors import InputError, refuse_unless
+from vantage.language.model.head import Head, score_directly, score_hidden
+from vantage.language.model.law import SamplingLaw
+
+NOT_COUNTED = -1  # the action where no token was chosen: prompts and padding
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+class Policy(policies.Policy):
+    """π(next token | tokens so far) of a Hugging Face causal language model, under a sampling law.
+
+    A `Batch` of this policy has one completion a row. With a prompt of p tokens and a completion of
+    c, the observation holds the first p + c − 1 tokens and the action, at each step, the token
+    that follows: −1 where that is a token of the prompt or padding, which the mask leaves out.
+
+    Dropout is off throughout: the policy that is scored is the one that samples.
+
+    Args:
+        model_or_path: a folder (or name in the local cache) that transformers can load, or a model.
+        tokenizer: needed with a model object that is given prompts as text; loaded with a path.
+        max_completion_length: tokens after which a completion is cut.
+        temperature, top_k, top_p, min_p: the sampling law; see `SamplingLaw`.
+        dtype: of the weights, e.g. torch.bfloat16; as stored where None.
+        lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank).
+        gradient_checkpointing: recompute layers in the backward pass instead of keeping them.
+        device: where the model lives.
+
+    Attributes:
+        model: the transformers (or peft) model.
+        tokenizer: or None.
+        law: the one SamplingLaw that sampling and scoring obey.
+        end_ids: token ids that end a completion.
+        pad_id: what fills a row after its end; it is never seen by a step that counts.
+
+    Raises:
+        InputError: a model that cannot be scored from its hidden states, with the reason.
+    """
+
+    memoryless = False
+
+    def __init__(
+        self,
+        model_or_path: Any,
+        tokenizer: Any = None,
+        *,
+        max_completion_length: int = 64,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        dtype: torch.dtype | None = None,
+        lora: Any = None,
+        gradient_checkpointing: bool = False,
+        device: str | torch.device = "cpu",
+    ):
+        super().__init__()
+        refuse_unless(
+            max_completion_length >= 1,
+            f"Policy(max_completion_length={max_completion_length}): at least one token.",
+        )
+        self.law = SamplingLaw(temperature, top_k, top_p, min_p)
+        self.max_completion_length = max_completion_length
+        model, self.tokenizer = _loaded(model_or_path, tokenizer, dtype)
+        if lora is not None:
+            model = _with_lora(model, lora)
+        self.model: Any = model.to(device).eval()
+        self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            _enable_checkpointing(self.model)
+        self.end_ids = _end_ids(self.base, self.tokenizer)
+        self.pad_id = self.end_ids[0] if self.end_ids else 0
+        self.head = _head(self.base)
+        self._check_head()
+
+    @property
+    def base(self) -> Any:
+        """The transformers model, without a peft wrapper (its adapter layers stay active)."""
+        peft = getattr(self.model, "get_base_model", None)
+        return self.model if peft is None else peft()
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head: embeddings to last hidden states."""
+        return self.base.get_decoder()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def train(self, mode: bool = True) -> "Policy":
+        """Stays in evaluation mode: dropout would make the scored law another than the sampled."""
+        return super().train(False)
+
+    def states(
+        self,
+        tokens: Int[Tensor, "N L"],
+        position: Int[Tensor, "N L"] | None = None,
+        mask: Any = None,
+    ) -> Float[Tensor, "N L H"]:
+        """Last hidden states [N, L, H] of rows that are padded on the right, if at all.
+
+        Args:
+            tokens: [N, L].
+            position: [N, L] position ids; 0, 1, 2, ... where None.
+            mask: a 4-D attention mask, or one for each kind of layer; causal where None.
+        """
+        # embeddings, not ids: some models look at ids for padding, which vmap cannot transform
+        embedded = self.base.get_input_embeddings()(tokens)
+        with self._checkpointing():
+            out = self.decoder(
+                inputs_embeds=embedded,
+                position_ids=position,
+                attention_mask=mask,
+                use_cache=False,
+            )
+        return out.last_hidden_state
+
+    def log_prob(
+        self, observation: Int[Tensor, "*grid T"], action: Int[Tensor, "*grid T"]
+    ) -> Float[Tensor, "*grid T"]:
+        """log π(a_t|s_t) at steps whose action is a token; 0 where it is −1.
+
+        Shapes: observation and action [N, T], or [T] of one row.
+        """
+        rows, chosen = _as_rows(observation), _as_rows(action)
+        counted = chosen != NOT_COUNTED
+        if _inside_vmap():
+            with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised over rows
+                hidden = self.states(rows)
+            every = score_directly(self.head, self.law, hidden, chosen.clamp(min=0)).log_prob
+            return torch.where(counted, every, 0).view_as(action)
+        hidden = self.states(rows)
+        found = score_hidden(self.head, self.law, hidden[counted], chosen[counted]).log_prob
+        grid = found.new_zeros(chosen.shape).masked_scatter(counted, found)
+        return grid.view_as(action)
+
+    def entropy(self, observation: Int[Tensor, "*grid T"]) -> Float[Tensor, "*grid T"]:
+        """H(π(·|s_t)) in nats at every step, prompts included: mask them out."""
+        hidden = self.states(_as_rows(observation)).flatten(0, 1)
+        likeliest = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
+        if self.law.truncates:  # some token of the support: scoring adds the chosen one to it
+            with torch.no_grad():
+                parts = [self.head.logits(h).argmax(-1) for h in hidden.split(64)]
+                likeliest = torch.cat(parts)
+        found = score_hidden(self.head, self.law, hidden, likeliest)
+        return found.entropy.view(observation.shape)
+
+    @torch.no_grad()
+    def mode(self, observation: Shaped[Tensor, "*grid T"]) -> Int[Tensor, "*grid T"]:
+        """The likeliest next token at every step."""
+        return self.head.logits(self.states(_as_rows(observation))).argmax(-1).view_as(observation)
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether the model has an adapter that can be switched off (LoRA)."""
+        return hasattr(self.model, "disable_adapter")
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The model as it was before LoRA, for a reference policy that costs no memory.
+
+        Raises:
+            InputError: the model has no adapter.
+        """
+        refuse_unless(
+            self.has_adapter, "without_adapter(): this policy has none; make it with lora=."
+        )
+        with self.model.disable_adapter():
+            yield
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write model (an adapter merged into it) and tokenizer as transformers loads them."""
+        model = self.model
+        if hasattr(model, "merge_and_unload"):
+            model = copy.deepcopy(model).merge_and_unload()
+        model.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """Training mode where layers are to be recomputed, which transformers ties to it."""
+        active = self.gradient_checkpointing and torch.is_grad_enabled()
+        if active:
+            self.model.train()
+        try:
+            yield
+        finally:
+            if active:
+                self.model.eval()
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """Refuse a model whose logits are not head(hidden): some scale or bias them in other ways.
+
+        Two tokens are enough to see it.
+        """
+        tokens = torch.arange(2, device=self.device)[None] % self.base.config.vocab_size
+        own = self.head.logits(self.states(tokens)).float()
+        logits = self.base(input_ids=tokens, use_cache=False).logits.float()
+        apart = float((own - logits).abs().max()) / max(1.0, float(logits.abs().max()))
+        refuse_unless(
+            apart <= TOLERANCE.get(next(self.base.parameters()).dtype, 1e-4),
+            f"Policy: the logits of {type(self.base).__name__} are not its vocabulary head applied "
+            f"to its last hidden states (they differ by {apart:.2g} of the largest); this "
+            "architecture is not supported.",
+        )
+
+
+def _loaded(model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None) -> tuple[Any, Any]:
+    if isinstance(model_or_path, nn.Module):
+        return (model_or_path if dtype is None else model_or_path.to(dtype)), tokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(model_or_path), dtype=dtype or "auto", local_files_only=True
+        )
+        if tokenizer is None:
+            tokenizer = AutoTokenizer.from_pretrained(str(model_or_path), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Policy({str(model_or_path)!r}): transformers cannot load it: {error}; give the "
+            "folder of a saved causal language model and its tokenizer."
+        ) from error
+    return model, tokenizer
+
+
+def _with_lora(model: Any, lora: Any) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    if isinstance(lora, int):
+        refuse_unless(lora >= 1, f"Policy(lora={lora}): a rank of at least 1.")
+        lora = LoraConfig(
+            r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+    kind = str(getattr(lora, "peft_type", ""))
+    refuse_unless(
+        kind.endswith("LORA"),
+        f"Policy(lora={type(lora).__name__}): a LoraConfig or a rank; prompts learned by peft "
+        "change the positions of all tokens.",
+    )
+    refuse_unless(
+        getattr(lora, "lora_dropout", 0) == 0,
+        f"Policy(lora): lora_dropout={getattr(lora, 'lora_dropout', 0)} would make the scored "
+        "policy another than the one that samples; set it to 0.",
+    )
+    with warnings.catch_warnings():
+        # peft asks a model of transformers 5 by a name that transformers deprecates
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, lora)
+
+
+def _enable_checkpointing(model: Any) -> None:
+    """Recompute layers in the backward pass; every dropout is set to 0, as in evaluation."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "attn_dropout", "dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
+        model.enable_input_require_grads()
+    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 5
+    if enable is not None:
+        enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """What ends a completion: the tokenizer's end and those of the model's generation settings."""
+    settings = getattr(model, "generation_config", None)
+    found = [
+        getattr(tokenizer, "eos_token_id", None),
+        getattr(settings, "eos_token_id", None),
+        getattr(model.config, "eos_token_id", None),
+    ]
+    flat = [i for ids in found for i in (ids if isinstance(ids, (list, tuple)) else [ids])]
+    vocabulary = model.config.vocab_size
+    return tuple(dict.fromkeys(int(i) for i in flat if i is not None and 0 <= i < vocabulary))
+
+
+def _head(model: Any) -> Head:
+    layer = model.get_output_embeddings()
+    refuse_unless(
+        layer is not None, f"Policy: {type(model).__name__} has no vocabulary head; give a model "
+        "for causal language modelling.",
+    )  # fmt: skip
+    config = model.config.get_text_config()
+    cap = getattr(config, "final_logit_softcapping", None)
+    times, over = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+    return Head(layer, cap, float(times or 1.0) / float(over or 1.0))
+
+
+def _as_rows(tokens: Tensor) -> Tensor:
+    return tokens.reshape(-1, tokens.shape[-1])
+
+
+def _inside_vmap() -> bool:
+    """Whether a function transform is at work: no boolean indexing, no custom backward then."""
+    return torch._C._functorch.maybe_current_level() is not None

@@ -1,0 +1,1 @@
+"""Completions: generation, engines, and the rollout that turns them into batches."""

@@ -1,0 +1,1 @@
+"""Prompts and rewards: rows, reward functions, verifiers, and tasks small enough for a CPU."""

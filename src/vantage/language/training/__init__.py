@@ -1,0 +1,1 @@
+"""Training a language model: the loop, its settings, evaluation, supervised warm-up."""

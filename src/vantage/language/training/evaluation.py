@@ -1,0 +1,82 @@
+"""Evaluation: the mean reward on held-out prompts, with an interval."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vantage.errors import refuse_unless
+from vantage.language.model.policy import Policy
+from vantage.language.sampling.generation import Decoding, Engine
+from vantage.language.tasks.task import Task
+from vantage.statistics.intervals import mean_interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Rewards of completions of different prompts.
+
+    Attributes:
+        rewards: [n] of each prompt, the mean over its completions; those that could not be scored
+            are left out.
+        mean: of them.
+        low, high: 95 % interval (Student's t over prompts).
+        parts: mean reward by function.
+    """
+
+    rewards: Float[Tensor, " n"]
+    mean: float
+    low: float
+    high: float
+    parts: dict[str, float]
+
+    def __str__(self) -> str:
+        return (
+            f"mean reward {self.mean:.3f}, 95 % interval [{self.low:.3f}, {self.high:.3f}], "
+            f"{len(self.rewards)} prompts"
+        )
+
+
+def evaluate(
+    task: Task,
+    policy: Policy,
+    rows: list[int] | None = None,
+    *,
+    greedy: bool = True,
+    num_generations: int = 1,
+    seed: int = 1,
+    engine: Engine | None = None,
+) -> Evaluation:
+    """Complete prompts and score them, with a 95 % interval over prompts.
+
+    Args:
+        rows: of the task; those held out where None.
+        greedy: take the likeliest token; else draw under the policy's law.
+        num_generations: completions of each prompt, averaged.
+        seed: of what is drawn.
+        engine: draws completions where not greedy; the package's own where None.
+
+    Raises:
+        InputError: fewer than two prompts.
+    """
+    chosen = list(task.held_out) if rows is None else rows
+    refuse_unless(
+        len(chosen) >= 2,
+        f"evaluate: {len(chosen)} prompts make no interval; hold out a share of the rows with "
+        "Task(held_out=0.1), or say which with rows=.",
+    )
+    encoded = task.encode(policy.tokenizer)
+    size = 1 if greedy else num_generations
+    drawer: Engine = Decoding(greedy=True) if greedy else engine or Decoding()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = drawer.generate(policy, [encoded[row] for row in chosen], size, generator)
+    repeated = [row for row in chosen for _ in range(size)]
+    found = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
+    total = torch.where(found.scorable, found.total, math.nan).view(-1, size).nanmean(1)
+    rewards = total[~total.isnan()].double()
+    refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
+    mean = mean_interval(rewards.tolist())
+    parts = {name: float(part.nanmean()) for name, part in found.parts.items()}
+    return Evaluation(rewards, mean.value, mean.low, mean.high, parts)

@@ -1,0 +1,115 @@
+"""What estimators look at beyond rewards: V, a reference policy, the reward of greedy completions.
+
+Training and audits find them here, batch by batch, without a graph.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vantage.batch import Batch
+from vantage.errors import refuse_unless
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.weighted import scores
+from vantage.language.model.policy import Policy
+from vantage.language.model.value_head import ValueHead
+from vantage.language.sampling.rollout import Rollout, greedy_reward
+from vantage.language.scoring.scoring import Passes, score_batch, scored_passes
+from vantage.language.tasks.task import Task
+
+
+@torch.no_grad()
+def valued(batch: Batch, policy: Policy, value: ValueHead | None, passes: Passes) -> Batch:
+    """The batch with V(s_t), where there is a value head."""
+    if value is None:
+        return batch
+    predicted = torch.zeros_like(batch.log_prob)
+    for one in scored_passes(policy, batch, passes):
+        predicted[one.rows] = one.grid(value(one.states)).to(predicted)
+    return replace(batch, value=predicted)
+
+
+@torch.no_grad()
+def inputs_of(
+    estimator: Estimator,
+    task: Task,
+    policy: Policy,
+    reference: Policy | None,
+    drawn: Rollout,
+    passes: Passes,
+) -> dict[str, Float[Tensor, "N T"]]:
+    """What the estimator needs of `reference_log_prob` and `greedy_return`, by name.
+
+    Args:
+        reference: the policy that a KL is measured to; None: `policy` without its adapter.
+    """
+    batch, found = drawn.batch, {}
+    if "reference_log_prob" in estimator.needs:
+        found["reference_log_prob"] = reference_log_prob(batch, policy, reference, passes)
+    if "greedy_return" in estimator.needs:
+        rows = list(dict.fromkeys(drawn.rows))
+        reward, _ = greedy_reward(task, policy, rows)
+        by_row = dict(zip(rows, reward.tolist(), strict=True))
+        each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
+        found["greedy_return"] = each[:, None].expand_as(batch.log_prob)
+    return found
+
+
+def inputs_and_scores(
+    estimator: Estimator,
+    task: Task,
+    policy: Policy,
+    reference: Policy | None,
+    drawn: Rollout,
+    batch: Batch,
+    passes: Passes,
+) -> dict[str, Any]:
+    """`inputs_of`, and the scores' norms and products on the whole batch where they are needed.
+
+    Args:
+        batch: that of `drawn`, with values where there is a value head.
+    """
+    found: dict[str, Any] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
+    if "scores" in estimator.needs:
+        found["scores"] = scores(policy, batch, estimator, **found)
+    return found
+
+
+def reference_log_prob(
+    batch: Batch, policy: Policy, reference: Policy | None, passes: Passes
+) -> Float[Tensor, "N T"]:
+    """log π_ref of every counted step: of `reference`, or of `policy` without its adapter."""
+    if reference is not None:
+        return score_batch(reference, batch, passes)[0]
+    with policy.without_adapter():
+        return score_batch(policy, batch, passes)[0]
+
+
+def refuse_missing_value(caller: str, estimator: Estimator, value: nn.Module | None) -> None:
+    """Refuse an estimator with a value baseline where there is no value head.
+
+    Raises:
+        InputError: naming caller and estimator, with the remedy.
+    """
+    refuse_unless(
+        value is not None or "value" not in estimator.needs,
+        f"{caller}: {estimator.name!r} needs a value head: pass "
+        "value=vantage.language.ValueHead(policy).",
+    )
+
+
+def refuse_infinite_kl(caller: str, estimator: Estimator, policy: Policy) -> None:
+    """Refuse a KL to a reference policy where the sampling law leaves tokens out.
+
+    Raises:
+        InputError: naming caller, estimator and law.
+    """
+    refuse_unless(
+        not (policy.law.truncates and "reference_log_prob" in estimator.needs),
+        f"{caller}: {estimator.name!r} measures a KL to a reference policy, which is infinite "
+        f"where a truncated law ({policy.law}) gives a token no probability. Sample with "
+        "temperature alone.",
+    )

@@ -1,1 +1,0 @@
-"""What a run leaves behind and shows: its folder, the console, figures."""

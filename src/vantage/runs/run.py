@@ -1,0 +1,144 @@
+"""The run folder: what was asked (config.json), what happened (metrics.jsonl), where it got to.
+
+runs/cartpole/
+  config.json       every setting, resolved, with versions
+  metrics.jsonl     one line per update
+  checkpoint/       weights and optimiser state (safetensors), position (JSON)
+"""
+
+import json
+import math
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vantage.errors import InputError, refuse_unless
+from vantage.version import __version__
+
+CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted training run.
+
+    Attributes:
+        path: its folder, or None when nothing was written.
+        config: every setting, resolved.
+        history: one dict per update, as in metrics.jsonl.
+    """
+
+    path: Path | None
+    config: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make the folder and write config.json; on resume, check that the settings are the same.
+
+    Raises:
+        InputError: the folder already holds a run and `resume` is False; it holds none and `resume`
+            is True; or its settings differ, naming the first that does.
+    """
+    held = (path / CONFIG).exists()
+    if resume:
+        refuse_unless(held, f"{path} holds no run to resume; leave resume out to start one.")
+        _refuse_other_settings(path, read_config(path), config)
+        return
+    refuse_unless(
+        not held,
+        f"{path} already holds a run; choose another folder with out (--out), "
+        "or carry it on with resume (--resume).",
+    )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a run folder.
+
+    Raises:
+        InputError: the folder holds no run, or its config is not JSON.
+    """
+    file = path / CONFIG
+    refuse_unless(file.exists(), f"{path} holds no run: there is no {file}.")
+    try:
+        return json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} is not JSON: {error}; restore it from a copy.") from error
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl. A last line cut off by a kill is left out."""
+    file = path / METRICS
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines) - 1:
+                break
+            raise InputError(f"{file}, line {number + 1} is not JSON: {error}.") from error
+    return rows
+
+
+def read_run(path: str | Path) -> Run:
+    """A run from its folder."""
+    folder = Path(path)
+    return Run(folder, read_config(folder), read_metrics(folder))
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace metrics.jsonl by the given rows."""
+    _write_whole(path / METRICS, "".join(_line(row) for row in rows))
+
+
+def append_metrics(path: Path, row: dict[str, Any]) -> None:
+    """Add a line to metrics.jsonl."""
+    with (path / METRICS).open("a") as file:
+        file.write(_line(row))
+
+
+def _write_whole(file: Path, text: str) -> None:
+    """Whole or not at all: a half-written file could be neither carried on nor begun again."""
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def _line(row: dict[str, Any]) -> str:
+    # JSON has no NaN: a ratio that the data do not determine is null
+    plain = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
+def versions() -> dict[str, str]:
+    """The versions a result depends on."""
+    import gymnasium
+    import numpy
+
+    return {
+        "vantage": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "gymnasium": gymnasium.__version__,
+    }
+
+
+def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for name in new.keys() - {"versions", "steps", "updates"}:
+        refuse_unless(
+            old.get(name) == json.loads(json.dumps(new[name])),
+            f"{path} was started with {name}={old.get(name)!r}, not {new[name]!r}; "
+            "resume with the settings of config.json, or start a new run elsewhere.",
+        )
