@@ -1,0 +1,1 @@
+"""A run on disk and on the screen: folder, checkpoints, interrupts, progress, trackers, threads."""
