@@ -32,8 +32,8 @@ from scipy.stats import spearmanr
 
 import vantage as vt
 from vantage import language as vl
-from vantage.auditing.record import plain
 from vantage.gradients.per_trajectory import by_loop
+from vantage.pages.numbers import plain
 from vantage.training.auto import candidates
 
 RESULTS = Path(__file__).parent / "results" / "language_learning.jsonl"

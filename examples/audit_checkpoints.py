@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
-from vantage.auditing.record import number, text
+from vantage.pages.numbers import number, text
 from vantage.statistics.intervals import Estimate
 
 ESTIMATORS = (

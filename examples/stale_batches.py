@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
-from vantage.auditing.record import text
 from vantage.auditing.stale import audit_stale
+from vantage.pages.numbers import text
 
 
 def main(trajectories: int = 2048, seed: int = 0) -> None:

@@ -12,9 +12,8 @@ from rich.console import Console
 
 from vantage import estimators
 from vantage.errors import InputError
-from vantage.language import Task, train
+from vantage.language import Task, rollout, train
 from vantage.language.model import tiny
-from vantage.language.sampling import rollout
 from vantage.language.transcripts import records as module
 from vantage.language.transcripts.records import (
     chosen,

@@ -10,7 +10,8 @@ from typing import Any
 from vantage.auditing.figures import Forest, forest, signal
 from vantage.auditing.planner import scaled
 from vantage.auditing.reading import BEFORE, READING, reading
-from vantage.auditing.record import Report, number
+from vantage.auditing.record import Report
+from vantage.pages.numbers import number
 from vantage.pages.style import STYLE
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 from vantage.statistics.intervals import Estimate

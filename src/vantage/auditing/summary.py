@@ -3,8 +3,9 @@
 import math
 
 from vantage.auditing.planner import Plan
-from vantage.auditing.record import Row, number
+from vantage.auditing.record import Row
 from vantage.estimators.estimator import Estimator
+from vantage.pages.numbers import number
 from vantage.statistics.intervals import Estimate
 
 

@@ -7,11 +7,11 @@ to light and dark, to narrow and wide, and to paper.
 import json
 
 from vantage.auditing.figures import Forest, forest
-from vantage.auditing.record import number
 from vantage.comparing import figures as comparison_figures
 from vantage.comparing.figures import Line, bands, curve_lines, every_run
 from vantage.comparing.record import Comparison
 from vantage.pages import style as audit_style
+from vantage.pages.numbers import number
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 
 READING = {

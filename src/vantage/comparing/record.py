@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vantage.auditing.record import number, plain, text, written
 from vantage.errors import InputError
+from vantage.pages.numbers import number, plain, text, written
 from vantage.statistics.intervals import Estimate
 
 

@@ -1,6 +1,6 @@
 """Language models: the same policy gradient, with tokens as actions and prompts as states."""
 
-import vantage
+from vantage.auditing.audit import audit as audit_environment
 from vantage.language.auditing.audit import audit
 from vantage.language.auditing.group_size import GroupSize, GroupSizes, group_sizes
 from vantage.language.model import tiny
@@ -20,10 +20,11 @@ from vantage.language.training.evaluation import Evaluation, evaluate
 from vantage.language.training.supervised import warm_up
 from vantage.language.training.train import train
 from vantage.language.transcripts.records import read_transcripts, recorder
+from vantage.training.loop import train as train_environment
 
 # `vantage.train` and `vantage.audit` take a Task wherever they take an environment.
-vantage.train.register(Task, train)
-vantage.audit.register(Task, audit)
+train_environment.register(Task, train)
+audit_environment.register(Task, audit)
 
 __all__ = [
     "Completions",

@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from vantage.auditing.record import number
+from vantage.pages.numbers import number
 from vantage.statistics.intervals import Estimate
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from vantage.runs.interrupts import Interrupts
 from vantage.runs.progress import Progress
 from vantage.runs.run import append_metrics
 from vantage.runs.trackers import Tracker
-from vantage.runs.interrupts import Interrupts
 
 
 @runtime_checkable

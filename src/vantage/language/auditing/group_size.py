@@ -20,7 +20,6 @@ from rich.table import Table
 from torch.optim import SGD
 
 from vantage.auditing.planner import scaled
-from vantage.auditing.record import number, plain, text, written
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.auditing.audit import audit
@@ -31,6 +30,7 @@ from vantage.language.scoring.scoring import plan_passes
 from vantage.language.tasks.task import Task
 from vantage.language.training.ascent import Weighed, in_pieces
 from vantage.language.training.inputs import inputs_and_scores, valued
+from vantage.pages.numbers import number, plain, text, written
 from vantage.runs.progress import counting
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import Estimate, time_interval
