@@ -11,7 +11,8 @@ import pytest
 from vantage.auditing.page import page
 from vantage.auditing.planner import Plan
 from vantage.auditing.reading import READING
-from vantage.auditing.record import Report, Row
+from vantage.auditing.record import Row
+from vantage.auditing.report import Report
 from vantage.pages.numbers import number
 from vantage.statistics.intervals import Estimate
 

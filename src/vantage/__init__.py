@@ -6,7 +6,7 @@ trajectories  ->  weights      ->  gradient  ->  step
 
 from vantage import conformance, estimators, exact
 from vantage.auditing.audit import audit
-from vantage.auditing.record import Report
+from vantage.auditing.report import Report
 from vantage.batch import Batch
 from vantage.comparing.compare import compare
 from vantage.environments import (

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from vantage.auditing import exactly, measure, starts
 from vantage.auditing.planner import plan
-from vantage.auditing.record import Report, Row
+from vantage.auditing.record import Row
+from vantage.auditing.report import Report
 from vantage.auditing.summary import summarise
 from vantage.auditing.units import Units, collect, described, plan_units, sketch_for
 from vantage.environments.interface import Environment

@@ -7,17 +7,18 @@ dark, to narrow and wide, and to paper.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vantage.auditing.figures import Forest, forest, signal
+from vantage.auditing.figures import signal
 from vantage.auditing.planner import scaled
 from vantage.auditing.reading import BEFORE, READING, reading
-from vantage.auditing.record import Report
+from vantage.auditing.record import Findings
+from vantage.pages.forest import Forest, forest
 from vantage.pages.numbers import number
 from vantage.pages.style import STYLE
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 from vantage.statistics.intervals import Estimate
 
 
-def page(report: Report) -> str:
+def page(report: Findings) -> str:
     """The report as one HTML page; the same report gives the same bytes."""
     title = f"Audit of {report.settings.get('environment', 'a policy')}"
     parts = [
@@ -43,7 +44,7 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>\n{content}</section>"
 
 
-def _facts(report: Report) -> str:
+def _facts(report: Findings) -> str:
     settings = report.settings
     said = (
         f"{settings['trajectories']:,} trajectories, {settings['steps']:,} steps, batch "
@@ -57,7 +58,7 @@ def _facts(report: Report) -> str:
 # ---- figures -----------------------------------------------------------------------------------
 
 
-def _estimates(report: Report, name: str) -> dict[str, Estimate]:
+def _estimates(report: Findings, name: str) -> dict[str, Estimate]:
     return {row.estimator: getattr(row, name) for row in report.rows}
 
 
@@ -70,7 +71,7 @@ def _figures(plots: Sequence[tuple[Forest, str]], first: int) -> str:
     return f'<div class="figures">{"".join(drawn)}</div>'
 
 
-def _bias(report: Report) -> str:
+def _bias(report: Findings) -> str:
     scale = Forest("Scale", "scale, G·G* / ‖G*‖²", _estimates(report, "scale"), line=1.0)
     cosine = Forest("Direction", "cosine, cos(G, G*)", _estimates(report, "cosine"), False, 1.0)
     return _figures(
@@ -82,7 +83,7 @@ def _bias(report: Report) -> str:
     )
 
 
-def _signal(report: Report) -> str:
+def _signal(report: Findings) -> str:
     said = (
         f"SNR = B / noise scale, with its 95 % band. Dashed: the target, "
         f"{number(report.plan.target)}. Dotted: the batch audited. Grey: the other estimators. "
@@ -96,7 +97,7 @@ def _signal(report: Report) -> str:
     return f'<p class="faint">{escaped(said)}</p><div class="figures small">{"".join(drawn)}</div>'
 
 
-def _needs(report: Report) -> str:
+def _needs(report: Findings) -> str:
     target = number(report.plan.target)
     variance = Forest(
         "Variance of one trajectory's gradient", "tr Σ", _estimates(report, "variance")
@@ -122,7 +123,7 @@ def _needs(report: Report) -> str:
     )  # fmt: skip
 
 
-def _time_of_a_step(report: Report) -> Forest:
+def _time_of_a_step(report: Findings) -> Forest:
     costs = {row.estimator: row.cost.value for row in report.rows}
     seconds = {
         name: scaled(estimate, costs[name]) if costs.get(name, 0) > 0 else estimate
@@ -134,7 +135,7 @@ def _time_of_a_step(report: Report) -> Forest:
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def _statistics(report: Report) -> str:
+def _statistics(report: Findings) -> str:
     if not report.rows:
         return "<p>No estimator was audited.</p>"
     statistics = {row.estimator: row.statistics() for row in report.rows}
@@ -164,7 +165,7 @@ def _statistics(report: Report) -> str:
     return table("Every statistic of every estimator", heads, lines, "full")
 
 
-def _plan(report: Report) -> str:
+def _plan(report: Findings) -> str:
     plan = report.plan
     said = (
         f"{plan.cheapest} reaches SNR {number(plan.target)} in the least time among those without "
@@ -187,7 +188,7 @@ def _plan(report: Report) -> str:
     return f"<p>{escaped(said)}</p>{table('Plan', heads, lines)}"
 
 
-def _reading(report: Report) -> str:
+def _reading(report: Findings) -> str:
     names = list(report.rows[0].statistics()) if report.rows else list(READING)
     entries = []
     for name in names:

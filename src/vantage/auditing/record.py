@@ -1,15 +1,11 @@
 """What an audit found: one row per estimator, every number with an interval or the word exact."""
 
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from vantage.auditing.planner import Plan
 from vantage.errors import InputError
-from vantage.pages.numbers import plain, text, written
+from vantage.pages.numbers import plain
 from vantage.statistics.intervals import Estimate
 
 
@@ -71,8 +67,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
-    """The result of `vantage.audit`.
+class Findings:
+    """What `vantage.audit` found, as data; a `Report` prints and saves them.
 
     Attributes:
         rows: one per estimator.
@@ -104,44 +100,3 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it; what is undetermined is null."""
         return plain(asdict(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the report as JSON or as one HTML page with figures, by the file's ending.
-
-        Raises:
-            InputError: another ending.
-        """
-        from vantage.auditing.page import page
-
-        return written(path, "Report", self.to_dict, lambda: page(self))
-
-    def table(self) -> Table:
-        """The rows as a table for a terminal."""
-        batch = self.settings["batch"]
-        shown = {
-            "bias": "bias\n‖G−G*‖/‖G*‖",
-            "scale": "scale\nG·G*/‖G*‖²",
-            "cosine": "cosine\ncos(G, G*)",
-            "variance": "variance\ntr Σ",
-            "snr": f"SNR\nbatch {batch}",
-            "noise_scale": "noise scale\ntrajectories",
-            "aggressiveness": "max |Δ log π|\nper unit lr",
-            "cost": "cost\ns/trajectory",
-        }
-        table = Table(caption=f"95 % intervals in brackets; reference: {self.reference}")
-        table.add_column("estimator")
-        for heading in shown.values():
-            table.add_column(heading, justify="right")
-        for row in self.rows:
-            table.add_row(row.estimator, *(text(getattr(row, name)) for name in shown))
-        return table
-
-    def __str__(self) -> str:
-        console = Console(width=160, force_terminal=False, highlight=False)
-        with console.capture() as capture:
-            for sentence in self.summary:
-                console.print(f"• {sentence}", soft_wrap=True)
-            console.print(self.table())
-            for note in self.notes:
-                console.print(f"Note: {note}", soft_wrap=True)
-        return capture.get()

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Adam
 
 from vantage.auditing.audit import audit
-from vantage.auditing.record import Report
+from vantage.auditing.report import Report
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import refuse_unless

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vantage import estimators as table
+from vantage.comparing.comparison import Comparison
 from vantage.comparing.display import Display
 from vantage.comparing.jobs import Contender, Job, World, finished, run
-from vantage.comparing.record import Comparison
 from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from vantage.auditing.figures import GRID, INK, SETTINGS, svg
-from vantage.comparing.record import Comparison, Curve
+from vantage.comparing.record import Curve, Findings
+from vantage.pages.forest import GRID, INK, SETTINGS, svg
 
 WIDTH = 6.2  # inches
 # Okabe & Ito 2008, which those who see fewer colours can tell apart, without black and yellow;
@@ -87,7 +87,7 @@ def bands(
         return _svg(figure, f"{labels[1]} against {labels[0]}. At the end: {last}.", number)
 
 
-def every_run(comparison: Comparison, environment: str, number: int) -> str:
+def every_run(comparison: Findings, environment: str, number: int) -> str:
     """SVG of every run's score as a dot, with the IQM and its interval where it is the only one."""
     order = [row.estimator for row in comparison.rows]
     alone = len({run["environment"] for run in comparison.runs}) == 1

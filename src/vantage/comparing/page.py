@@ -6,11 +6,11 @@ to light and dark, to narrow and wide, and to paper.
 
 import json
 
-from vantage.auditing.figures import Forest, forest
 from vantage.comparing import figures as comparison_figures
 from vantage.comparing.figures import Line, bands, curve_lines, every_run
-from vantage.comparing.record import Comparison
+from vantage.comparing.record import Findings
 from vantage.pages import style as audit_style
+from vantage.pages.forest import Forest, forest
 from vantage.pages.numbers import number
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 
@@ -31,7 +31,7 @@ READING = {
 }
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Findings) -> str:
     """The comparison as one HTML page; the same comparison gives the same bytes."""
     title = f"Comparison on {', '.join(comparison.settings['environments'])}"
     parts = [
@@ -61,7 +61,7 @@ def _section(title: str, content: str) -> str:
     return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
 
 
-def _facts(comparison: Comparison) -> str:
+def _facts(comparison: Findings) -> str:
     settings = comparison.settings
     said = (
         f"{len(comparison.rows)} estimators, {len(settings['seeds'])} seeds each, "
@@ -78,13 +78,13 @@ def _figure(title: str, said: str, drawn: str) -> str:
     )
 
 
-def _order(comparison: Comparison) -> list[str]:
+def _order(comparison: Findings) -> list[str]:
     """Every estimator that a figure may show, rows first: colours follow this."""
     names = [row.estimator for row in comparison.rows]
     return list(dict.fromkeys([*names, *(curve.estimator for curve in comparison.curves)]))
 
 
-def _curves(comparison: Comparison) -> str:
+def _curves(comparison: Findings) -> str:
     drawn = []
     for place, world in enumerate(dict.fromkeys(curve.environment for curve in comparison.curves)):
         own = [curve for curve in comparison.curves if curve.environment == world]
@@ -102,7 +102,7 @@ def _curves(comparison: Comparison) -> str:
     return f'<div class="figures">{"".join(drawn)}</div>' if drawn else ""
 
 
-def _scores(comparison: Comparison) -> str:
+def _scores(comparison: Findings) -> str:
     worlds = list(comparison.settings["environments"])
     drawn = [
         _figure(
@@ -134,7 +134,7 @@ def _scores(comparison: Comparison) -> str:
     return f'<div class="figures">{"".join(drawn)}</div>' if comparison.rows else ""
 
 
-def _statistics(comparison: Comparison) -> str:
+def _statistics(comparison: Findings) -> str:
     if not comparison.rows:
         return "<p>No estimator has a finished run.</p>"
     gap = comparison.rows[0].optimality_gap is not None
@@ -156,7 +156,7 @@ def _statistics(comparison: Comparison) -> str:
     return table("Statistics of every estimator", heads, lines, "full")
 
 
-def _pairs(comparison: Comparison) -> str:
+def _pairs(comparison: Findings) -> str:
     if not comparison.pairs:
         return ""
     estimates = {f"{pair.first} > {pair.second}": pair.probability for pair in comparison.pairs}
@@ -168,7 +168,7 @@ def _pairs(comparison: Comparison) -> str:
     )
 
 
-def _runs(comparison: Comparison) -> str:
+def _runs(comparison: Findings) -> str:
     heads = ["run", "score", "evaluation return", "training return", "steps", "updates", "seconds"]
     lines = [
         (
@@ -186,7 +186,7 @@ def _runs(comparison: Comparison) -> str:
     return table("Every run", heads, lines, "full")
 
 
-def _settings(comparison: Comparison) -> str:
+def _settings(comparison: Findings) -> str:
     return _pairs_of_words(
         {name: json.dumps(value, ensure_ascii=False) for name, value in comparison.settings.items()}
     )

@@ -1,15 +1,10 @@
 """What a comparison found: one row per estimator, every pair, every run."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from vantage.errors import InputError
-from vantage.pages.numbers import number, plain, text, written
+from vantage.pages.numbers import plain
 from vantage.statistics.intervals import Estimate
 
 
@@ -95,8 +90,8 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """The result of `vantage.compare`.
+class Findings:
+    """What `vantage.compare` found, as data; a `Comparison` prints and saves them.
 
     Attributes:
         rows: one per estimator, in the order asked for.
@@ -151,51 +146,3 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it; what is undetermined is null."""
         return plain(asdict(self))
-
-    def save(self, path: str | Path) -> Path:
-        """Write the comparison as JSON or as one HTML page with figures, by the file's ending.
-
-        Raises:
-            InputError: another ending.
-        """
-        from vantage.comparing.page import page
-
-        return written(path, "Comparison", self.to_dict, lambda: page(self))
-
-    def table(self) -> Table:
-        """The rows as a table for a terminal."""
-        table = Table(caption=f"Score: {self.score}. 95 % intervals in brackets.")
-        gap = any(row.optimality_gap is not None for row in self.rows)
-        for heading in (
-            "estimator", "runs", "IQM", "mean", "median", *["optimality gap"] * gap,
-            "training return\nlast 100 episodes", "steps", "seconds a run",
-        ):  # fmt: skip
-            table.add_column(heading, justify="left" if heading == "estimator" else "right")
-        for row in self.rows:
-            runs = f"{row.runs}" + (f"\n{row.failed} failed" if row.failed else "")
-            table.add_row(
-                Text(row.estimator), runs, text(row.iqm), text(row.mean), text(row.median),
-                *([text(row.optimality_gap)] if row.optimality_gap is not None else []),
-                "–" if row.training is None else number(row.training),
-                f"{row.steps:,.0f}", number(row.seconds),
-            )  # fmt: skip
-        return table
-
-    def pair_table(self) -> Table:
-        """The pairs as a table for a terminal."""
-        table = Table("first", "second", "P(first > second)", caption="One run of each; ties ½.")
-        for pair in self.pairs:
-            table.add_row(Text(pair.first), Text(pair.second), text(pair.probability))
-        return table
-
-    def __str__(self) -> str:
-        console = Console(width=160, force_terminal=False, highlight=False)
-        with console.capture() as capture:
-            for sentence in self.summary:
-                console.print(f"• {sentence}", soft_wrap=True, markup=False)
-            console.print(self.table())
-            if self.pairs:
-                console.print(self.pair_table())
-            for note in self.notes:
-                console.print(f"Note: {note}", soft_wrap=True, markup=False)
-        return capture.get()

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vantage.comparing import statistics
+from vantage.comparing.comparison import Comparison
 from vantage.comparing.jobs import RECENT, Job, finished
-from vantage.comparing.record import Comparison, Curve, Failure, Pair, Profile, Row
+from vantage.comparing.record import Curve, Failure, Pair, Profile, Row
 from vantage.comparing.workers import Outcome
 from vantage.runs.run import read_metrics
 

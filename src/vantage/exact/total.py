@@ -17,11 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vantage.exact.moments import Estimate
+from vantage.exact.recursion import Recursion
 
 
 @dataclass(frozen=True)
-class Total(Estimate):
+class Total(Recursion):
     """ĝ = Σ_t ψ_t (R(τ) − b(s_t))."""
 
     def moments(

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vantage.auditing import measure
 from vantage.auditing import units as unit_gradients
 from vantage.auditing.planner import plan
-from vantage.auditing.record import Report
+from vantage.auditing.report import Report
 from vantage.auditing.summary import summarise
 from vantage.auditing.units import Design, Units, described, plan_units, sketch_for, weights_of
 from vantage.errors import refuse_unless

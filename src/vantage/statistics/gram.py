@@ -1,0 +1,75 @@
+"""Inner products of unit gradients: the door for matrices from outside, and their U-statistics."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vantage.errors import InputError
+
+Array = NDArray[np.float64]
+TINY = 1e-300  # below it a sum of squares is zero
+
+
+def double(numbers: Any) -> torch.Tensor:
+    if isinstance(numbers, torch.Tensor):
+        return numbers.detach().cpu().double()
+    return torch.as_tensor(numbers, dtype=torch.float64)
+
+
+def checked(gram: Any, name: str, fewest: int = 2) -> Array:
+    """Square, finite, at least `fewest` units, as float64."""
+    matrix: Array = double(gram).numpy()
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise InputError(f"{name}: shape {matrix.shape}; give inner products of all units, [U, U].")
+    if len(matrix) < fewest:
+        raise InputError(f"{name}: {len(matrix)} unit(s), at least {fewest} needed; draw more.")
+    if broken := int((~np.isfinite(matrix)).sum()):
+        raise InputError(f"{name}: {broken} entries are not finite; drop or repair those units.")
+    return matrix
+
+
+def against(cross: Any, reference: Any) -> tuple[Array, Array]:
+    """Kernels [U, U] of g_u . r_v and r_u . r_v; an exact reference is the same r for all units."""
+    across = double(cross)
+    if across.ndim == 1:
+        across = across[:, None].expand(-1, len(across))
+    matrix = checked(across, "cross")
+    below = double(reference)
+    below = below if below.ndim == 2 else below.expand(matrix.shape)
+    return matrix, checked(below, "reference")
+
+
+class Hoeffding(NamedTuple):
+    """kernel[u, v] = mean + first[u] + first[v] + second[u, v], over all pairs (Hoeffding)."""
+
+    mean: float
+    first: Array
+    second: Array
+
+
+def hoeffding(kernel: Array) -> Hoeffding:
+    rows = kernel.mean(1)
+    mean = float(rows.mean())
+    return Hoeffding(mean, rows - mean, kernel - rows[:, None] - rows[None, :] + mean)
+
+
+def deviations(gram: Array) -> Array:
+    """||g_u - gbar||^2, rounding taken for zero."""
+    size = hoeffding(gram).second.diagonal()
+    return np.where(size > 1e-13 * np.abs(gram.diagonal()).max(), size, 0.0)
+
+
+def off_diagonal(kernel: Array) -> float:
+    return float((kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)))
+
+
+def pair_moments(kernel: Array) -> tuple[float, float, Array]:
+    """Unbiased: variance of the first-order part, mean square of the second; U-centred kernel."""
+    units = len(kernel)
+    rows = (kernel.sum(1) - kernel.diagonal()) / (units - 2)
+    centred = kernel - rows[:, None] - rows[None, :] + rows.sum() / (units - 1)
+    np.fill_diagonal(centred, 0.0)
+    square = float((centred**2).sum()) / (units * (units - 3))
+    return float(rows.var(ddof=1)) - square / (units - 2), square, centred
