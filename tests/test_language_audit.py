@@ -146,3 +146,21 @@ def test_audits_refuse_what_cannot_work():
         audit(task(), small(), [vt.estimators.rloo(beta=0.1)], progress=False)
     with pytest.raises(vt.InputError, match="can be listed"):
         enumerated(task(), policy(max_completion_length=6))
+
+
+def test_what_limits_the_numbers_is_said_as_for_environments():
+    """Every note of an estimate stands among the report's, and so does a sketch."""
+    report = audit(
+        task(), small(), [vt.estimators.rloo(), vt.estimators.grpo()],
+        trajectories=64, batch=16, memory=1 << 19, progress=False,
+    )  # fmt: skip
+    notes = {
+        estimate.note
+        for row in report.rows
+        for estimate in row.statistics().values()
+        if estimate.note and not estimate.exact
+    }
+    assert notes
+    assert all(any(said.startswith(note) for said in report.notes) for note in notes)
+    assert any("were sketched to" in said for said in report.notes)
+    assert "Note: " in str(report)

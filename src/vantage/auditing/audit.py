@@ -7,13 +7,10 @@ from functools import singledispatch
 from torch import Tensor, nn
 
 from vantage.auditing import exactly, measure, starts
-from vantage.auditing.planner import plan
-from vantage.auditing.record import Row
 from vantage.auditing.report import Report
-from vantage.auditing.summary import summarise
+from vantage.auditing.reporting import refuse_namesakes, reported
 from vantage.auditing.units import Units, collect, described, plan_units, sketch_for
 from vantage.environments.interface import Environment
-from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import named
 from vantage.policies import Policy
@@ -102,27 +99,15 @@ def audit(
             replace(row, **known.get(row.estimator, {}))
             for row in measure.rows(policy, rows, units, star, decomposed)
         ]
-    planned = plan(
-        {row.estimator: row.noise_scale for row in found},
-        {row.estimator: row.cost for row in found},
-        target_snr,
-        {e.name for e in rows if e.bias in ("none", "scale")},
-    )
-    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
     settings = described(units, rows, seed, env.name, env.discount, type(policy).__name__)
-    return Report(found, summary, planned, against, settings, _notes(found, units))
+    return reported(found, rows, units, against, settings, target_snr)
 
 
 def _checked(
     rows: list[Estimator], reference: Estimator | None, value: nn.Module | None
 ) -> Estimator:
     """The reference estimator, once all are known to have what they need."""
-    refuse_unless(rows, "audit(estimators=[]): give at least one.")
-    names = [row.name for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    refuse_unless(
-        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
-    )
+    refuse_namesakes(rows)
     yardstick = reference or _default_reference(rows, value)
     available = {"group", "scores"} | ({"value"} if value is not None else set())
     for estimator in [*rows, yardstick]:
@@ -138,23 +123,3 @@ def _default_reference(rows: list[Estimator], value: nn.Module | None) -> Estima
     if same:
         return same[0]
     return default if default.name not in taken else default.replace(name="reference")
-
-
-def _notes(found: list[Row], units: Units) -> list[str]:
-    notes = []
-    seen: dict[str, list[str]] = {}
-    for row in found:
-        for name, estimate in row.statistics().items():
-            if estimate.note and not estimate.exact:
-                seen.setdefault(estimate.note, []).append(f"{row.estimator}: {name}")
-    for note, where in seen.items():
-        shown = ", ".join(where[:6]) + (f" and {len(where) - 6} more" if len(where) > 6 else "")
-        notes.append(f"{note} ({shown})")
-    if units.sketched is not None:
-        error = 100 * (2 / units.sketched) ** 0.5
-        notes.append(
-            f"gradients of {units.parameters:,} parameters were sketched to {units.sketched:,} "
-            f"numbers to stay within memory: squared norms carry a relative error of about "
-            f"{error:.1f} % on top of their intervals"
-        )
-    return notes

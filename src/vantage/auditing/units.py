@@ -198,7 +198,7 @@ def collect(
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:
-            units = _empty(policy, estimators, design, sketch, batch, stack)
+            units = empty_units(policy, estimators, design, sketch, batch, stack)
         method = units.method.method
         for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
             for estimator, own in zip(estimators, vectors, strict=True):
@@ -213,7 +213,7 @@ def collect(
     return units
 
 
-def _empty(
+def empty_units(
     policy: Policy,
     estimators: list[Estimator],
     design: Design,

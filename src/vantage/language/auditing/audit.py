@@ -16,11 +16,17 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vantage.auditing import measure
-from vantage.auditing import units as unit_gradients
-from vantage.auditing.planner import plan
 from vantage.auditing.report import Report
-from vantage.auditing.summary import summarise
-from vantage.auditing.units import Design, Units, described, plan_units, sketch_for, weights_of
+from vantage.auditing.reporting import refuse_namesakes, reported
+from vantage.auditing.units import (
+    Design,
+    Units,
+    described,
+    empty_units,
+    plan_units,
+    sketch_for,
+    weights_of,
+)
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import named
@@ -111,15 +117,8 @@ def audit(
             units, within = _collect(context, sampled, design, seed, sketch, memory, done)
         against = f"{yardstick.name} on the same completions"
         found = measure.rows(policy, rows, units, (yardstick.name, units), within)
-    planned = plan(
-        {row.estimator: row.noise_scale for row in found},
-        {row.estimator: row.cost for row in found},
-        target_snr,
-        {e.name for e in rows if e.bias in ("none", "scale")},
-    )
-    summary = summarise(found, planned, batch, against, {e.name: e for e in rows})
     settings = described(units, rows, seed, task.name, 1.0, type(policy.base).__name__)
-    return Report(found, summary, planned, against, settings, [])
+    return reported(found, rows, units, against, settings, target_snr)
 
 
 class _Context(NamedTuple):
@@ -134,12 +133,7 @@ class _Context(NamedTuple):
 
 def _checked(rows: list[Estimator], reference: Estimator | None, context: _Context) -> Estimator:
     """The estimator that bias is measured against; refuses what cannot be audited."""
-    refuse_unless(rows, "audit(estimators=[]): give at least one.")
-    names = [row.name for row in rows]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    refuse_unless(
-        not twice, f"audit: two estimators are called {twice}; name one with replace(name=...)."
-    )
+    refuse_namesakes(rows)
     grouped = context.task.num_generations > 1
     yardstick = reference or named("rloo" if grouped else "reinforce_leave_one_out")
     groups = {"group"} if grouped else set()
@@ -192,7 +186,7 @@ def _collect(
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:
-            units = unit_gradients._empty(policy, estimators, design, sketch, batch, stack)
+            units = empty_units(policy, estimators, design, sketch, batch, stack)
         own: dict[str, Tensor] = {}
         chunks = contributions(policy, batch, stack, units.method.method, sketch, memory // 4)
         for rows, vectors in chunks:
