@@ -1,17 +1,24 @@
-"""Write the generated table into docs/estimators.md: `python docs/estimator_page.py`."""
+"""Write the generated tables into docs/estimators.md and docs/columns.md.
+
+Run `python docs/estimator_page.py`.
+"""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from vantage.estimators.listing import markdown
+from vantage.estimators.listing import columns_markdown, markdown
 
-PAGE = Path(__file__).with_name("estimators.md")
-TABLE = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- /table -->)", re.DOTALL)
+FOLDER = Path(__file__).parent
+PAGES: dict[str, Callable[[], str]] = {"estimators.md": markdown, "columns.md": columns_markdown}
+GENERATED = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- /table -->)", re.DOTALL)
 
 
 def main() -> None:
-    """Replace what stands between the two marks."""
-    PAGE.write_text(TABLE.sub(lambda _: markdown(), PAGE.read_text("utf-8")), "utf-8")
+    """Replace what stands between the two marks of each page."""
+    for name, text in PAGES.items():
+        page = FOLDER / name
+        page.write_text(GENERATED.sub(lambda _: text(), page.read_text("utf-8")), "utf-8")  # noqa: B023
 
 
 if __name__ == "__main__":

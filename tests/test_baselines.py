@@ -140,7 +140,7 @@ def test_a_part_of_a_mean_is_that_and_unbiased(batch, name: str) -> None:
 
 
 @pytest.mark.parametrize("leave_out", [False, True])
-@pytest.mark.parametrize("name", ["per_decision", "trajectory"])
+@pytest.mark.parametrize("name", ["norm_weighted", "trajectory"])
 def test_optimal_baselines(batch, name: str, leave_out: bool) -> None:
     """[7] and the trajectory optimum as weighted means, with scores formed one at a time."""
     policy = table(1)
@@ -163,7 +163,7 @@ def test_optimal_baselines(batch, name: str, leave_out: bool) -> None:
     scores = gradients.scores(policy, batch, estimator)
     assert_equal(batch, scores.norm, norm)
     assert_equal(batch, scores.product, product)
-    over = norm * y if name == "per_decision" else product
+    over = norm * y if name == "norm_weighted" else product
     want = mean_by_loop(batch, over, norm, places(batch), partial(ANY["state"], batch), leave_out)
     assert_equal(batch, column(batch, y, scores=scores), want)
     want = torch.where(batch.mask, y - want, 0)
@@ -202,7 +202,7 @@ def test_trajectory_optimum_is_the_exact_one() -> None:
     mdp = vt.MDP(**_chain_of_three(discount=0.9))
     policy = table(3, observations=4)
     batch = vt.exact.enumerate(mdp, policy)
-    for name in ("per_decision", "trajectory"):
+    for name in ("norm_weighted", "trajectory"):
         estimator = vt.estimators.named(name)
         y = estimator.worth(batch)
         column = getattr(baselines, name)

@@ -21,12 +21,12 @@ from vantage.estimators import (
     averages,
     baselines,
     columns,
+    listing,
     penalties,
     ratios,
     returns,
     scales,
 )
-from vantage.estimators import listing as estimator_table
 from vantage.estimators.estimator import MODULES
 from vantage.estimators.shrinkage import shrinkage
 
@@ -331,8 +331,8 @@ def test_a_row_of_ones_own() -> None:
 
         estimator = E.named("mine", level=0.25)
         assert (estimator.name, estimator.unbiased, estimator.couples) == ("mine", "always", "none")
-        assert any(cells[0] == "mine" for cells in estimator_table.rows())
-        assert "constant(level=0.5)" in printed(estimator_table.explain("mine"))
+        assert any(cells[0] == "mine" for cells in listing.rows())
+        assert "constant(level=0.5)" in printed(listing.explain("mine"))
         with pytest.raises(vt.InputError, match="a row 'mine' already"):
             E.row(mine)
     finally:
@@ -402,13 +402,13 @@ def test_every_row_is_explained(name: str) -> None:
     assert estimator.name == name
     said = columns.parts(E.TABLE[name])
     assert said["Equation"].startswith(("ĝ =", "as "))
-    text = printed(estimator_table.explain(name))
+    text = printed(listing.explain(name))
     for part in (estimator.unbiased.splitlines()[0], "Equation", "Source"):
         assert part in text
     keys = re.findall(r"\[([a-z]+\d{4})\]", estimator.source)
     assert keys
     for key in keys:
-        assert f"{{{key}," in estimator_table.bibtex(estimator.source)
+        assert f"{{{key}," in listing.bibtex(estimator.source)
         assert f"{{{key}," in text
 
 
@@ -420,15 +420,46 @@ def test_every_citation_is_used() -> None:
 
 
 def test_the_table_is_printed() -> None:
-    text = printed(estimator_table.table())
+    text = printed(listing.table())
     for name in ROWS:
         assert name in text
 
 
 def test_the_page_shows_the_table_of_the_code() -> None:
-    """docs/estimators.md: regenerate with `python docs/estimator_page.py`."""
-    page = Path(__file__).parents[1] / "docs" / "estimators.md"
-    assert estimator_table.markdown() in page.read_text()
+    """docs/estimators.md and columns.md: regenerate with `python docs/estimator_page.py`."""
+    docs = Path(__file__).parents[1] / "docs"
+    assert listing.markdown() in (docs / "estimators.md").read_text()
+    assert listing.columns_markdown() in (docs / "columns.md").read_text()
+
+
+def test_every_column_is_explained_with_its_equation_source_and_claim() -> None:
+    """Whatever a row chooses stands in the catalogue, and every entry says all that it must."""
+    catalogue = listing.catalogue()
+    chosen = {
+        columns.function_of(column)
+        for name in ROWS
+        for field in MODULES
+        if (column := getattr(E.named(name), field)) is not None
+    }
+    assert chosen <= set(catalogue.values())
+    for name, column in catalogue.items():
+        assert set(columns.PARTS) < set(columns.parts(column)), name
+        shown = printed(listing.explain(name))
+        assert " ".join(columns.parts(column)["Equation"].split()[:3]) in shown, name
+
+
+def test_rows_and_columns_are_explained_by_the_names_that_people_know() -> None:
+    assert "returns.gae" in printed(listing.explain("gae"))
+    assert "Generalised advantage estimation" in printed(listing.explain("returns.gae"))
+    ppo = printed(listing.explain("ppo"))
+    assert "ratios.ppo" in ppo
+    assert ppo.startswith("ppo")
+    assert "per_decision is its former name" in printed(listing.explain("per_decision"))
+    assert E.named("per_decision").name == E.per_decision().name == "norm_weighted"
+    with pytest.raises(vt.InputError, match=r"mentioned by gspo, ratios\.sequence"):
+        listing.explain("geometric mean")
+    with pytest.raises(vt.InputError, match="did you mean gae"):
+        listing.explain("gea")
 
 
 def test_columns_of_the_table_are_found_where_messages_say() -> None:

@@ -15,7 +15,7 @@ FEW = settings(
     derandomize=True, deadline=None, max_examples=10, phases=[Phase.explicit, Phase.generate]
 )
 RETURNS = st.sampled_from(["to_go", "total"])
-NAMED = ["none", "value", "per_decision", "trajectory", "constant"]
+NAMED = ["none", "value", "norm_weighted", "trajectory", "constant"]
 
 
 def close(one, other, tolerance=1e-10):

@@ -93,7 +93,7 @@ GROUPED = ("rloo", "opo_leave_one_out", "trajectory_by_position")
 BATCHED = (
     "reinforce_leave_one_out",
     "state_leave_one_out",
-    "per_decision_leave_one_out",
+    "norm_weighted_leave_one_out",
     "trajectory_leave_one_out",
 )
 
@@ -289,7 +289,7 @@ def test_weighted_means_that_contain_the_sample_tilt() -> None:
     weighted = vt.gradient(policy, batch, E.opo())
     close(torch.cosine_similarity(plain, exact, dim=0), torch.tensor(1.0).double())
     assert torch.cosine_similarity(weighted, exact, dim=0) < 1 - 1e-6
-    for name in ("per_decision", "trajectory", "state_mean"):
+    for name in ("norm_weighted", "trajectory", "state_mean"):
         mean = mean_of_batches(every, 2, policy, E.named(name))
         assert torch.cosine_similarity(mean, exact, dim=0) < 1 - 1e-6
 

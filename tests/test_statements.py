@@ -120,13 +120,13 @@ def test_seven_is_optimal_for_one_decision():
     policy = random_policy(mdp, 3)
     traces = {
         name: exact.moments(mdp, policy, name).trace.item()
-        for name in ("none", "value", "per_decision", "trajectory")
+        for name in ("none", "value", "norm_weighted", "trajectory")
     }
-    assert traces["per_decision"] == pytest.approx(traces["trajectory"], abs=1e-12)
-    b = exact.moments(mdp, policy, "per_decision").baseline
+    assert traces["norm_weighted"] == pytest.approx(traces["trajectory"], abs=1e-12)
+    b = exact.moments(mdp, policy, "norm_weighted").baseline
     for step in (-0.1, 0.1):
-        assert exact.moments(mdp, policy, b + step).trace > traces["per_decision"]
-    assert traces["per_decision"] < traces["value"] - 1e-3
+        assert exact.moments(mdp, policy, b + step).trace > traces["norm_weighted"]
+    assert traces["norm_weighted"] < traces["value"] - 1e-3
 
 
 def test_value_costs_exactly_the_correlation_it_ignores():
@@ -137,7 +137,7 @@ def test_value_costs_exactly_the_correlation_it_ignores():
     psi = exact.score_table(mdp, policy)
     norm, R = psi.square().sum(1), torch.tensor([1.0, 0.0, 4.0]).double()
     covariance = pi @ (norm * R) - (pi @ norm) * (pi @ R)
-    value, best = (exact.moments(mdp, policy, name) for name in ("value", "per_decision"))
+    value, best = (exact.moments(mdp, policy, name) for name in ("value", "norm_weighted"))
     torch.testing.assert_close(best.baseline - value.baseline, (covariance / (pi @ norm))[None])
     torch.testing.assert_close(value.trace - best.trace, covariance**2 / (pi @ norm))
 
@@ -145,7 +145,7 @@ def test_value_costs_exactly_the_correlation_it_ignores():
 def test_seven_and_value_coincide_for_two_equally_likely_actions():
     """‖g‖² is then the same for both: the worked example needs no more than V."""
     mdp, policy = MDP.article(), SoftmaxTable(2, 2)
-    value, best = (exact.moments(mdp, policy, name) for name in ("value", "per_decision"))
+    value, best = (exact.moments(mdp, policy, name) for name in ("value", "norm_weighted"))
     torch.testing.assert_close(value.baseline, best.baseline, **TIGHT)
     torch.testing.assert_close(value.trace, best.trace, **TIGHT)
 
@@ -158,14 +158,14 @@ def blind_world(seed):
         name: brute_moments(
             mdp, policy, exact.moments(mdp, policy, name).baseline, "to_go"
         )[1].sum().item()
-        for name in ("none", "value", "per_decision")
+        for name in ("none", "value", "norm_weighted")
     }  # fmt: skip
 
 
 def test_seven_can_be_worse_than_value():
     """Scores of one trajectory interact where decisions share parameters; by plain enumeration."""
     traces = blind_world(35)  # the first of the seeds from 0 with an excess above 1 %
-    assert traces["per_decision"] > 1.05 * traces["value"]
+    assert traces["norm_weighted"] > 1.05 * traces["value"]
 
 
 def test_value_can_be_worse_than_no_baseline():
@@ -179,7 +179,7 @@ def test_the_trajectory_baseline_is_never_worse(world):
     mdp, policy = world
     for returns in ("to_go", "total"):
         least = exact.moments(mdp, policy, "trajectory", returns).trace
-        for name in ("none", "value", "per_decision", "constant"):
+        for name in ("none", "value", "norm_weighted", "constant"):
             assert least <= exact.moments(mdp, policy, name, returns).trace + 1e-9
 
 
@@ -203,5 +203,5 @@ def test_the_two_baselines_agree_where_scores_are_orthogonal(world):
     ends[H * S :] = True
     unrolled = MDP(transition, reward, initial, mdp.discount, ends)
     policy = random_policy(unrolled, 0)
-    one, other = (exact.moments(unrolled, policy, n) for n in ("per_decision", "trajectory"))
+    one, other = (exact.moments(unrolled, policy, n) for n in ("norm_weighted", "trajectory"))
     torch.testing.assert_close(one.trace, other.trace, **TIGHT)

@@ -20,7 +20,7 @@ from vantage.exact.solve import discounting_angle, gradient, objective, value
 from vantage.gradients.weighted import weighted_score
 from vantage.policies import SoftmaxTable
 
-BASELINES = ("none", "constant", "value", "per_decision", "trajectory")
+BASELINES = ("none", "constant", "value", "norm_weighted", "trajectory")
 
 
 def run(

@@ -18,6 +18,7 @@ from vantage.estimators import (
 )
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import (
+    ALIASES,
     TABLE,
     a2c,
     actor_critic,
@@ -31,6 +32,8 @@ from vantage.estimators.table import (
     maxrl,
     n_step,
     named,
+    norm_weighted,
+    norm_weighted_leave_one_out,
     opo,
     opo_leave_one_out,
     per_decision,
@@ -59,6 +62,7 @@ from vantage.estimators.table import (
 )
 
 __all__ = [
+    "ALIASES",
     "TABLE",
     "Estimator",
     "a2c",
@@ -77,6 +81,8 @@ __all__ = [
     "maxrl",
     "n_step",
     "named",
+    "norm_weighted",
+    "norm_weighted_leave_one_out",
     "opo",
     "opo_leave_one_out",
     "penalties",

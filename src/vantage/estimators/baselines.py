@@ -192,7 +192,7 @@ def length_weighted_leave_one_out(
 
 
 @declares(couples="batch", bias="direction", needs=("scores",))
-def per_decision(
+def norm_weighted(
     batch: Batch, returns: Float[Tensor, "N T"], *, scores: Scores, key: Key = by_observation
 ) -> Float[Tensor, "N T"]:
     """[7]: the baseline of least variance for one decision, estimated from the batch.
@@ -206,10 +206,10 @@ def per_decision(
 
 
 @declares(couples="batch", needs=("scores",))
-def per_decision_leave_one_out(
+def norm_weighted_leave_one_out(
     batch: Batch, returns: Float[Tensor, "N T"], *, scores: Scores, key: Key = by_observation
 ) -> Float[Tensor, "N T"]:
-    """`per_decision` without the trajectory's own part.
+    """`norm_weighted` without the trajectory's own part.
 
     Equation: b_i(s) = Σ_{n≠i} ‖s_nt‖² y_nt / Σ_{n≠i} ‖s_nt‖² over the steps with the same key.
     Shapes: [N, T].
@@ -217,6 +217,10 @@ def per_decision_leave_one_out(
     Unbiased when: always.
     """
     return average(batch, scores.norm * returns, scores.norm, key(batch), leave_out=True)
+
+
+# The names that both had before; "per decision" is a kind of importance sampling in the field.
+per_decision, per_decision_leave_one_out = norm_weighted, norm_weighted_leave_one_out
 
 
 @declares(couples="batch", bias="direction", needs=("scores",))

@@ -1,20 +1,28 @@
 """The table of estimators for people: on a terminal, and as Markdown for the documentation."""
 
+import difflib
 import inspect
 import re
+import sys
+from collections.abc import Callable
 from importlib.resources import files
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vantage.estimators.columns import bias, describe, parts
+from vantage.errors import InputError
+from vantage.estimators import aggregates, baselines, penalties, ratios, returns, scales, shrinkage
+from vantage.estimators.columns import PARTS, bias, describe, function_of, parts
 from vantage.estimators.estimator import MODULES, Estimator
-from vantage.estimators.table import TABLE, named
+from vantage.estimators.table import ALIASES, TABLE, named
 
 # What a column is when the row does not choose it; such entries are left out of the table.
 DEFAULTS = Estimator().columns()
+# Where columns are, in the order in which an estimator applies them.
+COLUMN_MODULES = (returns, baselines, shrinkage, scales, ratios, aggregates, penalties)
 HEADINGS = ("estimator", "returns", "baseline", "and", "needs", "couples", "unbiased when")
 
 
@@ -25,15 +33,79 @@ def table() -> RenderableType:
         view.add_column(heading, style="bold" if heading == "estimator" else None, overflow="fold")
     for name, worth, baseline, others, _, _, claim in rows():
         view.add_row(name, worth if baseline == "none" else f"{worth} − {baseline}", others, claim)
-    return Group(view, Text("vantage estimators NAME explains a row.", style="dim"))
+    return Group(view, Text("vantage estimators NAME explains a row, or a column.", style="dim"))
 
 
 def explain(name: str) -> RenderableType:
-    """One row: its equation, columns, claim, source and citations.
+    """A row or a column by its name, `gae` or `returns.gae`; both where both bear it.
 
     Raises:
-        InputError: no such row, with near matches.
+        InputError: nothing bears the name; the message has near matches and what mentions it.
     """
+    columns = [column for key, column in catalogue().items() if name in (key, key.split(".")[1])]
+    if name in TABLE or name in ALIASES:
+        return Group(_row(ALIASES.get(name, name), name), *map(_column, columns))
+    if not columns:
+        raise InputError(_unknown(name))
+    return Group(*map(_column, columns))
+
+
+def catalogue() -> dict[str, Callable[..., Any]]:
+    """Every column of the package by its module and name, `returns.gae`, in reading order."""
+    return {
+        f"{module.__name__.rsplit('.', 1)[1]}.{name}": function
+        for module in COLUMN_MODULES
+        for name, function in vars(module).items()
+        if getattr(function, "__module__", "") == module.__name__
+        and getattr(function, "__name__", "") == name
+        and "Equation" in parts(function)
+    }
+
+
+def rows_with(column: Callable[..., Any]) -> list[str]:
+    """The rows of the table that have this column, whatever its settings."""
+    return [
+        name
+        for name in TABLE
+        if any(
+            function_of(choice) is column
+            for heading in MODULES
+            if (choice := getattr(named(name), heading)) is not None
+        )
+    ]
+
+
+def _unknown(name: str) -> str:
+    """What to say of a name that nothing bears."""
+    words = {**TABLE, **catalogue()}
+    near = difflib.get_close_matches(name, [key.split(".")[-1] for key in words], n=3)
+    text = name.lower()
+    mentions = [key for key, item in words.items() if text in (inspect.getdoc(item) or "").lower()]
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+    if mentions:
+        hint = f"{hint} It is mentioned by {', '.join(mentions[:6])}."
+    return (
+        f"No estimator and no column is called {name!r}; "
+        f"{hint.strip() or 'vantage estimators prints the table.'}"
+    )
+
+
+def _column(function: Callable[..., Any]) -> RenderableType:
+    """One column: its equation, shapes, claim, source, and the rows that have it."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    docstring = parts(function)
+    for heading in PARTS:
+        facts.add_row(heading, Text(docstring.get(heading, "not stated")))
+    facts.add_row("In the rows", Text(", ".join(rows_with(function)) or "none"))
+    module = function.__module__.rsplit(".", 1)[1]
+    title = Text(f"{module}.{function.__name__}", style="bold") + Text(f"  {docstring['Summary']}")
+    return Group(title, Padding(facts, (1, 0)))
+
+
+def _row(name: str, asked: str) -> RenderableType:
+    """One row: its equation, columns, claim, source and citations."""
     estimator = named(name)
     said = parts(TABLE[name])
     facts = Table.grid(padding=(0, 2))
@@ -56,6 +128,8 @@ def explain(name: str) -> RenderableType:
                 heading, estimator.columns()[heading], parts(column).get("Equation", "–")
             )
     title = Text(estimator.name, style="bold") + Text(f"  {said['Summary']}")
+    if asked != name:
+        title += Text(f"  ({asked} is its former name)", style="dim")
     return Group(title, Padding(facts, (1, 0)), columns, Text(bibtex(estimator.source)))
 
 
@@ -66,6 +140,29 @@ def markdown() -> str:
         cells = [cell.replace("|", "\\|") for cell in cells]
         lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
     return "\n".join(lines)
+
+
+def columns_markdown() -> str:
+    """Every column with its equation, shapes, claim, source and rows, as Markdown."""
+    lines: list[str] = []
+    heading = ""
+    for key, function in catalogue().items():
+        module, name = key.split(".")
+        if module != heading:
+            heading = module
+            summary = (sys.modules[function.__module__].__doc__ or "").split("\n\n")[0]
+            lines += [f"## `{module}`", "", " ".join(summary.split()), ""]
+        docstring = parts(function)
+        lines += [f"### `{name}` {{ #{module}-{name} }}", "", docstring["Summary"], ""]
+        lines += [f"- **{part}**: {_plain(docstring[part])}" for part in PARTS if part in docstring]
+        users = ", ".join(f"`{row}`" for row in rows_with(function)) or "none of the table"
+        lines += [f"- **Rows**: {users}", ""]
+    return "\n".join(lines).rstrip()
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is taken for Markdown."""
+    return re.sub(r"([*_<>|\[\]])", r"\\\1", text)
 
 
 def rows() -> list[tuple[str, ...]]:

@@ -61,7 +61,7 @@ def n_step(batch: Batch, *, n: int) -> Float[Tensor, "N T"]:
 
 @declares(needs=("value",), provided=("true_value",))
 def gae(batch: Batch, *, lambda_: float) -> Float[Tensor, "N T"]:
-    """The λ-return; with the baseline `value` the advantage is the generalised one.
+    """Generalised advantage estimation (GAE): the λ-return, from which the baseline V is taken.
 
     Equation: y_t = r_t + γ [(1 − λ) V(s_{t+1}) + λ y_{t+1}], so that y_t − V(s_t) = Σ_k (γλ)^k
         δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) − V(s_t). At a truncation y_t = r_t + γ V(true final

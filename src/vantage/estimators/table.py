@@ -34,6 +34,7 @@ from vantage.estimators.estimator import Column, Estimator
 from vantage.estimators.shrinkage import shrinkage
 
 __all__ = [
+    "ALIASES",
     "TABLE",
     "Estimator",
     "constant_length",
@@ -47,6 +48,11 @@ __all__ = [
 ]
 
 TABLE: dict[str, Callable[..., Estimator]] = {}
+# Names that rows had before, and where they went: "per decision" is a kind of importance sampling.
+ALIASES = {
+    "per_decision": "norm_weighted",
+    "per_decision_leave_one_out": "norm_weighted_leave_one_out",
+}
 P = ParamSpec("P")
 
 
@@ -87,6 +93,7 @@ def named(name: str, **settings: object) -> Estimator:
     Raises:
         InputError: no such row or setting, with near matches.
     """
+    name = ALIASES.get(name, name)
     near = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
     refuse_unless(name in TABLE, f"No estimator is called {name!r}; {hint}")
@@ -177,23 +184,26 @@ def state_leave_one_out() -> Estimator:
 
 
 @row
-def per_decision() -> Estimator:
+def norm_weighted() -> Estimator:
     """[8] with the baseline of least variance for one decision, [7], estimated in-sample.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − b(s_it)), b(s) = Σ ‖s_t‖² R_t / Σ ‖s_t‖².
     Source: [7]; Greensmith et al. 2004 [greensmith2004]; Peters & Schaal 2008 [peters2008].
     """
-    return _to_go(baselines.per_decision)
+    return _to_go(baselines.norm_weighted)
 
 
 @row
-def per_decision_leave_one_out() -> Estimator:
-    """`per_decision` without the trajectory's own part.
+def norm_weighted_leave_one_out() -> Estimator:
+    """`norm_weighted` without the trajectory's own part.
 
-    Equation: as `per_decision`, with b(s) from the other trajectories.
+    Equation: as `norm_weighted`, with b(s) from the other trajectories.
     Source: [7], made unbiased; Greensmith et al. 2004 [greensmith2004].
     """
-    return _to_go(baselines.per_decision_leave_one_out)
+    return _to_go(baselines.norm_weighted_leave_one_out)
+
+
+per_decision, per_decision_leave_one_out = norm_weighted, norm_weighted_leave_one_out
 
 
 @row

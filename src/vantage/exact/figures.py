@@ -13,7 +13,7 @@ from vantage.exact.moments import Moments, moments
 from vantage.exact.solve import objective
 from vantage.policies import SoftmaxTable
 
-BASELINES = ("none", "constant", "value", "per_decision", "trajectory")
+BASELINES = ("none", "constant", "value", "norm_weighted", "trajectory")
 PARTS = (("state", "between start states"), ("action", "a baseline's"), ("rest", "rest"))
 
 

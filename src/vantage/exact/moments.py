@@ -63,7 +63,8 @@ def moments(
 
     Args:
         mdp, policy: the process and what acts in it.
-        baseline: "none"; "value", V(s); "per_decision", [7]; "trajectory", the one that
+        baseline: "none"; "value", V(s); "norm_weighted", [7]
+            (also called "per_decision"); "trajectory", the one that
             minimises the trace; "constant", the best single number; or a tensor [S], or [H, S] for
             one that also depends on the step of a horizon of H.
         returns: "to_go", R_t = Σ_{k≥t} γ^{k−t} r_k as in [8]; "total", R(τ) as in [5] and [6].

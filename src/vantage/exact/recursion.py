@@ -18,7 +18,8 @@ from vantage.exact.mdp import MDP
 from vantage.exact.scores import Scores
 from vantage.exact.solve import action_values, state_values
 
-KINDS = ("none", "value", "per_decision", "trajectory", "constant")
+KINDS = ("none", "value", "norm_weighted", "trajectory", "constant")
+ALIASES = {"per_decision": "norm_weighted"}  # its name before 0.2
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Recursion:
                 f"[S] = [{shape[1]}]" + (f" or [H, S] = {list(shape)}." if shape[0] > 1 else "."),
             )
             return baseline.to(torch.float64).expand(shape)
+        baseline = ALIASES.get(baseline, baseline)
         refuse_unless(
             baseline in KINDS,
             f"exact.moments(baseline={baseline!r}): choose one of {', '.join(KINDS)}, or give a "
