@@ -15,7 +15,7 @@ from vantage import language
 from vantage.commands import main as cli
 from vantage.language import Policy
 from vantage.language.model import tiny
-from vantage.language.scoring.arithmetic import Plan, shape_of
+from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.tasks.rewards import load_reward
 from vantage.language.transcripts.records import read_transcripts, updates_of
@@ -204,7 +204,7 @@ def test_an_environment_is_still_an_environment(command: Any) -> None:
 # The arithmetic.
 
 
-def plan(**changes: Any) -> Plan:
+def plan(**changes: Any) -> Workload:
     policy = tiny.policy(0, **SMALL)
     base: dict[str, Any] = {
         "shape": shape_of(policy.base, 4),
@@ -218,7 +218,7 @@ def plan(**changes: Any) -> Plan:
         "updates": 50,
         "max_completion_length": 16,
     }
-    return Plan(**(base | changes))
+    return Workload(**(base | changes))
 
 
 def test_counts() -> None:

@@ -11,7 +11,7 @@ from lanes import Scripted, scripted_lanes
 from safetensors.torch import load_file, save_file
 
 import vantage as vt
-from vantage.environments.normalise import Moments, Normalized
+from vantage.environments.normalise import Normalized, RunningMoments
 
 LANES, STEPS, GAMMA = 3, 40, 0.9
 MODES = list(AutoresetMode)
@@ -77,7 +77,7 @@ def test_merging_is_one_pass_over_everything() -> None:
     """Far from zero, in float32, in batches of any size."""
     generator = torch.Generator().manual_seed(0)
     samples = 1e4 + torch.randn(1000, 2, generator=generator)
-    moments = Moments(2)
+    moments = RunningMoments(2)
     for batch in samples.split([1, 2, 97, 400, 500]):
         moments.update(batch)
     everything = samples.double()

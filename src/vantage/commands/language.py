@@ -28,7 +28,7 @@ from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
-from vantage.language.scoring.arithmetic import Plan, shape_of
+from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.settings import Schedule
@@ -166,7 +166,7 @@ def train_lm(
         )
         empty, tokens = _without_weights(model)
         shape = shape_of(empty, BYTES[dtype], _lora_parameters(empty, lora))
-        plan = Plan(
+        plan = Workload(
             shape=shape,
             lengths=[len(ids) for ids in task.encode(tokens)],
             rows=len(task.train),

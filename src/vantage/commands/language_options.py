@@ -11,7 +11,7 @@ from vantage import estimators as table
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
-from vantage.language.scoring.arithmetic import Plan
+from vantage.language.scoring.arithmetic import Workload
 from vantage.language.tasks.rewards import RewardFunction, load_reward
 from vantage.language.tasks.task import Task
 from vantage.language.tasks.verifiers import BUILT_IN
@@ -90,7 +90,7 @@ def first_batch(batch: int | Literal["auto"], num_generations: int) -> int:
     return max(2, round(FIRST_BATCH / num_generations)) * num_generations
 
 
-def print_plan(rule: Estimator, plan: Plan, folder: Path) -> None:
+def print_plan(rule: Estimator, plan: Workload, folder: Path) -> None:
     """What `--dry-run` prints."""
     terminal.print(f"estimator  {rule.name}")
     terminal.print_json(json.dumps(rule.columns()))

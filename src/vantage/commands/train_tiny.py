@@ -17,7 +17,7 @@ from vantage.commands.language_options import (
 )
 from vantage.language.model import tiny
 from vantage.language.model.value_head import ValueHead
-from vantage.language.scoring.arithmetic import Plan, shape_of
+from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.settings import Schedule
 from vantage.language.training.supervised import warm_up
@@ -91,7 +91,7 @@ def tiny_command(name: str) -> Callable[..., None]:
         policy = tiny.policy(seed, max_completion_length=tiny_tasks.longest_answer(task) + 1)
         folder = out or Path("runs") / f"{name}-{rule.name}-{seed}"
         if dry_run:
-            plan = Plan(
+            plan = Workload(
                 shape=shape_of(policy.base, 4),
                 lengths=[len(ids) for ids in task.encode(policy.tokenizer)],
                 rows=len(task.train),

@@ -16,7 +16,7 @@ from vantage.environments.interface import Environment, Step
 from vantage.errors import refuse_unless
 
 
-class Moments(nn.Module):
+class RunningMoments(nn.Module):
     """Running mean and variance of every column of what it was given, in float64.
 
     They are one buffer: `state_dict` holds it, and a checkpoint with it.
@@ -29,7 +29,7 @@ class Moments(nn.Module):
 
     Source: Chan, Golub & LeVeque 1979, for merging a batch of samples.
 
-    >>> moments = Moments(1)
+    >>> moments = RunningMoments(1)
     >>> for batch in ([[1.0], [2.0]], [[6.0]]):
     ...     moments.update(torch.tensor(batch))
     >>> moments.mean.item(), moments.variance.item()
@@ -144,7 +144,7 @@ class Normalized:
                 "observations=False (ids need no scale, and pictures are scaled by the network).",
             )
             self._width = first[0].numel()
-        self.statistics = Moments(self._width + 1)
+        self.statistics = RunningMoments(self._width + 1)
         self.running_return = torch.zeros(env.lanes, dtype=torch.float64)
 
     def __getattr__(self, name: str) -> Any:

@@ -15,7 +15,7 @@ from vantage.errors import refuse_unless
 from vantage.exact.chain import Chain
 from vantage.exact.kernels import Kernel, kernel
 from vantage.exact.mdp import MDP
-from vantage.exact.scores import Scores
+from vantage.exact.scores import ActionScores
 from vantage.exact.solve import action_values, state_values
 
 KINDS = ("none", "value", "norm_weighted", "trajectory", "constant")
@@ -30,7 +30,7 @@ class Recursion:
     """
 
     process: Chain
-    scores: Scores
+    scores: ActionScores
 
     @property
     def mdp(self) -> MDP:

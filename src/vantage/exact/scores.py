@@ -1,4 +1,4 @@
-"""Scores ψ(s,a) = ∇ log π(a|s) of every state and action, and the sums over them in moments.
+"""ActionScores ψ(s,a) = ∇ log π(a|s) of every state and action, and the sums over them in moments.
 
 A softmax table's score is zero outside the block of its own observation. Products then touch A
 numbers in place of P = O·A, which is what makes the moments of hundreds of states a matter of a
@@ -23,7 +23,7 @@ from vantage.policies import SoftmaxTable
 ENTRIES = 200_000_000  # largest table of scores or of vectors by state that is formed, 1.6 GB
 
 
-class Scores:
+class ActionScores:
     """Sums over actions, weighted by the policy; zero in terminal states."""
 
     def mean(self, w: Float[Tensor, "S A"]) -> Float[Tensor, "S P"]:
@@ -44,8 +44,8 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class TableScores(Scores):
-    """Scores of a softmax table: ψ(s,a)[o,b] = 1[o = o(s)] (1[a = b] − π(b|s))."""
+class TableScores(ActionScores):
+    """ActionScores of a softmax table: ψ(s,a)[o,b] = 1[o = o(s)] (1[a = b] − π(b|s))."""
 
     policy: Float[Tensor, "S A"]
     place: Int[Tensor, " S"]
@@ -88,8 +88,8 @@ class TableScores(Scores):
 
 
 @dataclass(frozen=True)
-class FormedScores(Scores):
-    """Scores of any policy, as a table."""
+class FormedScores(ActionScores):
+    """ActionScores of any policy, as a table."""
 
     policy: Float[Tensor, "S A"]
     table: Float[Tensor, "S A P"]
@@ -116,7 +116,7 @@ class FormedScores(Scores):
         return own if self.by_parameter else own.sum(1, keepdim=True)
 
 
-def scores(process: Chain, policy: nn.Module, by_parameter: bool) -> Scores:
+def scores(process: Chain, policy: nn.Module, by_parameter: bool) -> ActionScores:
     """The scores of a policy along a chain.
 
     Raises:

@@ -64,7 +64,7 @@ def shape_of(model: Any, width: int, trained: int | None = None) -> Shape:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """The arithmetic of a run; prints as the text of `--dry-run`.
 
     Attributes:
