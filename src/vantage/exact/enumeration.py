@@ -140,7 +140,7 @@ def expectation(
     rows, probability = _groups(mdp, paths, group_size)
     coupled = estimator.couples == "batch"
     if coupled and groups > 1:
-        rows, probability = _multisets(rows, probability, groups)
+        rows, probability = multisets(rows, probability, groups)
     pair = mdp.edges.state * mdp.actions + mdp.edges.action
     places = pair[paths.edge.clamp(min=0)]
     rule = _Rule(policy, estimator, inputs, mdp.states * mdp.actions)
@@ -265,13 +265,13 @@ def _groups(mdp: MDP, paths: Paths, size: int) -> tuple[Int[Tensor, "M K"], Floa
     for start in paths.start.unique():
         own = (paths.start == start).nonzero()
         share = mdp.initial[start]
-        members, chance = _multisets(own, paths.probability[own[:, 0]] / share, size)
+        members, chance = multisets(own, paths.probability[own[:, 0]] / share, size)
         rows.append(members)
         chances.append(chance * share)
     return torch.cat(rows), torch.cat(chances)
 
 
-def _multisets(
+def multisets(
     units: Int[Tensor, "n k"], probability: Float[Tensor, " n"], size: int
 ) -> tuple[Int[Tensor, "M rows"], Float[Tensor, " M"]]:
     """Multisets of `size` units, their rows side by side, with multinomial probabilities."""

@@ -2,6 +2,7 @@
 
 from vantage.auditing.audit import audit as audit_environment
 from vantage.language.auditing.audit import audit
+from vantage.language.auditing.expectation import expectation
 from vantage.language.auditing.group_size import GroupSize, GroupSizes, group_sizes
 from vantage.language.model import tiny
 from vantage.language.model.law import SamplingLaw
@@ -48,6 +49,7 @@ __all__ = [
     "conformance",
     "enumerated",
     "evaluate",
+    "expectation",
     "generate",
     "group_sizes",
     "read_transcripts",

@@ -57,14 +57,19 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
     listed += [list(whole) for whole in itertools.product(going, repeat=steps)]
     tokens = torch.tensor([own + [policy.pad_id] * (steps - len(own)) for own in listed])
     repeated = [row for row in chosen for _ in listed]
-    drawn = finished(
-        tokens.repeat(len(chosen), 1), torch.zeros(len(repeated), steps), ends, policy.pad_id
-    )
+    wide = next(policy.parameters()).dtype == torch.float64
+    unknown = torch.zeros(len(repeated), steps, dtype=torch.float64 if wide else torch.float32)
+    drawn = finished(tokens.repeat(len(chosen), 1), unknown, ends, policy.pad_id)
     prompts = task.encode(policy.tokenizer)
-    reward = task.score_ids(repeated, drawn.ids(), policy.tokenizer).total
+    rewards = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
+    refuse_unless(
+        bool(rewards.scorable.all()),
+        "enumerated: some completions are worth None, that is, cannot be scored and leave their "
+        "group: groups of random size have no exact value here. Give every completion a number.",
+    )
     sequences = joined([prompts[row] for row in repeated], drawn, policy.pad_id)
     group = torch.arange(len(chosen)).repeat_interleave(len(listed))
-    batch = as_batch(sequences, reward.float(), group)
+    batch = as_batch(sequences, rewards.total.to(unknown.dtype), group)
     log_prob, _ = score_batch(policy, batch, Passes(1, 16384))
     weight = log_prob.double().sum(1).exp() / len(chosen)
     return replace(batch, log_prob=log_prob, weight=weight.to(batch.weight))
