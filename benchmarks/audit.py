@@ -31,7 +31,7 @@ from audit_tables import show
 from torch import nn
 
 import vantage as vt
-from vantage.auditing import units as audit_units
+from vantage.auditing import sampling as audit_sampling
 from vantage.batch import Batch
 from vantage.environments.rollout import episodes
 from vantage.gradients.per_trajectory import METHODS, contributions
@@ -167,7 +167,7 @@ def audit_once(
 
 def watch_sampling() -> None:
     """Note what every audit spends on collecting episodes."""
-    collector = audit_units.episodes
+    collector = audit_sampling.episodes
 
     def timed(*args: Any, **settings: Any) -> Batch:
         started = time.perf_counter()
@@ -175,7 +175,7 @@ def watch_sampling() -> None:
         sampled.append(time.perf_counter() - started)
         return batch
 
-    audit_units.episodes = timed
+    audit_sampling.episodes = timed
 
 
 def peak_memory(arguments: Arguments) -> list[Found]:

@@ -7,9 +7,11 @@ from functools import singledispatch
 from torch import Tensor, nn
 
 from vantage.auditing import exactly, measure, starts
+from vantage.auditing.record import Row
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
-from vantage.auditing.units import Units, collect, described, plan_units, sketch_for
+from vantage.auditing.sampling import Sampling, collect, samplings
+from vantage.auditing.units import Units, compares, described, sketch_for
 from vantage.environments.interface import Environment
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import named
@@ -52,7 +54,8 @@ def audit(
         value: V(s) for the estimators that need one.
         reference: an unbiased estimator to measure bias against; by default rewards-to-go, minus V
             if there is a value function.
-        group_size: trajectories compared with one another by estimators that need groups.
+        group_size: trajectories of one start state, compared with one another by estimators that
+            need groups; these are measured on trajectories of their own.
         behaviour: the policy that samples, where it is not `policy`: a stale or off-policy audit.
             The reference is then sampled from `policy` itself.
         target_snr: what the plan is made for.
@@ -64,43 +67,60 @@ def audit(
         Report: `.rows`, `.summary`, `.plan`; prints as a table, saves as JSON or HTML.
 
     Raises:
-        InputError: sizes, inputs or names that cannot work, before anything is sampled.
+        InputError: sizes, inputs or names that cannot work, before anything is sampled; or an
+            estimator compares trajectories of one start state where lanes cannot share one.
     """
     rows = list(estimators)
     yardstick = _checked(rows, reference, value)
-    design = plan_units([*rows, yardstick], trajectories, batch, group_size)
     exact_gradient = exactly.gradient(env, policy)
-    among_them = exact_gradient is not None or yardstick.name in {row.name for row in rows}
-    sampled = rows if among_them or behaviour is not None else [*rows, yardstick]
-    kept = [*rows, yardstick] if behaviour is not None and exact_gradient is None else sampled
-    sketch = sketch_for(policy, kept, design, memory, seed)
+    same = yardstick if exact_gradient is None and behaviour is None else None
+    sizes = trajectories, batch, group_size
+    plans = samplings(env, rows, same, *sizes)
+    off_policy = exact_gradient is None and behaviour is not None
+    apart = samplings(env, [yardstick], None, *sizes) if off_policy else []
+    sketch = sketch_for(policy, [(p.design, p.estimators) for p in plans + apart], memory, seed)
 
-    def sample(what: str, which: list[Estimator], seed: int, sampler: Policy | None) -> Units:
-        with counting(what, design.trajectories, progress) as done:
-            return collect(env, policy, which, design, seed, value, sampler, sketch, memory, done)
+    def sample(what: str, plan: Sampling, seed: int, sampler: Policy | None) -> Units:
+        with counting(what, plan.design.trajectories, progress) as done:
+            return collect(plan, policy, seed, value, sampler, sketch, memory, done)
 
     with torch_threads(threads):
-        units = sample("audit", sampled, seed, behaviour)
-        star: Tensor | tuple[str, Units]
+        # seeds of two sets of trajectories lie further apart than either's chunks
+        sampled = [sample("audit", p, seed + i * 10**7, behaviour) for i, p in enumerate(plans)]
+        star: Tensor | Units | None
         if exact_gradient is not None:
             star = exact_gradient if sketch is None else sketch(exact_gradient)
             against = "the exact gradient"
-        elif behaviour is None:
-            star, against = (yardstick.name, units), f"{yardstick.name} on the same trajectories"
-        else:
-            star = yardstick.name, sample("reference", [yardstick], seed + 10**6, None)
+        elif apart:
+            star = sample("reference", apart[0], seed + 10**6, None)
             against = f"{yardstick.name} on trajectories of the policy itself"
-        decomposed = starts.decompositions(
-            env, policy, rows, seed, value, behaviour, units.method.method, sketch, memory,
-            measure.undetermined,
-        )  # fmt: skip
-        known = exactly.rows(env, policy, rows, design, value, behaviour, exact_gradient)
-        found = [
-            replace(row, **known.get(row.estimator, {}))
-            for row in measure.rows(policy, rows, units, star, decomposed)
-        ]
-    settings = described(units, rows, seed, env.name, env.discount, type(policy).__name__)
-    return reported(found, rows, units, against, settings, target_snr)
+        else:
+            star, against = None, f"{yardstick.name} on the same trajectories"
+        found: dict[str, Row] = {}
+        for plan, units in zip(plans, sampled, strict=True):
+            here = [row for row in rows if compares(row) == (plan.design.shared > 1)]
+            decomposed = starts.decompositions(
+                env, policy, here, seed, value, behaviour, units.method.method, sketch, memory,
+                measure.undetermined,
+            )  # fmt: skip
+            known = exactly.rows(env, policy, here, plan.design, value, behaviour, exact_gradient)
+            reference_here = _reference(star, yardstick, units, sampled)
+            for row in measure.rows(policy, here, units, reference_here, decomposed):
+                found[row.estimator] = replace(row, **known.get(row.estimator, {}))
+    measured = [found[row.name] for row in rows]
+    settings = described(sampled, rows, seed, env.name, env.discount, type(policy).__name__)
+    return reported(measured, rows, sampled, against, settings, target_snr)
+
+
+def _reference(
+    star: Tensor | Units | None, yardstick: Estimator, units: Units, sampled: list[Units]
+) -> Tensor | tuple[str, Units]:
+    """What bias is measured against on these units: on the same trajectories where it can be."""
+    if isinstance(star, Tensor):
+        return star
+    if star is None:
+        star = next(each for each in (units, *sampled) if yardstick.name in each.gradients)
+    return yardstick.name, star
 
 
 def _checked(

@@ -28,7 +28,7 @@ def refuse_namesakes(estimators: list[Estimator]) -> None:
 def reported(
     rows: list[Row],
     estimators: list[Estimator],
-    units: Units,
+    sets: list[Units],
     reference: str,
     settings: dict[str, Any],
     target_snr: float,
@@ -37,7 +37,7 @@ def reported(
 
     Args:
         rows: one per estimator, in the order of `estimators`.
-        units: the unit gradients that the rows were measured from.
+        sets: the unit gradients that the rows were measured from.
         reference: what bias was measured against, in words.
         settings: what was audited.
         target_snr: what the plan is made for.
@@ -49,8 +49,8 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    summary = summarise(rows, planned, units.design.batch, reference, by_name)
-    return Report(rows, summary, planned, reference, settings, limits(rows, units))
+    summary = summarise(rows, planned, sets[0].design.batch, reference, by_name)
+    return Report(rows, summary, planned, reference, settings, limits(rows, sets[0]))
 
 
 def limits(rows: list[Row], units: Units) -> list[str]:

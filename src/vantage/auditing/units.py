@@ -6,25 +6,19 @@ intervals are made from. At most 256 are kept for each estimator: where there ar
 are averaged, which changes no mean and leaves the units independent.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vantage.batch import Batch
-from vantage.environments.interface import Environment
-from vantage.environments.rollout import episodes, grouped_by
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.per_trajectory import (
     Choice,
     Sketch,
-    contributions,
     count_sketch,
     fastest,
     spanning,
@@ -48,12 +42,14 @@ class Design:
         batch: of one gradient step, whose quality is reported.
         group: compared with one another by estimators that need groups.
         pool: averaged into one unit where an estimator couples no more than that.
+        shared: trajectories from one start state; 1 where every start is drawn by itself.
     """
 
     trajectories: int
     batch: int
     group: int
     pool: int
+    shared: int = 1
 
     def unit(self, estimator: Estimator) -> int:
         """Trajectories in one unit of this estimator."""
@@ -105,15 +101,29 @@ class Units:
         return own.view(len(own) // factor, factor, -1).mean(1)
 
 
-def plan_units(estimators: list[Estimator], trajectories: int, batch: int, group: int) -> Design:
+def compares(estimator: Estimator) -> bool:
+    """Whether it compares the trajectories of one start state or prompt."""
+    return "group" in estimator.needs or estimator.couples == "group"
+
+
+def plan_units(
+    estimators: list[Estimator], trajectories: int, batch: int, group: int, shared: int = 1
+) -> Design:
     """Sizes that fit one another.
+
+    Args:
+        estimators: that are to be measured on these trajectories.
+        trajectories: wanted; rounded down to whole batches.
+        batch: trajectories of one gradient step.
+        group: trajectories that are compared with one another.
+        shared: trajectories from one start state, which are not independent: no unit is smaller.
 
     Raises:
         InputError: sizes that do not, or too few units for an interval, with the arithmetic.
     """
     for name, size in (("trajectories", trajectories), ("batch", batch), ("group_size", group)):
         refuse_unless(size >= 1, f"audit({name}={size}): must be at least 1.")
-    grouped = any("group" in e.needs or e.couples == "group" for e in estimators)
+    grouped = shared > 1 or any(compares(e) for e in estimators)
     refuse_unless(
         not grouped or (group >= 2 and batch % group == 0),
         f"audit(batch={batch}, group_size={group}): a batch must hold whole groups of two or "
@@ -129,88 +139,42 @@ def plan_units(estimators: list[Estimator], trajectories: int, batch: int, group
         f"{FEWEST_UNITS * max(largest, batch)} trajectories, or use a smaller batch.",
     )
     # The pool is a number of trajectories that divides a batch, or several whole batches.
-    sizes = [d for d in range(1, batch + 1) if batch % d == 0 and (not grouped or d % group == 0)]
-    small = [d for d in (1, *sizes) if batches * batch / d <= MOST_UNITS]
+    least = group if grouped else 1
+    sizes = [d for d in range(least, batch + 1, least) if batch % d == 0]
+    small = [d for d in sizes if batches * batch / d <= MOST_UNITS]
     if small:
-        return Design(batches * batch, batch, group, min(small))
+        return Design(batches * batch, batch, group, min(small), shared)
     several = -(-batches // MOST_UNITS)
     batches -= batches % several
-    return Design(batches * batch, batch, group, several * batch)
+    return Design(batches * batch, batch, group, several * batch, shared)
 
 
 def sketch_for(
-    policy: Policy, estimators: list[Estimator], design: Design, memory: int, seed: int
+    policy: Policy, samples: list[tuple[Design, list[Estimator]]], memory: int, seed: int
 ) -> Sketch | None:
     """None where whole unit gradients take at most half of `memory` bytes, else a sketch that does.
+
+    Args:
+        policy: whose gradients are kept.
+        samples: what each set of trajectories keeps: its design and its estimators.
+        memory: bytes.
+        seed: of the sketch, which is the same for all of them.
 
     Raises:
         InputError: not even the smallest sketch fits, saying what would.
     """
     parameters, width = _size(policy)
-    kept = sum(design.trajectories // design.unit(e) for e in estimators) * width
-    if kept * parameters <= memory // 2:
+    units = sum(design.trajectories // design.unit(e) for design, rows in samples for e in rows)
+    if units * width * parameters <= memory // 2:
         return None
-    size = memory // 2 // kept
+    size = memory // 2 // (units * width)
     refuse_unless(
         size >= LEAST_SKETCH,
-        f"audit(memory={memory:,} bytes): {len(estimators)} estimators leave {size} numbers a "
-        f"unit, fewer than {LEAST_SKETCH}; give {2 * kept * LEAST_SKETCH:,} bytes, or audit "
-        "fewer estimators at once.",
+        f"audit(memory={memory:,} bytes): {units} unit gradients leave {size} numbers each, fewer "
+        f"than {LEAST_SKETCH}; give {2 * units * width * LEAST_SKETCH:,} bytes, or audit fewer "
+        "estimators at once.",
     )
     return count_sketch(parameters, size, seed)
-
-
-def collect(
-    env: Environment,
-    policy: Policy,
-    estimators: list[Estimator],
-    design: Design,
-    seed: int,
-    value: nn.Module | None,
-    behaviour: Policy | None,
-    sketch: Sketch | None,
-    memory: int,
-    progress: Callable[[int], None],
-) -> Units:
-    """Sample trajectories and reduce them to unit gradients, a chunk at a time.
-
-    Args:
-        policy: whose gradient is measured.
-        behaviour: the policy that samples; `policy` itself where None.
-        sketch: applied to every gradient, or None to keep them whole.
-        memory: bytes; a quarter of them bounds one chunk of gradients.
-        progress: called with the number of trajectories done.
-    """
-    per_chunk = design.batch * max(1, CHUNK // design.batch)
-    units: Units | None = None
-    for first in range(0, design.trajectories, per_chunk):
-        count = min(per_chunk, design.trajectories - first)
-        clock = [time.perf_counter()]
-        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
-        batch = episodes(env, behaviour or policy, count, chunk_seed, value)
-        batch = grouped_by(design.group, batch)
-        clock.append(time.perf_counter())
-        log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
-        clock.append(time.perf_counter())
-        weights = []
-        for estimator in estimators:
-            weights.append(weights_of(policy, estimator, batch, log_prob, design.batch))
-            clock.append(time.perf_counter())
-        stack = torch.stack(weights)
-        if units is None:
-            units = empty_units(policy, estimators, design, sketch, batch, stack)
-        method = units.method.method
-        for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
-            for estimator, own in zip(estimators, vectors, strict=True):
-                unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor")
-                units.gradients[estimator.name].index_add_(0, place, own / unit)
-        units.note_times(clock, time.perf_counter() - clock[-1], count)
-        units.steps += batch.steps
-        units.returns += (batch.reward * batch.mask).sum(1).tolist()
-        progress(first + count)
-    assert units is not None
-    return units
 
 
 def empty_units(
@@ -285,9 +249,19 @@ def weights_of(
 
 
 def described(
-    units: Units, rows: list[Estimator], seed: int, environment: str, discount: float, policy: str
+    sets: list[Units],
+    rows: list[Estimator],
+    seed: int,
+    environment: str,
+    discount: float,
+    policy: str,
 ) -> dict[str, Any]:
-    """The settings of a report: what was sampled, where, and how its gradients were formed."""
+    """The settings of a report: what was sampled, where, and how its gradients were formed.
+
+    Args:
+        sets: of trajectories; sizes are those of each, and the same but for the pool.
+    """
+    units, returns = sets[0], [value for each in sets for value in each.returns]
     design = units.design
     return {
         "environment": environment,
@@ -295,12 +269,12 @@ def described(
         "policy": policy,
         "parameters": units.parameters,
         "trajectories": design.trajectories,
-        "steps": units.steps,
+        "steps": sum(each.steps for each in sets),
         "batch": design.batch,
         "group_size": design.group,
         "pool": design.pool,
         "seed": seed,
-        "mean_return": sum(units.returns) / len(units.returns),
+        "mean_return": sum(returns) / len(returns),
         "gradients": {
             "method": units.method.name,
             "seconds_per_trajectory": units.method.seconds,

@@ -8,7 +8,8 @@ from tyro.conf import Positional
 
 from vantage import estimators as table
 from vantage.auditing.audit import audit as measure
-from vantage.auditing.units import plan_units
+from vantage.auditing.sampling import samplings
+from vantage.auditing.units import compares
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
@@ -48,7 +49,7 @@ def audit(
         estimators: rows of the table, by name, with commas between them.
         trajectories: whole episodes to sample.
         batch: episodes of one gradient step, whose quality is reported.
-        group_size: episodes compared with one another, by estimators that need groups.
+        group_size: episodes of one start state, which estimators that need groups compare.
         lanes: copies of the environment that run side by side.
         discount: γ of the objective; the run's, or 0.99.
         hidden: widths of the hidden layers, where no run is given.
@@ -63,14 +64,16 @@ def audit(
     rows = rows_named(estimators)
     check_endings(json, html)
     world, actor, value = _audited(env, policy, lanes, discount, hidden)
-    design = plan_units(rows, trajectories, batch, group_size)
     if dry_run:
-        for row in rows:
-            unit = design.unit(row)
-            terminal.print(
-                f"{row.name}: {design.trajectories // unit:,} units of {unit} trajectories "
-                f"({design.trajectories:,} in all), batches of {batch}"
-            )
+        for plan in samplings(world, rows, None, trajectories, batch, group_size):
+            for row in plan.estimators:
+                unit = plan.design.unit(row)
+                starts = f", groups of {group_size} from one start" if compares(row) else ""
+                terminal.print(
+                    f"{row.name}: {plan.design.trajectories // unit:,} units of {unit} "
+                    f"trajectories ({plan.design.trajectories:,} in all), batches of {batch}"
+                    f"{starts}"
+                )
         return
     report = measure(
         world,

@@ -7,7 +7,6 @@ lies between prompts.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -101,24 +100,22 @@ def audit(
     rows, size = list(estimators), task.num_generations
     context = _Context(task, policy, value, reference_policy, environment)
     yardstick = _checked(rows, reference, context)
-    design = plan_units([*rows, yardstick], trajectories, batch, size)
-    # completions of one prompt are not independent of one another: no unit is less than a prompt
-    design = replace(design, pool=max(design.pool, size))
+    design = plan_units([*rows, yardstick], trajectories, batch, size, shared=size)
     refuse_unless(
         batch % size == 0,
         f"audit(batch={batch}): a batch holds whole groups of num_generations={size}.",
     )
     among = yardstick.name in {row.name for row in rows}
     sampled = rows if among else [*rows, yardstick]
-    sketch = sketch_for(policy, sampled, design, memory, seed)
+    sketch = sketch_for(policy, [(design, sampled)], memory, seed)
     # backward passes of backward passes, and passes over all rows at once, have this kernel only
     with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
         with counting("audit", design.trajectories, progress) as done:
             units, within = _collect(context, sampled, design, seed, sketch, memory, done)
         against = f"{yardstick.name} on the same completions"
         found = measure.rows(policy, rows, units, (yardstick.name, units), within)
-    settings = described(units, rows, seed, task.name, 1.0, type(policy.base).__name__)
-    return reported(found, rows, units, against, settings, target_snr)
+    settings = described([units], rows, seed, task.name, 1.0, type(policy.base).__name__)
+    return reported(found, rows, [units], against, settings, target_snr)
 
 
 class _Context(NamedTuple):
