@@ -25,6 +25,7 @@ from torch import Tensor
 from vantage.environments import fitted, spaces
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
+from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
@@ -135,7 +136,14 @@ class Gymnasium:
             **choices: net, squash, log_std, orthogonal, recurrent; see
                 `vantage.environments.fitted.policy`.
         """
-        return fitted.policy(self.observations, self.actions, hidden, seed, **choices)
+        policy = fitted.policy(self.observations, self.actions, hidden, seed, **choices)
+        policy.terms = self.terms
+        return policy
+
+    @property
+    def terms(self) -> Terms:
+        """How a policy's tensors correspond to what one lane shows and takes."""
+        return Terms(self.observations, self.actions, self.name)
 
     def value(self, hidden: Sequence[int] = (64, 64), seed: int = 1, **choices: Any) -> Value:
         """A value function over this environment's observations, initially close to 0.

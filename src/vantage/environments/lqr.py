@@ -67,7 +67,7 @@ class LQR(TensorEnvironment):
         linear = nn.utils.skip_init(nn.Linear, n, m, bias=False)
         nn.init.zeros_(linear.weight)
         policy = Gaussian(linear, m).to(self.device, self.dtype)
-        policy.hidden = ()
+        policy.hidden, policy.terms = (), self.terms
         return policy
 
 

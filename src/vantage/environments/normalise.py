@@ -6,6 +6,7 @@ count the same observations and rewards.
 """
 
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from vantage.environments.interface import Environment, Step
+from vantage.environments.terms import Terms
 from vantage.errors import refuse_unless
+from vantage.policies import Policy
 
 
 class RunningMoments(nn.Module):
@@ -164,7 +167,7 @@ class Normalized:
         if self.updating and self._width:
             _merge(table[:, :-1], self._flat(observation))
         self._scale = _scale(table, self.epsilon)
-        return self._normalised(observation, table)
+        return self._normalised(observation, table, self._scale)
 
     def step(self, action: Tensor) -> Step:
         """Act in every lane; observations and rewards normalised, the raw reward beside them."""
@@ -173,15 +176,36 @@ class Normalized:
         if self.updating:
             self._count(table, step)
             self._scale = _scale(table, self.epsilon)
-        observation = final = self._normalised(step.observation, table)
+        observation = final = self._normalised(step.observation, table, self._scale)
         if step.final_observation is not step.observation:
-            final = self._normalised(step.final_observation, table)
+            final = self._normalised(step.final_observation, table, self._scale)
         raw = reward = step.reward
         if not self.raw_rewards:
             scaled = _clipped(_fast(raw) * self._scale[-1], self.clip)
             reward = torch.as_tensor(scaled, dtype=raw.dtype)
         raw = raw if step.raw_reward is None else step.raw_reward
         return Step(observation, reward, step.terminated, step.truncated, final, step.real, raw)
+
+    def policy(self, *arguments: Any, **choices: Any) -> Policy:
+        """A policy that fits, as the environment makes it; `act` normalises as is done here."""
+        env: Any = self.env  # a user's own has what it was given
+        policy = env.policy(*arguments, **choices)
+        policy.terms = self.terms
+        return policy
+
+    @property
+    def terms(self) -> Terms:
+        """How a policy's tensors correspond to what one lane shows and takes.
+
+        Observations are normalised by the statistics as they are whenever `act` is called.
+        """
+        env: Any = self.env
+        return replace(env.terms, normalise=self.normalised_observation)
+
+    def normalised_observation(self, observation: Tensor) -> Tensor:
+        """Observations [n, ...] by the statistics as they are now, which do not change."""
+        table = _fast(self.statistics.table)
+        return self._normalised(observation, table, _scale(table, self.epsilon))
 
     def sharing(self, lanes: int) -> "Normalized":
         """This environment, with its statistics, with `lanes` lanes whose starts can be shared."""
@@ -208,10 +232,10 @@ class Normalized:
         flat = observation if observation.dim() == 2 else observation.flatten(1)
         return _fast(flat)
 
-    def _normalised(self, observation: Tensor, table: Any) -> Tensor:
+    def _normalised(self, observation: Tensor, table: Any, scale: Any) -> Tensor:
         if not self._width:
             return observation
-        centred = (self._flat(observation) - table[1, :-1]) * self._scale[:-1]
+        centred = (self._flat(observation) - table[1, :-1]) * scale[:-1]
         out = torch.as_tensor(_clipped(centred, self.clip), dtype=observation.dtype)
         return out if out.shape == observation.shape else out.reshape(observation.shape)
 

@@ -52,6 +52,7 @@ class Tabular(TensorEnvironment):
         """The uniform softmax table over the MDP's observations, or what `choices` ask for."""
         if isinstance(self.observations, Discrete) and not choices:
             table = SoftmaxTable(self.mdp.observations, self.mdp.actions)
+            table.terms = self.terms
             return table.to(self.device)
         return super().policy(hidden, seed, **choices)
 

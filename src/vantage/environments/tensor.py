@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vantage.environments import fitted
 from vantage.environments.interface import Step
+from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
@@ -220,8 +221,14 @@ class TensorEnvironment:
             **choices: net, squash, log_std, orthogonal, recurrent; see
                 `vantage.environments.fitted.policy`.
         """
-        made = fitted.policy(self.observations, self.actions, hidden, seed, **choices)
-        return made.to(self.device, self.dtype)
+        policy = fitted.policy(self.observations, self.actions, hidden, seed, **choices)
+        policy.terms = self.terms
+        return policy.to(self.device, self.dtype)
+
+    @property
+    def terms(self) -> Terms:
+        """How a policy's tensors correspond to what one lane shows and takes."""
+        return Terms(self.observations, self.actions, self.name)
 
     def value(self, hidden: tuple[int, ...] = (64, 64), seed: int = 1, **choices: Any) -> Value:
         """A value function over this environment's observations, initially close to 0.

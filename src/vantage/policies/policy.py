@@ -1,9 +1,23 @@
 """What training, auditing and evaluation ask of a policy."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from vantage.errors import refuse_unless
+
+
+class Terms(Protocol):
+    """What `Policy.act` asks of `vantage.environments.terms.Terms`, which says what each is."""
+
+    def read(self, observation: Any) -> tuple[Tensor, bool]:
+        """One observation or a batch as a tensor [n, ...], and whether it was one alone."""
+        ...
+
+    def write(self, action: Tensor, single: bool) -> Any:
+        """Actions [n, ...] as the environment takes them."""
+        ...
 
 
 class Policy(nn.Module):
@@ -25,13 +39,72 @@ class Policy(nn.Module):
             the user's own.
         made: the keyword arguments of `env.policy` that build a network of this shape again; None
             where only its owner can.
+        terms: how its tensors correspond to an environment's observations and actions, for `act`;
+            `env.policy()`, `vantage.train` and `vantage.load` set it.
         memoryless: True if log π(a_t|s_t) depends on the observation of step t alone. Rows of a
             batch must be kept whole for a policy that is not.
     """
 
     hidden: tuple[int, ...] | None = None
     made: dict[str, Any] | None = None
+    terms: Terms | None = None
     memoryless: bool = False
+    _acts: int = 0  # how often `act` was called: its actions are drawn from (seed, number)
+    _acting_memory: Tensor | None = None
+
+    @torch.no_grad()
+    def act(
+        self, observation: Any, deterministic: bool = False, *, first: Any = False, seed: int = 0
+    ) -> Any:
+        """What to do, in the environment's own terms: for a loop of your own.
+
+            observation, _ = env.reset()
+            action = policy.act(observation, first=True)
+            observation, reward, terminated, truncated, _ = env.step(action)
+
+        Normaliser, squashing, bounds, the ids that a Discrete space starts from and a memory are
+        all taken care of, as in training and `vantage.evaluate`.
+
+        Args:
+            observation: one, or a batch as a vector environment gives it; NumPy, tensors, plain
+                numbers, or dictionaries and tuples of these.
+            deterministic: take the likeliest action instead of sampling.
+            first: whether this observation begins an episode, [n] or one for all: a policy with a
+                memory then starts from an empty one, and otherwise goes on from the call before.
+                It makes no difference to a policy without a memory.
+            seed: of the actions, which are drawn from (seed, number of calls before).
+
+        Returns:
+            One action, or [n, ...], as the environment takes it; a tensor if `observation` is one.
+
+        Raises:
+            InputError: an observation of another shape; a policy that knows no environment.
+        """
+        refuse_unless(
+            self.terms is not None,
+            f"{type(self).__name__}.act: this policy was not made by env.policy(), so it does not "
+            "know how the environment writes observations and actions; set policy.terms = "
+            "env.terms.",
+        )
+        assert self.terms is not None
+        batch, single = self.terms.read(observation)
+        parameter = next(self.parameters())
+        dtype = parameter.dtype if batch.dtype == torch.float32 else batch.dtype
+        batch = batch.to(parameter.device, dtype)
+        began = torch.as_tensor(first).expand(len(batch)).to(batch.device, torch.bool)
+        memory = self._acting_memory
+        if memory is None or len(memory) != len(batch):
+            memory, began = self.begin(len(batch)), torch.ones_like(began)
+        what = self.see(batch, began, memory)
+        if deterministic:
+            action = self.mode(what)
+        else:
+            generator = torch.Generator(batch.device).manual_seed((seed << 32) + self._acts)
+            action, _ = self.sample(what, generator)
+        self._acts += 1
+        self._acting_memory = self.remember(what)
+        written = self.terms.write(self.applied(action), single)
+        return torch.as_tensor(written) if isinstance(observation, Tensor) else written
 
     def sample(
         self, observation: Tensor, generator: torch.Generator | None = None

@@ -1,0 +1,94 @@
+"""A policy's words in the environment's: observations as it shows them, actions as it takes them.
+
+Inside the package a policy reads tensors of many lanes and gives raw actions; outside, in a loop
+of one's own, it is asked about one observation, or a batch of them, as the environment gives it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+from torch import Tensor
+
+from vantage.environments.spaces import action_writer, batched, observation_reader, parts
+from vantage.errors import refuse_unless
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a policy's tensors correspond to what one lane of an environment shows and takes.
+
+    Attributes:
+        observations: space of one lane.
+        actions: space of one lane.
+        name: of the environment, for messages.
+        normalise: applied to the tensor of observations [n, ...] before the policy sees it; None
+            where the environment is not normalised.
+    """
+
+    observations: gymnasium.Space
+    actions: gymnasium.Space
+    name: str
+    normalise: Callable[[Tensor], Tensor] | None = None
+
+    def read(self, observation: Any) -> tuple[Tensor, bool]:
+        """One observation, or a batch of them, as a tensor [n, ...].
+
+        Args:
+            observation: as the environment gives it, in NumPy, tensors or plain numbers; a batch as
+                a vector environment gives it.
+
+        Returns:
+            The tensor, and whether it was one observation alone (n is then 1).
+
+        Raises:
+            InputError: the shape is neither that of one observation nor that of a batch.
+        """
+        plain = _plain(observation)
+        single = self._is_single(plain)
+        batch = batched(self.observations, [plain]) if single else plain
+        tensor = observation_reader(self.observations, self.name)(batch)
+        return (tensor if self.normalise is None else self.normalise(tensor)), single
+
+    def write(self, action: Tensor, single: bool) -> Any:
+        """What the environment is given for actions [n, ...] that `policy.applied` has seen.
+
+        Args:
+            action: ids from 0, or vectors; vectors are clipped to the bounds here.
+            single: give the one action alone.
+        """
+        kind = getattr(self.actions, "dtype", None) or np.int64
+        array = action_writer(self.actions, kind, self.name)(action.detach().cpu())
+        return array[0] if single else array
+
+    def _is_single(self, observation: Any) -> bool:
+        """Whether it is one observation, by the shape of its first leaf."""
+        leaf = parts(self.observations, self.name)[0]
+        value = observation
+        try:
+            for key in leaf.path:
+                value = value[key]
+            shape = np.shape(value)
+        except (KeyError, IndexError, TypeError, ValueError):
+            shape = None
+        one = leaf.space.shape or ()
+        at = "".join(f"[{key!r}]" for key in leaf.path)
+        refuse_unless(
+            shape is not None and (shape == one or shape[1:] == one),
+            f"policy.act: the observation{at} has shape {shape}; {self.name} shows {one}, and a "
+            f"batch of n is {('n', *one)}.",
+        )
+        return shape == one
+
+
+def _plain(observation: Any) -> Any:
+    """Tensors as arrays, within dictionaries and tuples too."""
+    if isinstance(observation, Tensor):
+        return observation.detach().cpu().numpy()
+    if isinstance(observation, dict):
+        return {key: _plain(value) for key, value in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(_plain(value) for value in observation)
+    return observation
