@@ -191,7 +191,7 @@ def test_addition_from_nothing(
     assert code == 0, text
     assert "Warm-up: 2 steps" in text
     assert "Policy gradient: 2 updates" in text
-    assert "held_out/reward" in read_run(out).history[-1]
+    assert "eval/return" in read_run(out).history[-1]
     assert Policy(out / "model").tokenizer is not None
 
 

@@ -18,12 +18,13 @@ from vantage.language.training.ascent import (
     Pieces,
     Weighed,
     baseline_variance,
-    effective_sample_size,
     signal_of,
 )
-from vantage.language.training.settings import scheduled
-from vantage.language.training.train import _seed
+from vantage.language.training.metrics import effective_sample_size
+from vantage.runs.seeds import generator_of
+from vantage.training import schedules
 from vantage.training.auto import candidates
+from vantage.training.schedules import warmed_up
 
 PROMPTS = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "w2 w2", "w11 w3", "w7"]
 
@@ -45,7 +46,7 @@ def run(own, estimator, task=None, updates=1, **settings):
 
 def drawn_first(own, task, groups=4):
     """What the first update of seed 0 draws."""
-    generator = torch.Generator().manual_seed(_seed(0, 0, 0, 0))
+    generator = generator_of(0, 0, 0, 0)
     return rollout(task, own, task.stream(0, groups, 0), generator)
 
 
@@ -114,7 +115,7 @@ def test_kl_is_to_the_policy_as_it_was_given(name, lora):
     # the second update, with the reference scored by the obvious route
     again = copy.deepcopy(first)
     run(again, estimator, task, updates=1, optimizer=partial(SGD, lr=0.3), lr=0.3)
-    generator = torch.Generator().manual_seed(_seed(0, 1, 0, 0))
+    generator = generator_of(0, 1, 0, 0)
     batch = rollout(task, again, task.stream(4, 4, 0), generator).batch
     with torch.no_grad():
         reference = first.log_prob(batch.observation, batch.action)
@@ -322,7 +323,7 @@ def test_an_environment_speaks_and_is_not_learned_from():
     expected = vt.gradient(own, batch, vt.estimators.rloo())
     before = flat(own).detach().clone()
     run(own, vt.estimators.rloo(), task, batch=8, environment=adds, shared_prompts=True, **STEP)
-    generator = torch.Generator().manual_seed(_seed(0, 0, 0, 0))
+    generator = generator_of(0, 0, 0, 0)
     other = policy("qwen2", max_completion_length=3)
     batch = rollout(task, other, task.stream(0, 2, 0), generator, environment=adds).batch
     expected = vt.gradient(other, batch, vt.estimators.rloo())
@@ -403,9 +404,9 @@ def test_effective_sample_size():
 
 
 def test_learning_rates_follow_the_schedule():
-    assert scheduled(2.0, 0, 10, "cosine", 0) == pytest.approx(2.0)
-    assert scheduled(2.0, 5, 10, "cosine", 0) == pytest.approx(1.0)
-    assert [scheduled(2.0, u, 10, "constant", 4) for u in (0, 3, 9)] == [0.5, 2.0, 2.0]
+    assert warmed_up(schedules.cosine, 0, 10, 0) == pytest.approx(1.0)
+    assert warmed_up(schedules.cosine, 5, 10, 0) == pytest.approx(0.5)
+    assert [warmed_up(schedules.constant, u, 10, 4) for u in (0, 3, 9)] == [0.25, 1.0, 1.0]
 
 
 def test_weights_of_a_replaced_batch():

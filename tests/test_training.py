@@ -22,11 +22,11 @@ from torch import nn
 import vantage as vt
 from vantage.environments.rollout import episodes
 from vantage.runs.run import open_run, read_config, read_run
+from vantage.runs.seeds import seed_of
 from vantage.training.ascent import ascend
-from vantage.training.learner import seeds
 from vantage.training.value import fit_value
 
-TIMING = {"seconds", "steps_per_second"}
+TIMING = {"step_time", "steps_per_second"}
 
 
 def short_run(out: Path | None, **settings: Any) -> vt.Run:
@@ -77,7 +77,7 @@ def test_the_run_folder_says_what_was_asked_and_what_happened(tmp_path: Path) ->
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["update"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert read_run(tmp_path / "run").history == run.history
-    assert {"return", "entropy", "gradient_norm", "snr", "noise_scale", "steps_per_second"} <= set(
+    assert {"return", "entropy", "grad_norm", "snr", "noise_scale", "steps_per_second"} <= set(
         run.history[0]
     )
 
@@ -191,7 +191,17 @@ def test_every_update_draws_anew() -> None:
     """With a policy that hardly moves, updates see different episodes."""
     run = short_run(None, updates=4, optimizer=partial(torch.optim.SGD, lr=1e-12))
     assert len({entry["return"] for entry in run.history}) > 1
-    assert len({seeds(seed, update) for seed in range(4) for update in range(4)}) == 16
+    assert (
+        len(
+            {
+                seed_of(seed, update, use)
+                for seed in range(4)
+                for update in range(4)
+                for use in (0, 1)
+            }
+        )
+        == 32
+    )
 
 
 def test_the_fit_of_v_is_scored_before_it_is_made() -> None:

@@ -53,7 +53,7 @@ def test_the_first_minibatch_is_the_plain_policy_gradient(quick: bool, name: str
     )
     before = flat(policy)
     rule = Epochs(epochs=1, minibatches=1, max_grad_norm=None)
-    metrics = rule.learn(passes, sgd(passes.parameters), row, batch, torch.Generator())
+    metrics = rule.update(passes, {"policy": sgd(passes.parameters)}, row, batch, torch.Generator())
     torch.testing.assert_close(flat(policy) - before, expected, rtol=1e-4, atol=1e-6)
     assert metrics["clip_fraction"] == 0
 
@@ -74,8 +74,8 @@ def test_the_first_ratio_is_one_to_the_bit_and_later_ones_are_not() -> None:
     batch = replace(batch, log_prob=batch.log_prob + 0.01)
     row = vt.estimators.ppo(normalise=False)
     weights = row.weights(batch)
-    Epochs(epochs=2, minibatches=1).learn(
-        passes, sgd(passes.parameters), row, batch, torch.Generator().manual_seed(0)
+    Epochs(epochs=2, minibatches=1).update(
+        passes, {"policy": sgd(passes.parameters)}, row, batch, torch.Generator().manual_seed(0)
     )
     first, second = (w.flatten().sort().values for w in passes.__dict__["seen"])
     counted = weights[batch.mask].flatten().sort().values
@@ -84,7 +84,7 @@ def test_the_first_ratio_is_one_to_the_bit_and_later_ones_are_not() -> None:
 
 
 def without_timing(run: vt.Run) -> list[dict[str, Any]]:
-    timing = {"seconds", "steps_per_second"}
+    timing = {"step_time", "steps_per_second"}
     return [{k: v for k, v in row.items() if k not in timing} for row in run.history]
 
 
@@ -123,7 +123,7 @@ def test_epochs_equal_ppo_as_it_is_written(
     batch = fragment(env, passes)
     rule = Epochs(4, 1, standardise=standardise, value_clip=value_clip, max_grad_norm=0.5)
     row = vt.estimators.ppo(epsilon=0.1, normalise=False, entropy=0.02)
-    rule.learn(passes, SGD(passes.parameters, lr=0.3), row, batch, torch.Generator())
+    rule.update(passes, {"policy": SGD(passes.parameters, lr=0.3)}, row, batch, torch.Generator())
     parameters = [*twin.parameters(), *twin_value.parameters()]
     optimizer = SGD(parameters, lr=0.3)
     assert batch.value is not None
@@ -148,7 +148,8 @@ def test_an_epoch_takes_every_step_once() -> None:
     batch = fragment(env, passes)
     row = vt.estimators.ppo(normalise=False)
     rule = Epochs(epochs=3, minibatches=4)
-    rule.learn(passes, SGD(passes.parameters, lr=0.0), row, batch, torch.Generator().manual_seed(0))
+    still = {"policy": SGD(passes.parameters, lr=0.0)}
+    rule.update(passes, still, row, batch, torch.Generator().manual_seed(0))
     seen = passes.__dict__["seen"]
     assert len(seen) == 12
     size = batch.steps // 4
@@ -169,7 +170,9 @@ def test_epochs_stop_once_the_policy_has_moved_too_far() -> None:
     row = vt.estimators.ppo(normalise=False)
     rule = Epochs(epochs=50, minibatches=2, target_kl=1e-4, standardise=True)
     optimizer = torch.optim.Adam(passes.parameters, lr=1e-2)
-    metrics = rule.learn(passes, optimizer, row, batch, torch.Generator().manual_seed(0))
+    metrics = rule.update(
+        passes, {"policy": optimizer}, row, batch, torch.Generator().manual_seed(0)
+    )
     assert 1 < metrics["optimizer_steps"] < 10
 
 
@@ -183,7 +186,7 @@ def test_rows_stay_whole_for_a_memory_and_for_a_ratio_of_sequences() -> None:
         expected = vt.gradient(policy, batch, row)
         before = flat(policy)
         rule = Epochs(epochs=1, minibatches=1, max_grad_norm=None)
-        rule.learn(passes, sgd(passes.parameters), row, batch, torch.Generator())
+        rule.update(passes, {"policy": sgd(passes.parameters)}, row, batch, torch.Generator())
         assert passes.__dict__["seen"][0].shape == batch.reward.shape
         torch.testing.assert_close(flat(policy) - before, expected, rtol=1e-3, atol=1e-5)
 
@@ -230,7 +233,7 @@ def test_fragments_resume_to_the_same_bits(tmp_path: Path, choices: dict[str, An
     whole = run("whole", 9)
     run("parts", 5)
     parts = run("parts", 9, resume=True)
-    timing = {"seconds", "steps_per_second"}
+    timing = {"step_time", "steps_per_second"}
     plain = [
         [{k: v for k, v in r.items() if k not in timing} for r in x.history] for x in (whole, parts)
     ]
@@ -243,20 +246,21 @@ def test_a_delayed_policy_acts_and_vtrace_knows() -> None:
     """Log-probabilities of the batch are those of the policy two updates ago."""
     env, policy, value = world(env="tensor/CartPole-v1", lanes=8)
     seen: list[tuple[torch.Tensor, float]] = []
-    original = Epochs.learn
+    original = Epochs.update
 
     def spy(
-        self: Epochs, passes: Any, optimizer: Any, estimator: Any, batch: vt.Batch, *rest: Any
-    ) -> Any:
+        self: Epochs, passes: Any, optimizers: Any, estimator: Any, batch: vt.Batch, *rest: Any,
+        **named: Any,
+    ) -> Any:  # fmt: skip
         now = policy.log_prob(batch.observation, batch.action).detach()
         seen.append((flat(policy), float((now - batch.log_prob).abs().max())))
         snapshots = [copy.deepcopy(policy.state_dict()) for _ in range(1)]
         held.append((batch, snapshots[0]))
-        return original(self, passes, optimizer, estimator, batch, *rest)
+        return original(self, passes, optimizers, estimator, batch, *rest, **named)
 
     held: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Epochs, "learn", spy)
+        patch.setattr(Epochs, "update", spy)
         vt.train(
             env, policy, value=value, updates=5, progress=False, **vt.algorithms.impala(delay=2)
         )

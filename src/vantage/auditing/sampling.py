@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -29,6 +28,7 @@ from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.per_trajectory import Sketch, contributions
 from vantage.policies import Policy
+from vantage.runs.seeds import seed_of
 
 
 class Sampling(NamedTuple):
@@ -122,9 +122,10 @@ def collect(
     for first in range(0, design.trajectories, per_chunk):
         count = min(per_chunk, design.trajectories - first)
         clock = [time.perf_counter()]
-        chunk_seed = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
         lanes = env if shared == 1 or count == env.lanes else env.sharing(count)
-        batch = episodes(lanes, behaviour or policy, count, chunk_seed, value, shared=shared)
+        batch = episodes(
+            lanes, behaviour or policy, count, seed_of(seed, first), value, shared=shared
+        )
         clock.append(time.perf_counter())
         log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
         clock.append(time.perf_counter())

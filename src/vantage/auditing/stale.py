@@ -17,7 +17,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import gradient
 from vantage.policies import Policy
 from vantage.training.ascent import ascend
-from vantage.training.learner import OptimizerFactory
+from vantage.training.interface import OptimizerFactory
 
 
 def audit_stale(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -13,6 +12,7 @@ from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.per_trajectory import Method, Sketch, contributions
 from vantage.policies import Policy
+from vantage.runs.seeds import seed_of
 from vantage.statistics import intervals
 from vantage.statistics.intervals import Estimate
 
@@ -51,9 +51,10 @@ def decompositions(
         lanes = env.sharing(STARTS * EACH)
     except InputError as error:
         return found | {e.name: _both(undetermined(str(error))) for e in alone}
-    # the audit's chunks are seeded by [seed, first], the same as [seed, first, 0]: be none of them
-    own_seed = int(np.random.SeedSequence([seed, 0, 1]).generate_state(1)[0])
-    batch = episodes(lanes, behaviour or policy, lanes.lanes, own_seed, value, shared=EACH)
+    # a word more than the audit's chunks have: these are other episodes
+    batch = episodes(
+        lanes, behaviour or policy, lanes.lanes, seed_of(seed, 0, 1), value, shared=EACH
+    )
     log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
     weights = [weights_of(policy, e, batch, log_prob, batch.rows) for e in alone]
     chunks = list(contributions(policy, batch, torch.stack(weights), method, sketch, memory // 4))

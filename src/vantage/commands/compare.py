@@ -175,7 +175,7 @@ def _speed(job: Job) -> float:
         progress=False,
     ).history
     later = history[1:] or history
-    seconds = sum(row["seconds"] for row in later) or time.perf_counter() - started
+    seconds = sum(row["step_time"] for row in later) or time.perf_counter() - started
     steps = later[-1]["steps"] - (history[0]["steps"] if len(history) > 1 else 0)
     if not steps or math.isnan(seconds):
         raise InputError(f"compare: {job} made no steps in {BURST} updates.")

@@ -31,11 +31,11 @@ from vantage.language.sampling.continuous_batching import ContinuousBatching
 from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
-from vantage.language.training.settings import Schedule
 from vantage.language.training.train import train
 from vantage.language.transcripts.records import chosen, read_transcripts, updates_of
 from vantage.language.transcripts.view import show
 from vantage.runs.progress import terminal
+from vantage.training.schedules import Name
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -68,9 +68,9 @@ def train_lm(
     baseline: Literal["auto"] | None = None,
     updates: int = 200,
     lr: float = 1e-5,
-    schedule: Schedule = "constant",
+    schedule: Name = "constant",
     warmup: int = 0,
-    num_iterations: int = 1,
+    epochs: Annotated[int, arg(aliases=["--num-iterations"])] = 1,
     minibatches: int = 1,
     max_grad_norm: float | None = 1.0,
     max_completion_length: int = 256,
@@ -115,7 +115,7 @@ def train_lm(
         lr: learning rate (AdamW).
         schedule: of the learning rate, after the warm-up.
         warmup: updates over which the learning rate rises.
-        num_iterations: epochs over each batch.
+        epochs: passes over each batch.
         minibatches: optimiser steps of an epoch.
         max_grad_norm: longest gradient let through to the optimiser.
         max_completion_length: tokens after which a completion is cut.
@@ -173,7 +173,7 @@ def train_lm(
             held_out=len(task.held_out),
             batch=first_batch(batch, num_generations),
             num_generations=num_generations,
-            num_iterations=num_iterations,
+            num_iterations=epochs,
             minibatches=minibatches,
             updates=updates,
             max_completion_length=max_completion_length,
@@ -210,7 +210,7 @@ def train_lm(
             lr=lr,
             schedule=schedule,
             warmup=warmup,
-            num_iterations=num_iterations,
+            epochs=epochs,
             minibatches=minibatches,
             max_grad_norm=max_grad_norm,
             value=ValueHead(policy) if "value" in rule.needs else None,

@@ -4,7 +4,6 @@ import ast
 import json
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +15,13 @@ from vantage.errors import refuse_unless
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
 from vantage.runs.run import Run
 from vantage.runs.trackers import TensorBoard, Tracker, WandB
-from vantage.training import algorithms, schedules
+from vantage.training import algorithms
 from vantage.training.evaluation import evaluate as evaluate_policy
 from vantage.training.load import load
 from vantage.training.loop import train as train_policy
-from vantage.training.settings import resolved
-from vantage.training.updates import Ascent, default
+from vantage.training.schedules import Name
+from vantage.training.settings import resolved, with_changes
+from vantage.training.updates import default
 from vantage.training.video import film_run
 
 
@@ -45,7 +45,7 @@ def train(
     recurrent: int | None = None,
     value: bool | None = None,
     lr: float | None = None,
-    schedule: Literal["constant", "linear", "cosine"] | None = None,
+    schedule: Name | None = None,
     max_grad_norm: float | None = None,
     delay: int | None = None,
     seed: int = 0,
@@ -101,18 +101,17 @@ def train(
         "fragment": fragment,
         "batch": batch,
         "lr": lr,
-        "schedule": None if schedule is None else schedules.TABLE[schedule],
+        "schedule": schedule,
         "delay": delay,
     }
     chosen |= {name: setting for name, setting in given.items() if setting is not None}
     rule = chosen["estimator"]
-    update = chosen.setdefault("update", default(rule))
-    if max_grad_norm is not None:
-        refuse_unless(
-            hasattr(update, "max_grad_norm"),
-            f"--max-grad-norm: the update {type(update).__name__} bounds the KL, not the gradient.",
-        )
-        chosen["update"] = replace(update, max_grad_norm=max_grad_norm)
+    chosen["update"] = with_changes(
+        chosen.get("update", default(rule)),
+        epochs=None,
+        minibatches=None,
+        max_grad_norm="rule" if max_grad_norm is None else max_grad_norm,
+    )
     world = make(env, lanes, discount, normalise)
     label = algorithm or rule.name
     folder = out or Path("runs") / f"{env.replace('/', '-')}-{label}-{seed}"
@@ -224,13 +223,13 @@ def _print_plan(
     else:
         assert isinstance(batch, int)
         size = f"{batch} whole episodes, {batch // lanes} to {-(-batch // lanes)} a lane"
-    passes = getattr(update, "epochs", 1) * getattr(update, "minibatches", 1)
+    passes = update.optimizer_steps
     goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
     terminal.print(
         f"Each update: {size}, {passes} gradient step{'s' if passes > 1 else ''}. "
         f"Until {' or '.join(goal for goal in goals if goal)}. Would be written to {folder}."
     )
-    if not isinstance(update, Ascent) and fragment is not None and hasattr(update, "minibatches"):
+    if fragment is not None and hasattr(update, "minibatches"):
         terminal.print(f"Minibatches of {fragment * lanes // update.minibatches:,} steps.")
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from vantage.commands.language_options import (
     carried_on,
@@ -19,12 +21,12 @@ from vantage.language.model import tiny
 from vantage.language.model.value_head import ValueHead
 from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
-from vantage.language.training.settings import Schedule
 from vantage.language.training.supervised import warm_up
 from vantage.language.training.train import train
 from vantage.runs.checkpoint import exists
 from vantage.runs.progress import terminal
 from vantage.runs.run import CHECKPOINT
+from vantage.training.schedules import Name
 
 
 def tiny_command(name: str) -> Callable[..., None]:
@@ -39,8 +41,8 @@ def tiny_command(name: str) -> Callable[..., None]:
         baseline: Literal["auto"] | None = None,
         updates: int = 1200,
         lr: float = 2e-4,
-        schedule: Schedule = "linear",
-        num_iterations: int = 1,
+        schedule: Name = "linear",
+        epochs: Annotated[int, arg(aliases=["--num-iterations"])] = 1,
         minibatches: int = 1,
         resample_dead_groups: int = 0,
         start: float = 0.45,
@@ -69,7 +71,7 @@ def tiny_command(name: str) -> Callable[..., None]:
             updates: batches to learn from.
             lr: learning rate (AdamW).
             schedule: of the learning rate.
-            num_iterations: epochs over each batch.
+            epochs: passes over each batch.
             minibatches: optimiser steps of an epoch.
             resample_dead_groups: rounds of drawing other prompts for groups of equal rewards.
             start: probability of gold answers at which the warm-up ends.
@@ -98,7 +100,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 held_out=len(task.held_out),
                 batch=first_batch(batch, num_generations),
                 num_generations=num_generations,
-                num_iterations=num_iterations,
+                num_iterations=epochs,
                 minibatches=minibatches,
                 updates=updates,
                 max_completion_length=policy.max_completion_length,
@@ -126,7 +128,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 lr=lr,
                 schedule=schedule,
                 warmup=min(20, updates // 10),
-                num_iterations=num_iterations,
+                epochs=epochs,
                 minibatches=minibatches,
                 value=ValueHead(policy) if "value" in rule.needs else None,
                 resample_dead_groups=resample_dead_groups,

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from vantage.environments.making import make
 from vantage.runs.run import CONFIG
+from vantage.runs.seeds import seed_of
 from vantage.training.evaluation import evaluate
 from vantage.training.loop import train
 
 RESULT = "result.json"  # in the run folder, once training and evaluation are done
+# A word of seeds beside those of training, (seed, update, purpose); large, for it is no update.
+COMPARISON = 0x434F4D50
 RECENT = 100  # episodes of the mean that training itself reports
 
 
@@ -89,9 +90,7 @@ def seeds(seed: int) -> Seeds:
 
     Estimators with the same seed start from the same weights and are evaluated on the same starts.
     """
-    # a spawn key keeps this apart from [seed, update], which training draws from
-    words = np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(3).tolist()
-    return Seeds(*words)
+    return Seeds(*(seed_of(seed, COMPARISON, purpose) for purpose in range(3)))
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def run(job: Job) -> dict[str, Any]:
         "training_return": recent_return(history, RECENT),
         "steps": history[-1]["steps"],
         "updates": history[-1]["update"],
-        "seconds": sum(row["seconds"] for row in history),
+        "seconds": sum(row["step_time"] for row in history),
         "evaluation_seconds": time.perf_counter() - started,
     }
     temporary = job.folder / (RESULT + ".new")

@@ -46,11 +46,11 @@ def k2(log_ratio: Float[Tensor, "N T"], *, beta: float) -> Float[Tensor, "N T"]:
 
 
 @declares(needs=("reference_log_prob",), bias="direction")
-def k3(log_ratio: Float[Tensor, "N T"], *, beta: float) -> Float[Tensor, "N T"]:
+def k3(log_ratio: Float[Tensor, "*grid"], *, beta: float) -> Float[Tensor, "*grid"]:
     """β (exp(−l) − 1 + l), subtracted from the reward.
 
     Equation: β (exp(−l) − 1 + l) ≥ 0, of expectation KL(π‖π_ref).
-    Shapes: [N, T].
+    Shapes: [N, T]; any other grid will do.
     Source: Schulman 2020, Approximating KL divergence.
     Unbiased when: never for the KL, though its value is: for one decision its gradient is that of
         KL(π‖π_ref) − KL(π_ref‖π), the term E[k3'(l) ∇log π] being absent.

@@ -82,6 +82,7 @@ class MlpPasses:
 
     def __init__(self, policy: Categorical | Gaussian, value: Value | None = None):
         self.policy: Policy = policy
+        self.value: nn.Module | None = value
         modules = [module for module in (policy, value) if module is not None]
         flat = torch.cat([p.detach().flatten() for m in modules for p in m.parameters()])
         self.flat = nn.Parameter(flat)

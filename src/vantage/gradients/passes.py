@@ -28,11 +28,13 @@ class Passes(Protocol):
 
     Attributes:
         policy: the policy whose parameters these are.
+        value: the value function whose parameters these are, or None.
         parameters: what the optimiser steps: the policy's and the value function's parameters, or
             one flat parameter that holds them all.
     """
 
     policy: Policy
+    value: nn.Module | None
     parameters: list[nn.Parameter]
 
     def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Acting":

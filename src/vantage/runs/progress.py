@@ -21,9 +21,21 @@ terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isa
 # Ratios of one update are noisy: show them over this many, numerator and denominator apart.
 WINDOW = 5
 
+# What is shown of an update where it is among its metrics: label -> metric, and how it is written.
+FIGURES = {
+    "update": ("update", "{}"),
+    "steps": ("steps", "{:,}"),
+    "return": ("return_100", "{:.1f}"),
+    "reward": ("reward", "{:.3f}"),
+    "dead groups": ("frac_reward_zero_std", "{:.0%}"),
+    "length": ("length", "{:.1f}"),
+    "entropy": ("entropy", "{:.3f}"),
+    "gradient norm": ("grad_norm", "{:.3g}"),
+}
+
 
 class Progress:
-    """Shows return, entropy, gradient norm, signal-to-noise ratio, speed and time left.
+    """Shows return, length, entropy, gradient norm, signal-to-noise ratio, speed and time left.
 
     Args:
         steps, updates: where training stops; either may be None.
@@ -88,22 +100,24 @@ class Progress:
             self._line()
 
     def figures(self) -> dict[str, str]:
-        """What is shown, by name."""
+        """What is shown, by name: of the run's metrics, those that it has."""
         last = self.recent[-1]
-        return {
-            "update": f"{last['update']}",
-            "steps": f"{last['steps']:,}",
-            "return": _written(last["return_100"]),
-            "entropy": f"{last['entropy']:.3f}",
-            "gradient norm": f"{last['gradient_norm']:.3g}",
-            "SNR": _written(windowed_snr(list(self.recent)), 2),
-            "steps/s": f"{self._speed():,.0f}",
-            "left": self._left(),
+        shown = {
+            label: text.format(last[name]) if _finite(last[name]) else "–"
+            for label, (name, text) in FIGURES.items()
+            if name in last
         }
+        snr = windowed_snr(list(self.recent))
+        shown["SNR"] = f"{snr:.2f}" if _finite(snr) else "–"
+        return shown | self._speed() | {"left": self._left()}
 
-    def _speed(self) -> float:
-        seconds = sum(row["seconds"] for row in self.recent)
-        return sum(row["seconds"] * row["steps_per_second"] for row in self.recent) / seconds
+    def _speed(self) -> dict[str, str]:
+        seconds = max(1e-9, sum(row["step_time"] for row in self.recent))
+        return {
+            f"{what}/s": f"{count / seconds:,.0f}"
+            for what in ("steps", "tokens")
+            if (count := sum(r["step_time"] * r.get(f"{what}_per_second", 0) for r in self.recent))
+        }
 
     def _left(self) -> str:
         done = self.recent[-1][self.unit] - self.start_at
@@ -125,9 +139,8 @@ class Progress:
         self.console.print("  ".join(f"{k} {v}" for k, v in self.figures().items()), soft_wrap=True)
 
 
-def _written(number: float | None, digits: int = 1) -> str:
-    """The number, or a dash where there is none."""
-    return "–" if number is None or not math.isfinite(number) else f"{number:.{digits}f}"
+def _finite(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)
 
 
 def windowed_snr(rows: list[dict[str, Any]]) -> float:

@@ -20,6 +20,13 @@ from vantage.version import __version__
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 
+# What metrics were called in runs of earlier versions: read under the names they have now.
+RENAMED = {
+    "gradient_norm": "grad_norm",
+    "seconds": "step_time",
+    "held_out/reward": "eval/return",
+}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -75,18 +82,28 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl. A last line cut off by a kill is left out."""
+    """The lines of metrics.jsonl, under present names.
+
+    A last line that was cut off by a kill is left out.
+    """
     file = path / METRICS
     lines = file.read_text().splitlines() if file.exists() else []
     rows = []
     for number, line in enumerate(lines):
         try:
-            rows.append(json.loads(line))
+            rows.append(_with_present_names(json.loads(line)))
         except json.JSONDecodeError as error:
             if number == len(lines) - 1:
                 break
             raise InputError(f"{file}, line {number + 1} is not JSON: {error}.") from error
     return rows
+
+
+def _with_present_names(row: dict[str, Any]) -> dict[str, Any]:
+    row = {RENAMED.get(name, name): value for name, value in row.items()}
+    if "reward" in row and "return" not in row:  # of a language model
+        row |= {"return": row["reward"], "length": row.get("completions/mean_length")}
+    return row
 
 
 def read_run(path: str | Path) -> Run:

@@ -29,13 +29,13 @@ class Signal:
 
     Attributes:
         units: U.
-        trajectories: how many trajectories make one unit.
+        trajectories: how many trajectories make one unit, on average.
         squared_norm: N̂, unbiased for ‖G‖².
         variance: tr Σ̂, unbiased for the trace of one unit's covariance.
     """
 
     units: int
-    trajectories: int
+    trajectories: int | float
     squared_norm: float
     variance: float
 

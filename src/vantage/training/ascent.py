@@ -1,7 +1,8 @@
 """One gradient step per batch, then the fit of V: the policy gradient as equation [2] has it."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -10,6 +11,11 @@ from torch.optim import Optimizer
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.passes import Passes
+from vantage.policies import Policy
+from vantage.training.adam import Adam
+from vantage.training.interface import OptimizerFactory, optimizer_of
 from vantage.training.value import fit_value
 
 
@@ -32,10 +38,21 @@ class Fit:
             amount = getattr(self, name)
             refuse_unless(amount > 0, f"Fit({name}={amount}): must be positive.")
 
+    def optimizers(self, value: nn.Module | None) -> dict[str, Optimizer]:
+        """V's own, where there is a value function."""
+        return {} if value is None else {"value": Adam(value.parameters(), lr=self.lr)}
+
     def __call__(
-        self, value: nn.Module, optimizer: Optimizer, batch: Batch, generator: torch.Generator
+        self,
+        value: nn.Module | None,
+        optimizers: dict[str, Optimizer],
+        batch: Batch,
+        generator: torch.Generator,
     ) -> dict[str, Any]:
-        """Fit, and say how good V was before."""
+        """Fit V, where there is one, and say how good it was before."""
+        if value is None:
+            return {}
+        optimizer = optimizers["value"]
         return fit_value(value, optimizer, batch, self.epochs, self.minibatch, generator)
 
 
@@ -45,9 +62,13 @@ class Ascent:
 
     Attributes:
         fit: of the value function.
-        lr: learning rate of the policy where `vantage.train` is given none.
+        lr, eps: learning rate and ε of Adam, where `vantage.train` is given no other.
         max_grad_norm: longest gradient let through to the optimiser; None leaves it as it is.
     """
+
+    wants_gradient: ClassVar[bool] = True
+    fragment: ClassVar[int | None] = None
+    optimizer_steps: ClassVar[int] = 1
 
     fit: Fit = field(default_factory=Fit)
     lr: float = 1e-2
@@ -60,15 +81,37 @@ class Ascent:
             f"Ascent(max_grad_norm={self.max_grad_norm}): must be positive, or None.",
         )
 
-    def step(
-        self, policy: nn.Module, gradient: Float[Tensor, " P"], optimizer: Optimizer
+    def check(self, estimator: Estimator) -> None:
+        """Any estimator will do."""
+
+    def optimizers(
+        self, passes: Passes, factory: OptimizerFactory | None, lr: float | None
+    ) -> dict[str, Optimizer]:
+        """One for the policy, one for the fit of V."""
+        default = partial(Adam, lr=self.lr, eps=self.eps)
+        policy = optimizer_of(passes.policy.parameters(), factory or default, lr)
+        return {"policy": policy, **self.fit.optimizers(passes.value)}
+
+    def update(
+        self,
+        passes: Passes,
+        optimizers: dict[str, Optimizer],
+        estimator: Estimator,
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        gradient: Float[Tensor, " P"] | None = None,
+        stale: bool = False,
+        factor: float = 1.0,
     ) -> dict[str, Any]:
-        """Step uphill; returns the gradient's norm before any clipping."""
-        return {"gradient_norm": ascend(policy, gradient, optimizer, self.max_grad_norm)}
+        """Step uphill along `gradient`, then fit V; see `interface.Update`."""
+        assert gradient is not None
+        norm = ascend(passes.policy, gradient, optimizers["policy"], self.max_grad_norm)
+        return {"grad_norm": norm, **self.fit(passes.value, optimizers, batch, generator)}
 
 
 def ascend(
-    policy: nn.Module,
+    policy: Policy,
     gradient: Float[Tensor, " P"],
     optimizer: Optimizer,
     max_grad_norm: float | None = None,

@@ -78,13 +78,13 @@ def rules(
     """
     if baseline is None:
         return {"": estimator}
-    found = candidates(estimator, with_value, grouped)
+    unbiased = candidates(estimator, with_value, grouped)
     refuse_unless(
-        found,
+        unbiased,
         f"train(baseline='auto'): no baseline leaves {estimator.name!r} unbiased; "
         "its other columns do not.",
     )
-    return found
+    return unbiased
 
 
 def best_baseline(history: History, names: list[str]) -> tuple[str, str]:

@@ -8,7 +8,8 @@ together. On the first minibatch the policy is the one that sampled: its ratio i
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,11 @@ from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators import columns
 from vantage.estimators.estimator import Estimator
+from vantage.estimators.penalties import k3
 from vantage.gradients.passes import Passes
-from vantage.training.value import explained_variance, value_target
+from vantage.training.adam import Adam
+from vantage.training.interface import OptimizerFactory, optimizer_of
+from vantage.training.value import value_metrics, value_target
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,13 @@ class Epochs:
         target_kl: stop the epochs once the policy has moved further than 1.5 times this from the
             one that sampled (mean of ρ − 1 − log ρ over a minibatch); None: never.
         refresh: find values, ratios and advantages anew at every epoch, as V-trace wants it.
-        lr: learning rate where `vantage.train` is given none.
+        lr, eps: learning rate and ε of Adam, where `vantage.train` is given no other.
+        max_grad_norm: longest gradient of both networks together that is let through to the
+            optimiser; None leaves it as it is.
     """
+
+    wants_gradient: ClassVar[bool] = False
+    fragment: ClassVar[int | None] = 128
 
     epochs: int = 4
     minibatches: int = 4
@@ -84,43 +93,57 @@ class Epochs:
             "estimator.replace(scale=vt.scales.none), or standardise=False.",
         )
 
+    @property
+    def optimizer_steps(self) -> int:
+        """One for every minibatch of every epoch."""
+        return self.epochs * self.minibatches
+
+    def optimizers(
+        self, passes: Passes, factory: OptimizerFactory | None, lr: float | None
+    ) -> dict[str, Optimizer]:
+        """One, for policy and value function together."""
+        default = partial(Adam, lr=self.lr, eps=self.eps)
+        return {"policy": optimizer_of(passes.parameters, factory or default, lr)}
+
     @torch.no_grad()
-    def learn(
+    def update(
         self,
         passes: Passes,
-        optimizer: Optimizer,
+        optimizers: dict[str, Optimizer],
         estimator: Estimator,
         batch: Batch,
         generator: torch.Generator,
+        *,
+        gradient: Tensor | None = None,
         stale: bool = False,
+        factor: float = 1.0,
     ) -> dict[str, Any]:
-        """Step through the batch; returns the update's metrics.
-
-        Args:
-            stale: whether an older policy sampled the batch, so that no ratio is 1 by construction.
-            generator: shuffles.
+        """Step through the batch, shuffled by `generator`; see `interface.Update`.
 
         Raises:
-            InputError: a gradient that is not finite.
+            InputError: a gradient that is not finite; a batch too small for its minibatches.
         """
-        found = _look(passes, estimator, batch, stale)
+        weighed = first = _weighed(passes, estimator, batch, stale)
         by_steps = passes.policy.memoryless and columns.stepwise(estimator.ratio)
-        parts = _steps_shuffled if by_steps else _rows_shuffled
-        before, far = found, False
+        minibatches_of = _steps_shuffled if by_steps else _rows_shuffled
+        far = False
         norms: list[Tensor] = []
-        moved: list[tuple[Tensor, _Part]] = []
+        last_epoch: list[tuple[Tensor, _Weighed]] = []
         for epoch in range(self.epochs):
             if self.refresh and epoch:
-                found = _look(passes, estimator, batch, stale=True)
-            minibatches = parts(found, self.minibatches, self.standardise, generator)
-            moved.clear()
-            for number, part in enumerate(minibatches):
-                sampled_by_it = not stale and epoch == number == 0
-                norm, log_ratio = self._step(passes, optimizer, estimator, part, sampled_by_it)
+                weighed = _weighed(passes, estimator, batch, stale=True)
+            last_epoch.clear()
+            for number, minibatch in enumerate(
+                minibatches_of(weighed, self.minibatches, self.standardise, generator)
+            ):
+                on_policy = not stale and epoch == number == 0
+                norm, log_ratio = self._step(
+                    passes, optimizers["policy"], estimator, minibatch, on_policy
+                )
                 norms.append(norm)
-                moved.append((log_ratio, part))
+                last_epoch.append((log_ratio, minibatch))
                 far = self.target_kl is not None and (
-                    _kl(log_ratio[part.batch.mask]) > 1.5 * self.target_kl
+                    _kl(log_ratio[minibatch.batch.mask]) > 1.5 * self.target_kl
                 )
                 if far:
                     break
@@ -132,28 +155,29 @@ class Epochs:
             "A gradient of this update is not finite; lower lr, or bound it with max_grad_norm. "
             "The last checkpoint holds the policy from before.",
         )
-        metrics = {"gradient_norm": every.mean().item(), "optimizer_steps": len(norms)}
-        return metrics | _movement(estimator, moved) | _fit(before)
+        metrics = {"grad_norm": every.mean().item(), "optimizer_steps": len(norms)}
+        return metrics | _movement(estimator, last_epoch) | _fit(first)
 
     def _step(
         self,
         passes: Passes,
         optimizer: Optimizer,
         estimator: Estimator,
-        part: "_Part",
-        sampled_by_it: bool,
+        minibatch: "_Weighed",
+        on_policy: bool,
     ) -> tuple[Tensor, Tensor]:
         """One optimiser step; returns the gradient's norm before clipping, and its log ρ [N, T].
 
         log ρ is the one that the step's weights were taken with, 0 at steps that do not count.
         """
-        batch = part.batch
+        batch = minibatch.batch
         log_prob, value = passes.forward(batch.observation, batch.action)
         # None says that the policy is the one that sampled: the ratio is 1, not 1 up to rounding
-        current = None if sampled_by_it else log_prob
-        weight = estimator.weights(batch, current, part.advantage, part.share)
-        bonus = estimator.entropy * part.share if estimator.entropy else None
-        slope = None if value is None or part.target is None else self._value_slope(part, value)
+        current = None if on_policy else log_prob
+        weight = estimator.weights(batch, current, minibatch.advantage, minibatch.share)
+        bonus = estimator.entropy * minibatch.share if estimator.entropy else None
+        fits_value = value is not None and minibatch.target is not None
+        slope = self._value_slope(minibatch, value) if fits_value else None
         passes.backward(weight, bonus, slope)
         norm = passes.clip(float("inf") if self.max_grad_norm is None else self.max_grad_norm)
         optimizer.step()
@@ -161,26 +185,28 @@ class Epochs:
             return norm, torch.zeros_like(batch.log_prob)
         return norm, torch.where(batch.mask, current - batch.log_prob, 0)
 
-    def _value_slope(self, part: "_Part", value: Tensor) -> Tensor:
+    def _value_slope(self, minibatch: "_Weighed", value: Tensor | None) -> Tensor:
         """d/dV of the value's loss, a mean over the counted steps of the minibatch."""
-        assert part.target is not None
-        error = value - part.target
-        scale = 2 * self.value_coefficient / part.steps
+        assert value is not None
+        assert minibatch.target is not None
+        error = value - minibatch.target
+        scale = 2 * self.value_coefficient / minibatch.steps
         if self.value_clip is not None:
-            assert part.batch.value is not None
-            moved = value - part.batch.value
-            held = part.batch.value + moved.clamp(-self.value_clip, self.value_clip) - part.target
+            before = minibatch.batch.value
+            assert before is not None
+            moved = value - before
+            held = before + moved.clamp(-self.value_clip, self.value_clip) - minibatch.target
             # the worse of the two errors counts, and the held one has no slope where it is held
             free = (error.square() >= held.square()) | (moved.abs() <= self.value_clip)
             error = torch.where(free, error, 0)
-        return torch.where(part.batch.mask, error * scale, 0)
+        return torch.where(minibatch.batch.mask, error * scale, 0)
 
 
 _STEPWISE = ("observation", "action", "log_prob", "value")
 
 
-class _Part(NamedTuple):
-    """Steps of a batch with what was found for them from the whole of it."""
+class _Weighed(NamedTuple):
+    """A batch, or a minibatch of it, with what is counted across the whole batch."""
 
     batch: Batch
     advantage: Tensor
@@ -189,7 +215,7 @@ class _Part(NamedTuple):
     steps: int  # that count
 
 
-def _look(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> _Part:
+def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> _Weighed:
     """Advantages, shares and value targets of a batch as the policy and V are now."""
     log_prob = None
     if stale:
@@ -197,69 +223,69 @@ def _look(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> _P
         batch = replace(batch, value=value)
     advantage, worth = estimator.advantage_and_worth(batch, log_prob)
     target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
-    return _Part(batch, advantage, estimator.share(batch), target, batch.steps)
+    return _Weighed(batch, advantage, estimator.share(batch), target, batch.steps)
 
 
 def _steps_shuffled(
-    found: _Part, parts: int, standardise: bool, generator: torch.Generator
-) -> Iterator[_Part]:
+    whole: _Weighed, count: int, standardise: bool, generator: torch.Generator
+) -> Iterator[_Weighed]:
     """Minibatches of single steps, as batches of one step a row.
 
-    All are of one size: a remainder of less than `parts` steps, random ones, is left out.
+    All are of one size: a remainder of less than `count` steps, random ones, is left out.
     """
-    batch = found.batch
+    batch = whole.batch
     counted = batch.mask.flatten().nonzero().squeeze(1)
-    size = len(counted) // parts
+    size = len(counted) // count
     refuse_unless(
         size >= 2,
-        f"Epochs(minibatches={parts}): the batch has {len(counted)} steps; a minibatch needs two.",
+        f"Epochs(minibatches={count}): the batch has {len(counted)} steps; a minibatch needs two.",
     )
     order = counted[torch.randperm(len(counted), generator=generator).to(counted.device)]
-    order = order[: size * parts]
+    order = order[: size * count]
 
     def taken(tensor: Tensor) -> Tensor:
         shuffled = tensor.flatten(0, 1).index_select(0, order)
-        return shuffled.view(parts, size, 1, *shuffled.shape[1:])
+        return shuffled.view(count, size, 1, *shuffled.shape[1:])
 
     def split(tensor: Tensor | None) -> Sequence[Any]:
-        return [None] * parts if tensor is None else taken(tensor).unbind()
+        return [None] * count if tensor is None else taken(tensor).unbind()
 
-    advantages = taken(found.advantage)
+    advantages = taken(whole.advantage)
     if standardise:
         advantages = _standardised(advantages, torch.ones_like(advantages), (1, 2))
-    seen = zip(*(split(getattr(batch, name)) for name in _STEPWISE), strict=True)
-    share = split(found.share * (len(counted) / size))
+    stepwise = zip(*(split(getattr(batch, name)) for name in _STEPWISE), strict=True)
+    share = split(whole.share * (len(counted) / size))
     # a stepwise ratio reads log_prob and mask alone: the other fields are blank
     blank = batch.log_prob.new_zeros(size, 1)
     true, number = torch.ones_like(blank, dtype=torch.bool), order.new_zeros(size)
-    rest = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
-    whole = {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
-    for fields, advantage, part, target in zip(
-        seen, advantages.unbind(), share, split(found.target), strict=True
+    blanks: dict[str, Tensor] = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
+    blanks |= {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
+    for fields, advantage, of_average, target in zip(
+        stepwise, advantages.unbind(), share, split(whole.target), strict=True
     ):
         named = dict(zip(_STEPWISE, fields, strict=True))
-        minibatch = Batch(**named, **rest, **whole, weight=blank[:, 0])
-        yield _Part(minibatch, advantage, part, target, size)
+        minibatch = Batch(**named, **blanks, weight=blank[:, 0])
+        yield _Weighed(minibatch, advantage, of_average, target, size)
 
 
 def _rows_shuffled(
-    found: _Part, parts: int, standardise: bool, generator: torch.Generator
-) -> Iterator[_Part]:
+    whole: _Weighed, count: int, standardise: bool, generator: torch.Generator
+) -> Iterator[_Weighed]:
     """Minibatches of whole rows."""
-    rows = found.batch.rows
+    rows = whole.batch.rows
     refuse_unless(
-        rows >= parts,
-        f"Epochs(minibatches={parts}): this policy or ratio needs whole rows, and the batch has "
+        rows >= count,
+        f"Epochs(minibatches={count}): this policy or ratio needs whole rows, and the batch has "
         f"{rows}; use fewer minibatches, or more lanes.",
     )
-    order = torch.randperm(rows, generator=generator).to(found.share.device)
-    for index in order.tensor_split(parts):
-        part = found.batch.select(index)
-        target = None if found.target is None else found.target[index]
-        advantage = found.advantage[index]
+    order = torch.randperm(rows, generator=generator).to(whole.share.device)
+    for index in order.tensor_split(count):
+        minibatch = whole.batch.select(index)
+        target = None if whole.target is None else whole.target[index]
+        advantage = whole.advantage[index]
         if standardise:
-            advantage = _standardised(advantage, part.mask, (0, 1))
-        yield _Part(part, advantage, found.share[index] * parts, target, part.steps)
+            advantage = _standardised(advantage, minibatch.mask, (0, 1))
+        yield _Weighed(minibatch, advantage, whole.share[index] * count, target, minibatch.steps)
 
 
 def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -273,19 +299,21 @@ def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Ten
 
 
 def _kl(log_ratio: Tensor) -> float:
-    """An estimate of KL(π_old ‖ π) that is never negative (k3), from actions of π_old."""
-    return float((log_ratio.expm1() - log_ratio).mean())
+    """An estimate of KL(π_old ‖ π) that is never negative, from log π/π_old of actions of π_old."""
+    return float(k3(-log_ratio, beta=1.0).mean())
 
 
-def _movement(estimator: Estimator, moved: list[tuple[Tensor, "_Part"]]) -> dict[str, Any]:
+def _movement(
+    estimator: Estimator, minibatches: Sequence[tuple[Tensor, _Weighed]]
+) -> dict[str, Any]:
     """How far the policy was from the one that sampled, over the last epoch as it was taken.
 
     Args:
-        moved: log ρ of every minibatch.
+        minibatches: log ρ of each, and the minibatch.
     """
-    mask = torch.cat([part.batch.mask for _, part in moved])
-    log_ratio = torch.cat([log_ratio for log_ratio, _ in moved])[mask][:, None]
-    advantage = torch.cat([part.advantage for _, part in moved])[mask][:, None]
+    mask = torch.cat([minibatch.batch.mask for _, minibatch in minibatches])
+    log_ratio = torch.cat([log_ratio for log_ratio, _ in minibatches])[mask][:, None]
+    advantage = torch.cat([minibatch.advantage for _, minibatch in minibatches])[mask][:, None]
     ratio = log_ratio.exp()
     return {
         "kl": _kl(log_ratio),
@@ -294,13 +322,10 @@ def _movement(estimator: Estimator, moved: list[tuple[Tensor, "_Part"]]) -> dict
     }
 
 
-def _fit(found: _Part) -> dict[str, Any]:
+def _fit(weighed: _Weighed) -> dict[str, Any]:
     """How good V was before the update."""
-    if found.target is None or found.batch.value is None:
+    predicted = weighed.batch.value
+    if weighed.target is None or predicted is None:
         return {}
-    mask = found.batch.mask
-    target, residual = found.target[mask], (found.target - found.batch.value)[mask]
-    return {
-        "value_loss": residual.square().mean().item(),
-        "explained_variance": explained_variance(residual, target),
-    }
+    mask = weighed.batch.mask
+    return value_metrics(predicted[mask], weighed.target[mask])

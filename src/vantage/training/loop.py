@@ -1,33 +1,26 @@
 """The training loop: collect, weigh, step; and say how much of it was signal."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
 from functools import singledispatch
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
-from torch.optim import Adam, Optimizer
 
 from vantage.environments.interface import Environment
-from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.mlp_passes import fastest
-from vantage.gradients.passes import AutogradPasses, Passes
+from vantage.gradients.passes import AutogradPasses
 from vantage.policies import Policy
-from vantage.runs.interrupts import Interrupts
-from vantage.runs.progress import Progress
-from vantage.runs.run import Run, open_run
-from vantage.runs.running import until_done
-from vantage.runs.threads import torch_threads
+from vantage.runs.run import Run
 from vantage.runs.trackers import Tracker
-from vantage.training import auto
+from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
-from vantage.training.epochs import Epochs
-from vantage.training.learner import Learner, OptimizerFactory
-from vantage.training.schedules import Schedule, constant
-from vantage.training.settings import Settings, describe, resolved
-from vantage.training.updates import Update
+from vantage.training.control import ControlLearner
+from vantage.training.interface import OptimizerFactory, Update
+from vantage.training.running import RunOptions, carry_out
+from vantage.training.schedules import Schedule
+from vantage.training.settings import Settings, describe, resolved, with_changes
 
 
 @singledispatch
@@ -38,6 +31,9 @@ def train(
     *,
     value: nn.Module | None = None,
     update: Update | None = None,
+    epochs: int | None = None,
+    minibatches: int | None = None,
+    max_grad_norm: float | Literal["rule"] | None = "rule",
     steps: int | None = None,
     updates: int | None = None,
     fragment: int | None = None,
@@ -46,7 +42,7 @@ def train(
     baseline: Literal["auto"] | None = None,
     group_size: int = 8,
     lr: float | None = None,
-    schedule: Schedule = constant,
+    schedule: Schedule | str = "constant",
     optimizer: OptimizerFactory | None = None,
     delay: int = 0,
     restart: int = 1 << 15,
@@ -78,6 +74,10 @@ def train(
             episode cut by a time limit is continued by the value of its final observation.
         update: a rule of `vantage.updates`; by default `Epochs` for an estimator with a ratio,
             `Ascent` for all others.
+        epochs, minibatches: passes over each batch, and optimiser steps of a pass, in place of the
+            rule's own.
+        max_grad_norm: longest gradient let through to the optimiser, None leaves it as it is; the
+            rule's own where left out.
         steps: stop at the first update after which this many environment steps were used.
         updates: stop after this many updates. Give `steps` or `updates`, or both.
         fragment: steps per lane and update, episodes carried over; by default 128 for several
@@ -88,10 +88,11 @@ def train(
         baseline: "auto" takes, at every update, the unbiased baseline whose gradient had the least
             variance over the updates before, in place of the estimator's own; the log says why.
         group_size: episodes compared with one another, for estimators that need groups.
-        lr: learning rate of the default optimiser, Adam; the rule's own where left out.
+        lr: learning rate of the policy's optimiser; where left out, that of the optimiser given, or
+            else of the rule.
         schedule: how much of the run is done, 0 to 1, to a factor of every learning rate (and of
-            `Natural.max_kl`); see `vantage.schedules`.
-        optimizer: parameters -> torch optimiser, in place of Adam(lr).
+            `Natural.max_kl`): a function, or the name of one of `vantage.schedules`.
+        optimizer: parameters -> torch optimiser, in place of Adam.
         delay: the policy that acts is this many updates old, as in distributed actors; V-trace is
             the estimator for that. Fragments only.
         restart: start all lanes afresh once each has taken this many steps since the last start:
@@ -118,6 +119,7 @@ def train(
         KeyboardInterrupt: after a checkpoint was written.
     """
     rule = update_rules.default(estimator) if update is None else update
+    rule = with_changes(rule, epochs, minibatches, max_grad_norm)
     fragment, batch = resolved(rule, fragment, batch, estimator, value)
     settings = Settings(
         steps=steps,
@@ -129,7 +131,7 @@ def train(
         baseline=baseline,
         group_size=group_size,
         lr=lr,
-        schedule=schedule,
+        schedule=schedules.named(schedule),
         delay=delay,
         restart=restart,
         signal_every=signal_every,
@@ -137,43 +139,20 @@ def train(
         threads=threads,
     )
     settings.check(estimator, value)
-    refuse_unless(not resume or out is not None, "train(resume=True): say which run with out=.")
-    grouped = "group" in estimator.needs
-    rules = auto.rules(estimator, baseline, value is not None, grouped)
-    in_rows = fragment is None and not isinstance(rule, Epochs)
+    options = RunOptions(
+        out=None if out is None else Path(out),
+        resume=resume,
+        checkpoint_seconds=checkpoint_seconds,
+        track=track,
+        threads=threads,
+        progress=progress,
+    )
+    options.check()
+    candidates = auto.rules(estimator, baseline, value is not None, "group" in estimator.needs)
+    # the gradients of whole episodes are taken row by row, which needs modules as they are
+    in_rows = fragment is None and rule.wants_gradient
     passes = AutogradPasses(policy, value) if in_rows else fastest(policy, value)
-    optimizers = _optimizers(settings, policy, value, passes, optimizer)
+    optimizers = rule.optimizers(passes, optimizer, lr)
     config = describe(env, policy, value, estimator, optimizers.get("policy"), settings)
-    learner = Learner(env, policy, value, estimator, rules, optimizers, passes, settings)
-    folder = None if out is None else Path(out)
-    with (
-        torch_threads(threads),
-        Interrupts() as interrupts,
-        ExitStack() as stack,
-    ):
-        for tracker in track:
-            stack.enter_context(closing(tracker))
-        if folder is not None:
-            open_run(folder, config, resume)
-            learner.restore(folder, resume)
-        display = stack.enter_context(Progress(steps, updates, learner.history, progress))
-        until_done(learner, folder, display, interrupts, checkpoint_seconds, track, "steps")
-    return Run(folder, config, learner.history)
-
-
-def _optimizers(
-    settings: Settings,
-    policy: Policy,
-    value: nn.Module | None,
-    passes: Passes,
-    optimizer: OptimizerFactory | None,
-) -> dict[str, Optimizer]:
-    """One for both networks where the rule trains them jointly, else one for each."""
-    factory = optimizer or settings.adam()
-    rule = settings.update
-    if isinstance(rule, Epochs):
-        return {"policy": factory(passes.parameters)}
-    made = {} if factory is None else {"policy": factory(policy.parameters())}
-    if value is not None:
-        made["value"] = Adam(value.parameters(), lr=rule.fit.lr)
-    return made
+    learner = ControlLearner(env, passes, candidates, optimizers, settings)
+    return carry_out(learner, config, options, updates=updates, steps=steps)

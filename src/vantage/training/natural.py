@@ -4,7 +4,7 @@ With F = E[s sᵀ] the Fisher information of the policy, s = ∇ log π(a|s), th
 x = F⁻¹ ĝ. Conjugate gradients solve F x = ĝ from products F v alone, and the product with the
 Fisher information of a batch,
 
-    F̂ v = Σ_t c_t s_t (s_t · v),   c_t the step's part in the average,
+    F̂ v = Σ_t c_t s_t (s_t · v),   c_t the step's share of the average,
 
 takes backward passes and no matrix. The actions were drawn from the policy, so that E F̂ = F; over
 an enumerated batch F̂ is F. KL(π_old ‖ π) is ½ xᵀFx to second order.
@@ -13,18 +13,23 @@ an enumerated batch F̂ is F. KL(π_old ‖ π) is ½ xᵀFx to second order.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.aggregates import per_token
 from vantage.estimators.estimator import Estimator
+from vantage.estimators.penalties import k3
 from vantage.gradients.parameters import flat_parameters, write_parameters
+from vantage.gradients.passes import Passes
+from vantage.policies import Policy
 from vantage.training.ascent import Fit
+from vantage.training.interface import OptimizerFactory
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class Natural:
     Source: Kakade 2002; Schulman et al. 2015, TRPO, appendix C.
     """
 
+    wants_gradient: ClassVar[bool] = True
+    fragment: ClassVar[int | None] = None
+    optimizer_steps: ClassVar[int] = 1
+
     max_kl: float = 0.01
     line_search: bool = False
     iterations: int = 10
@@ -59,9 +68,45 @@ class Natural:
             amount = getattr(self, name)
             refuse_unless(amount > 0, f"Natural({name}={amount}): must be positive.")
 
+    def check(self, estimator: Estimator) -> None:
+        """Any estimator will do."""
+
+    def optimizers(
+        self, passes: Passes, factory: OptimizerFactory | None, lr: float | None
+    ) -> dict[str, Optimizer]:
+        """None for the policy, whose step has the length that `max_kl` gives it; one for V.
+
+        Raises:
+            InputError: an optimiser or a learning rate is given, which would change nothing.
+        """
+        for name, given in (("optimizer", factory), ("lr", lr)):
+            refuse_unless(
+                given is None,
+                f"train({name}={given}): the update rule Natural has no optimiser and no learning "
+                "rate; the length of its step is Natural(max_kl=...).",
+            )
+        return self.fit.optimizers(passes.value)
+
+    def update(
+        self,
+        passes: Passes,
+        optimizers: dict[str, Optimizer],
+        estimator: Estimator,
+        batch: Batch,
+        generator: torch.Generator,
+        *,
+        gradient: Float[Tensor, " P"] | None = None,
+        stale: bool = False,
+        factor: float = 1.0,
+    ) -> dict[str, Any]:
+        """Move the policy along F⁻¹ `gradient`, then fit V; see `interface.Update`."""
+        assert gradient is not None
+        metrics = self.step(passes.policy, gradient, batch, estimator, factor)
+        return metrics | self.fit(passes.value, optimizers, batch, generator)
+
     def step(
         self,
-        policy: nn.Module,
+        policy: Policy,
         gradient: Float[Tensor, " P"],
         batch: Batch,
         estimator: Estimator,
@@ -82,7 +127,7 @@ class Natural:
         bound = self.max_kl * scale
         curvature = float(direction @ (product(direction) + self.damping * direction))
         if not curvature > 0 or not math.isfinite(curvature):
-            return {"gradient_norm": float(gradient.norm()), "step_length": 0.0, "halvings": 0}
+            return {"grad_norm": float(gradient.norm()), "step_length": 0.0, "halvings": 0}
         full = math.sqrt(2 * bound / curvature) * direction
         before = flat_parameters(policy)
         surrogate = _surrogate(policy, batch, estimator)
@@ -98,21 +143,21 @@ class Natural:
                 break
         moved = float((flat_parameters(policy) - before).norm())
         return {
-            "gradient_norm": float(gradient.norm()),
+            "grad_norm": float(gradient.norm()),
             "step_length": moved,
             "halvings": halvings,
             "kl": float(surrogate()[1]),
         }
 
 
-def fisher_product(policy: nn.Module, batch: Batch) -> Callable[[Tensor], Float[Tensor, " P"]]:
-    """v -> F̂ v of the batch's steps, each with its part in the mean over steps.
+def fisher_product(policy: Policy, batch: Batch) -> Callable[[Tensor], Float[Tensor, " P"]]:
+    """v -> F̂ v of the batch's steps, each with its share of the mean over steps.
 
     Shapes: [P] to [P], flat as `torch.nn.utils.parameters_to_vector`.
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
     share = torch.where(batch.mask, per_token(batch), 0)
-    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    log_prob = policy.log_prob(batch.observation, batch.action)
     log_prob = torch.where(batch.mask, log_prob, 0)
     # Σ c_t v_t s_t is linear in v; its slope along a direction is s_t · direction
     dummy = torch.zeros_like(log_prob, requires_grad=True)
@@ -128,13 +173,13 @@ def fisher_product(policy: nn.Module, batch: Batch) -> Callable[[Tensor], Float[
             if score is not None
         ]
         change = torch.autograd.grad(torch.stack(dots).sum(), dummy, retain_graph=True)[0]
-        parts = torch.autograd.grad(
+        products = torch.autograd.grad(
             log_prob, parameters, share * change, retain_graph=True, allow_unused=True
         )
         return torch.cat(
             [
-                (torch.zeros_like(p) if part is None else part).flatten()
-                for p, part in zip(parameters, parts, strict=True)
+                (torch.zeros_like(p) if of_p is None else of_p).flatten()
+                for p, of_p in zip(parameters, products, strict=True)
             ]
         )
 
@@ -165,17 +210,17 @@ def conjugate_gradients(
 
 
 def _surrogate(
-    policy: nn.Module, batch: Batch, estimator: Estimator
+    policy: Policy, batch: Batch, estimator: Estimator
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     """() -> (Σ share ρ A, an estimate of KL(π_old ‖ π)) of the policy as it is now."""
     share, mask = estimator.share(batch), batch.mask
     weighted, mean = share * estimator.advantage(batch), per_token(batch)
 
     @torch.no_grad()
-    def look() -> tuple[Tensor, Tensor]:
-        log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    def surrogate_and_kl() -> tuple[Tensor, Tensor]:
+        log_prob = policy.log_prob(batch.observation, batch.action)
         log_ratio = torch.where(mask, log_prob - batch.log_prob, 0)
-        kl = torch.where(mask, mean * (log_ratio.exp() - 1 - log_ratio), 0).sum()
+        kl = torch.where(mask, mean * k3(-log_ratio, beta=1.0), 0).sum()
         return torch.where(mask, weighted * log_ratio.exp(), 0).sum(), kl
 
-    return look
+    return surrogate_and_kl

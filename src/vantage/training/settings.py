@@ -1,7 +1,6 @@
 """The settings of a run, checked together before anything is collected."""
 
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -12,14 +11,10 @@ from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.runs.run import versions
-from vantage.training.adam import Adam
-from vantage.training.epochs import Epochs
-from vantage.training.natural import Natural
-from vantage.training.schedules import Schedule
-from vantage.training.updates import Update
+from vantage.training.interface import Update
+from vantage.training.schedules import Schedule, name_of
 
-FRAGMENT = 128  # steps per lane, where an update of several epochs is told nothing else
-BATCH = 64  # whole episodes elsewhere
+BATCH = 64  # whole episodes, where a run says nothing else
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,7 @@ class Settings:
             self._check_episodes(estimator)
         else:
             self._check_fragments(estimator)
-        if isinstance(self.update, Epochs):
-            self.update.check(estimator)
+        self.update.check(estimator)
         estimator.require(available)
 
     def _check_episodes(self, estimator: Estimator) -> None:
@@ -113,12 +107,32 @@ class Settings:
             "train(baseline='auto') measures whole episodes; give batch= instead of fragment=.",
         )
 
-    def adam(self) -> Any:
-        """The default optimiser: parameters -> Adam, with the rule's learning rate and ε."""
-        if isinstance(self.update, Natural):
-            return None
-        lr = self.update.lr if self.lr is None else self.lr
-        return partial(Adam, lr=lr, eps=self.update.eps)
+
+def with_changes(
+    update: Update,
+    epochs: int | None,
+    minibatches: int | None,
+    max_grad_norm: float | Literal["rule"] | None,
+) -> Update:
+    """The update rule with what `vantage.train` was given in place of its own.
+
+    Raises:
+        InputError: the rule has no such setting, naming both.
+    """
+    given = {"epochs": epochs, "minibatches": minibatches}
+    changes: dict[str, Any] = {name: count for name, count in given.items() if count is not None}
+    if max_grad_norm != "rule":
+        changes["max_grad_norm"] = max_grad_norm
+    if not changes:
+        return update
+    known: list[str] = [item.name for item in fields(update)] if is_dataclass(update) else []
+    for name, setting in changes.items():
+        refuse_unless(
+            name in known,
+            f"train({name}={setting}): the update rule {type(update).__name__} has no {name}; "
+            f"it has {', '.join(known) or 'no settings'}.",
+        )
+    return replace(update, **changes)  # type: ignore[type-var]
 
 
 def resolved(
@@ -130,13 +144,14 @@ def resolved(
 ) -> tuple[int | None, int | Literal["auto"] | None]:
     """(fragment, batch) where the user leaves one or both out.
 
-    Several epochs with a value function take fragments, as PPO was published; all else whole
-    episodes.
+    With a value function a rule may have a fragment of its own, as PPO was published; all else
+    takes whole episodes.
     """
     if fragment is not None or batch is not None:
         return fragment, batch
-    many = isinstance(update, Epochs) and value is not None and "group" not in estimator.needs
-    return (FRAGMENT, None) if many else (None, BATCH)
+    in_fragments = value is not None and "group" not in estimator.needs
+    of_rule = update.fragment if in_fragments else None
+    return (None, BATCH) if of_rule is None else (of_rule, None)
 
 
 def describe(
@@ -154,15 +169,23 @@ def describe(
         "policy": _module(policy),
         "value": None if value is None else _module(value),
         "estimator": {"name": estimator.name, **estimator.columns()},
-        "optimizer": None if optimizer is None else _optimizer(optimizer),
+        "optimizer": None if optimizer is None else describe_optimizer(optimizer),
         **plain,
-        "schedule": getattr(settings.schedule, "__name__", repr(settings.schedule)),
-        "update": {"class": type(settings.update).__name__, **asdict(settings.update)},
+        "schedule": name_of(settings.schedule),
+        "update": _update(settings.update),
         "versions": versions(),
     }
 
 
-def _optimizer(optimizer: Optimizer) -> dict[str, Any]:
+def _update(update: Update) -> dict[str, Any]:
+    settings: dict[str, Any] = (
+        asdict(update) if is_dataclass(update) and not isinstance(update, type) else {}
+    )
+    return {"class": type(update).__name__, **settings}
+
+
+def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """An optimiser in config.json: its class and the settings of its first group."""
     group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     return {"class": type(optimizer).__name__, **group}
 

@@ -3,17 +3,19 @@
 Ascent    one step along ĝ, then the fit of V (REINFORCE and its kin, VPG)
 Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trace)
 Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
+
+`Update` says what a rule is: whether it wants ĝ, which optimisers it steps, and how it changes the
+policy. One of your own needs no more.
 """
 
 from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
 from vantage.training.ascent import Ascent, Fit
 from vantage.training.epochs import Epochs
+from vantage.training.interface import Update
 from vantage.training.natural import Natural
 
 __all__ = ["Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
-
-Update = Ascent | Epochs | Natural
 
 
 def default(estimator: Estimator) -> Update:

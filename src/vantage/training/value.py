@@ -54,25 +54,28 @@ def fit_value(
         generator: shuffles the steps.
 
     Returns:
-        value_loss: mean squared error of the predictions the batch was weighed with.
-        explained_variance: 1 − Var(R − V)/Var(R) of the same predictions; 1 is perfect, 0 is what a
-            constant gets, NaN where the returns do not vary.
+        `value_metrics` of the predictions that the batch was weighed with.
     """
     assert batch.value is not None
     observation, target = batch.observation[batch.mask], returns.to_go(batch)[batch.mask].float()
-    residual = target - batch.value[batch.mask]
+    metrics = value_metrics(batch.value[batch.mask], target)
     for _ in range(epochs):
         for index in torch.randperm(len(target), generator=generator).split(minibatch):
             optimizer.zero_grad()
             nn.functional.mse_loss(value(observation[index]), target[index]).backward()
             optimizer.step()
-    return {
-        "value_loss": residual.square().mean().item(),
-        "explained_variance": explained_variance(residual, target),
-    }
+    return metrics
 
 
-def explained_variance(residual: Tensor, target: Tensor) -> float:
-    """1 − Var(residual)/Var(target), NaN where the target does not vary."""
+def value_metrics(predicted: Float[Tensor, " M"], target: Float[Tensor, " M"]) -> dict[str, float]:
+    """How good predictions of V were.
+
+    Returns:
+        value_loss: their mean squared error.
+        explained_variance: 1 − Var(R − V)/Var(R), R the target; 1 is perfect, 0 is what a constant
+            gets, NaN where targets do not vary.
+    """
+    residual = target - predicted
     spread = target.var(correction=0).item()
-    return 1 - residual.var(correction=0).item() / spread if spread > 0 else float("nan")
+    explained = 1 - residual.var(correction=0).item() / spread if spread > 0 else float("nan")
+    return {"value_loss": residual.square().mean().item(), "explained_variance": explained}

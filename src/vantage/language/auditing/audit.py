@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -42,6 +41,7 @@ from vantage.language.training.inputs import (
     valued,
 )
 from vantage.runs.progress import counting
+from vantage.runs.seeds import generator_of
 from vantage.runs.threads import torch_threads
 from vantage.statistics import intervals
 from vantage.statistics.intervals import Estimate
@@ -166,9 +166,8 @@ def _collect(
     kept: dict[str, list[Tensor]] = {e.name: [] for e in alone}
     for first in range(0, design.trajectories, design.batch):
         clock = [time.perf_counter()]
-        chunk = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
         chosen = task.stream(first // size, groups, seed)
-        generator = torch.Generator().manual_seed(chunk)
+        generator = generator_of(seed, first)
         drawn = rollout(task, policy, chosen, generator, environment=environment)
         passes = plan_passes(drawn.batch, policy)
         batch = valued(drawn.batch, policy, value, passes)

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch.optim import SGD
@@ -28,10 +26,11 @@ from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.rollout import Environment, rollout
 from vantage.language.scoring.scoring import plan_passes
 from vantage.language.tasks.task import Task
-from vantage.language.training.ascent import Weighed, in_pieces
+from vantage.language.training.ascent import Weighed, gradient_in_pieces
 from vantage.language.training.inputs import inputs_and_scores, valued
 from vantage.pages.numbers import number, plain, text, written
 from vantage.runs.progress import counting
+from vantage.runs.seeds import generator_of
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import Estimate, time_interval
 
@@ -223,15 +222,13 @@ def _timed(work: _Work, batch: int, seed: int) -> list[float]:
     optimizer = SGD([p for p in policy.parameters() if p.requires_grad], lr=1.0)
     prompts, seconds = batch // task.num_generations, []
     for step in range(TIMED):
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-        )
+        generator = generator_of(seed, step)
         began = time.perf_counter()
         chosen = task.stream(step * prompts, prompts, seed)
         drawn = rollout(task, policy, chosen, generator, environment=environment)
         passes = plan_passes(drawn.batch, policy)
         given = valued(drawn.batch, policy, value, passes)
         inputs = inputs_and_scores(estimator, task, policy, reference, drawn, given, passes)
-        in_pieces(policy, Weighed(estimator, given, inputs, passes), optimizer, 1)
+        gradient_in_pieces(policy, Weighed(estimator, given, inputs, passes), optimizer, 1)
         seconds.append((time.perf_counter() - began) / batch)
     return seconds[1:]

@@ -1,6 +1,5 @@
 """V(s_t) of the tokens so far: a linear layer on the policy's hidden states, as PPO has."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -33,11 +32,3 @@ class ValueHead(nn.Module):
         """V, [...], from hidden states [..., H]."""
         states = hidden if self.trunk else hidden.detach()
         return self.linear(states.to(self.linear.weight.dtype)).squeeze(-1)
-
-
-def explained_variance(predicted: Float[Tensor, " M"], target: Float[Tensor, " M"]) -> float:
-    """1 − Var(target − V)/Var(target): 1 is perfect, 0 what a constant gets; NaN where constant."""
-    spread = float(torch.var(target, correction=0))
-    if spread <= 0:
-        return float("nan")
-    return 1 - float(torch.var(target - predicted, correction=0)) / spread

@@ -10,8 +10,10 @@ On the first pass over a batch the log-probabilities of sampling are the policy'
 spent on scoring.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,11 +22,12 @@ from torch.optim import Optimizer
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
+from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
-from vantage.estimators.table import ratios
 from vantage.language.model.policy import Policy
-from vantage.language.model.value_head import explained_variance
 from vantage.language.scoring.scoring import Pass, Passes, scored_passes
+from vantage.statistics.signal import Signal
+from vantage.training.learner import signal_metrics
 
 
 @dataclass
@@ -50,17 +53,17 @@ class Weighed:
     target: Float[Tensor, "N T"] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        own = self.estimator
-        self.advantage = own.advantage(self.batch, **self.inputs)
-        self.share = own.share(self.batch)
-        frozen = own.ratio is ratios.none and own.kl_in_loss is None
+        estimator = self.estimator
+        self.advantage = estimator.advantage(self.batch, **self.inputs)
+        self.share = estimator.share(self.batch)
+        frozen = estimator.ratio is ratios.none and estimator.kl_in_loss is None
         self.fixed = (
-            own.weights(self.batch, None, self.advantage, self.share, **self.inputs)
+            estimator.weights(self.batch, None, self.advantage, self.share, **self.inputs)
             if frozen
             else None
         )
         valued = self.batch.value is not None
-        self.target = own.worth(self.batch, **self.inputs) if valued else None
+        self.target = estimator.worth(self.batch, **self.inputs) if valued else None
 
     def weights(self, one: Pass) -> Float[Tensor, " M"]:
         """The weights of a pass's counted steps, with the policy as it is now."""
@@ -77,10 +80,42 @@ class Weighed:
         )
         return grid[one.mask]
 
+    def gain(self, one: Pass) -> Float[Tensor, ""]:
+        """Σ w log π, and the entropy bonus, of a pass's counted steps; its slope is part of ĝ."""
+        gain = (self.weights(one).to(one.log_prob) * one.log_prob).sum()
+        if self.estimator.entropy:
+            share = self.share[one.rows][one.mask].to(one.entropy)
+            gain = gain + self.estimator.entropy * (share * one.entropy).sum()
+        return gain
+
+    def value_error(self, one: Pass, value: nn.Module) -> Float[Tensor, ""]:
+        """Σ (V − target)² of a pass's counted steps over the number of those of the batch."""
+        assert self.target is not None
+        predicted = value(one.states)
+        target = self.target[one.rows][one.mask].to(predicted)
+        return (predicted - target).square().sum() / self.batch.steps
+
+
+class Step(NamedTuple):
+    """A step of the optimiser, with what its passes saw of the policy before it.
+
+    Attributes:
+        epoch: over the batch, from 0.
+        rows: [n] of the batch in its minibatch.
+        log_prob, entropy: [n, T] of the policy, 0 at steps that do not count.
+        norm: of the gradient, before clipping.
+    """
+
+    epoch: int
+    rows: Int[Tensor, " n"]
+    log_prob: Float[Tensor, "n T"]
+    entropy: Float[Tensor, "n T"]
+    norm: float
+
 
 @dataclass
 class Pieces:
-    """Gradients of the pieces of a minibatch, as they are summed.
+    """Gradients of the pieces that a minibatch's was summed from.
 
     Attributes:
         squares: ‖g‖² of each piece.
@@ -93,37 +128,20 @@ class Pieces:
     cross: list[float] = field(default_factory=list)
 
 
-@dataclass
-class Seen:
-    """What the passes of an update saw, for its metrics. Sums are over counted steps."""
-
-    steps: int = 0
-    fresh_steps: int = 0  # before the first step
-    entropy: float = 0.0
-    difference: float = 0.0
-    difference_max: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    log_ratio: Tensor | None = None
-    value_error: float = 0.0
-    signal: dict[str, float] = field(default_factory=dict)
-    grad_norms: list[float] = field(default_factory=list)
-
-
 def ascend(
     policy: Policy,
     weighed: Weighed,
     optimizer: Optimizer,
     *,
-    num_iterations: int,
+    epochs: int,
     minibatches: int,
     max_grad_norm: float | None,
     pieces: int,
     value: nn.Module | None,
     value_coefficient: float,
     generator: torch.Generator,
-) -> Seen:
-    """Go over a batch `num_iterations` times in `minibatches` steps each.
+) -> tuple[list[Step], dict[str, Any]]:
+    """Go over a batch `epochs` times in `minibatches` steps each.
 
     The first step takes the groups in the order they were drawn, later epochs in random order.
 
@@ -131,140 +149,139 @@ def ascend(
         pieces: in which the first step's gradient is summed: 1, or 2 for its signal, or 4 for the
             signal and the noise between and within prompts.
 
+    Returns:
+        The steps, and the metrics of the first gradient's signal, as far as it was measured.
+
     Raises:
         InputError: a gradient that is not finite; the policy is then as it was before that step.
     """
-    seen = Seen()
+    steps: list[Step] = []
+    signal: dict[str, Any] = {}
     groups = weighed.batch.group.unique()
-    for epoch in range(num_iterations):
+    for epoch in range(epochs):
         order = torch.randperm(len(groups), generator=generator) if epoch else None
-        parts = (groups if order is None else groups[order]).chunk(minibatches)
-        seen.log_ratio = torch.zeros(weighed.batch.rows)
-        for number, part in enumerate(parts):
-            fresh = epoch == 0 and number == 0
-            parts_of_it = _pieces(weighed.batch, part, pieces if fresh else 1)
-            optimizer.zero_grad(set_to_none=True)
-            trainer = _Backward(policy, weighed, value, value_coefficient, len(parts), seen, fresh)
-            found = trainer.over(parts_of_it, optimizer)
-            norm = _clip(optimizer, max_grad_norm)
+        chunks = (groups if order is None else groups[order]).chunk(minibatches)
+        backward_of = partial(
+            backward,
+            policy,
+            weighed,
+            scale=len(chunks),
+            value=value,
+            value_coefficient=value_coefficient,
+        )
+        for minibatch in chunks:
+            rows = _pieces(weighed.batch, minibatch, 1 if steps else pieces)
+            log_prob, entropy, summed = in_pieces(backward_of, weighed.batch, rows, optimizer)
+            norm = clip(optimizer, max_grad_norm)
             refuse_unless(
                 norm == norm and norm != float("inf"),
                 "The gradient is not finite; lower lr, or look at the rewards of this update. The "
                 "policy is as it was before this step.",
             )
-            if fresh:
-                seen.signal = signal_of(found, norm)
-            seen.grad_norms.append(norm)
+            if not steps:
+                signal = signal_of(summed, norm)
             optimizer.step()
-    return seen
+            steps.append(Step(epoch, torch.cat(rows), log_prob, entropy, norm))
+    return steps, signal
 
 
-@dataclass
-class _Backward:
-    """Backward passes of one minibatch."""
+def backward(
+    policy: Policy,
+    weighed: Weighed,
+    rows: Int[Tensor, " n"],
+    *,
+    scale: int = 1,
+    value: nn.Module | None = None,
+    value_coefficient: float = 0.0,
+) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+    """Add the slope of −scale × (the gain of these rows − the value's loss) to `.grad`, in passes.
 
-    policy: Policy
-    weighed: Weighed
-    value: nn.Module | None
-    value_coefficient: float
-    minibatches: int
-    seen: Seen
-    fresh: bool  # no step was taken yet: the policy is the one that sampled
+    Returns:
+        log π and entropy of the rows' counted steps, on the grid of the batch; 0 elsewhere.
+    """
+    log_prob = torch.zeros_like(weighed.batch.log_prob)
+    entropy = torch.zeros_like(log_prob)
+    for one in scored_passes(policy, weighed.batch, weighed.passes, rows):
+        loss = -weighed.gain(one) * scale
+        if value is not None:
+            loss = loss + value_coefficient * scale * weighed.value_error(one, value)
+        loss.backward()
+        log_prob[one.rows] = one.grid(one.log_prob).to(log_prob)
+        entropy[one.rows] = one.grid(one.entropy).to(entropy)
+    return log_prob, entropy
 
-    def over(self, pieces: list[Int[Tensor, " _"]], optimizer: Optimizer) -> Pieces:
-        """Leave the gradient of −ĝ of the pieces' rows in the parameters' `.grad`."""
-        found = Pieces()
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        total: list[Tensor] | None = None
-        before: list[Tensor] = []
-        for number, rows in enumerate(pieces):
-            for one in scored_passes(self.policy, self.weighed.batch, self.weighed.passes, rows):
-                self._loss(one).backward()
-            if not self.fresh or len(pieces) == 1:
-                continue
-            own = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
-            found.squares.append(_dot(own, own))
-            found.completions.append(int(self.weighed.batch.mask[rows].any(1).sum()))
-            if len(pieces) == 4:
-                found.cross += [_dot(before, own)] if number % 2 else []
-                before = own
-            last = number == len(pieces) - 1
-            if total is None:
-                total = own
-            else:
-                torch._foreach_add_(total, own)
-            for p, piece in zip(trained, total, strict=True):
-                p.grad = piece if last else None
-        return found
 
-    def _loss(self, one: Pass) -> Tensor:
-        weights = self.weighed.weights(one).to(one.log_prob)
-        gain = (weights * one.log_prob).sum()
-        estimator = self.weighed.estimator
-        if estimator.entropy:
-            share = self.weighed.share[one.rows][one.mask].to(one.entropy)
-            gain = gain + estimator.entropy * (share * one.entropy).sum()
-        loss = -gain * self.minibatches
-        if self.value is not None:
-            loss = loss + self._value_loss(one)
-        self._note(one)
-        return loss
+Backward = Callable[[Int[Tensor, " n"]], tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]]
 
-    def _value_loss(self, one: Pass) -> Tensor:
-        """Mean squared error over all counted steps of the batch, this pass's part of it."""
-        assert self.value is not None
-        assert self.weighed.target is not None
-        predicted = self.value(one.states)
-        target = self.weighed.target[one.rows][one.mask].to(predicted)
-        error = (predicted - target).square().sum() / self.weighed.batch.steps
-        self.seen.value_error += float(error.detach())
-        return self.value_coefficient * self.minibatches * error
 
-    @torch.no_grad()
-    def _note(self, one: Pass) -> None:
-        seen, batch = self.seen, self.weighed.batch
-        sampled = batch.log_prob[one.rows][one.mask].to(one.log_prob)
-        log_ratio = one.log_prob.detach() - sampled
-        assert seen.log_ratio is not None
-        seen.log_ratio[one.rows] = one.grid(log_ratio).sum(1).to(seen.log_ratio)
-        seen.steps += len(sampled)
-        seen.entropy += float(one.entropy.sum())
-        if self.fresh:
-            seen.fresh_steps += len(sampled)
-            seen.difference += float(log_ratio.abs().sum())
-            seen.difference_max = max(seen.difference_max, float(log_ratio.abs().max()))
-        else:
-            self._note_clipping(one)
+def in_pieces(
+    backward_of: Backward, batch: Batch, pieces: list[Int[Tensor, " _"]], optimizer: Optimizer
+) -> tuple[Float[Tensor, "n T"], Float[Tensor, "n T"], Pieces]:
+    """The gradient of all pieces' rows, in `.grad`; and of each by itself, where there are several.
 
-    def _note_clipping(self, one: Pass) -> None:
-        estimator, batch = self.weighed.estimator, self.weighed.batch.select(one.rows)
-        if estimator.ratio is ratios.none:
-            return
-        ratio = estimator.ratio(batch, one.grid(one.log_prob))
-        factor = estimator.clip(ratio, self.weighed.advantage[one.rows])
-        clipped = (factor != ratio) & one.mask
-        self.seen.low += float((clipped & (ratio < 1)).sum())
-        self.seen.high += float((clipped & (ratio > 1)).sum())
+    Args:
+        backward_of: adds the gradient of rows to `.grad`; see `backward`.
+        pieces: rows of the batch.
+        optimizer: of the parameters that have gradients.
+
+    Returns:
+        log π and entropy [n, T] of the rows, piece after piece, and statistics of the pieces.
+    """
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    scored = [backward_of(pieces[0])]
+    summed = Pieces()
+    if len(pieces) > 1:
+        total = before = _gradients(trained)
+        _add(summed, batch, pieces[0], total)
+        for number, rows in enumerate(pieces[1:], 1):
+            for p in trained:
+                p.grad = None
+            scored.append(backward_of(rows))
+            gradients = _gradients(trained)
+            _add(summed, batch, rows, gradients)
+            if len(pieces) == 4 and number % 2:
+                # halves of the completions of the same prompts
+                summed.cross.append(_dot(before, gradients))
+            before = gradients
+            # the first piece's own tensors hold the sum from here on
+            torch._foreach_add_(total, gradients)
+        for p, gradient in zip(trained, total, strict=True):
+            p.grad = gradient
+    grids = zip(*scored, strict=True)
+    log_prob, entropy = (
+        torch.cat([grid[rows] for grid, rows in zip(each, pieces, strict=True)]) for each in grids
+    )
+    return log_prob, entropy, summed
+
+
+def _gradients(parameters: list[Tensor]) -> list[Tensor]:
+    return [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
+
+def _add(summed: Pieces, batch: Batch, rows: Int[Tensor, " n"], gradients: list[Tensor]) -> None:
+    summed.squares.append(_dot(gradients, gradients))
+    summed.completions.append(int(batch.mask[rows].any(1).sum()))
 
 
 def _pieces(batch: Batch, groups: Int[Tensor, " g"], count: int) -> list[Int[Tensor, " _"]]:
-    """Rows of the minibatch in one part, two of whole groups, or four: those two halved.
+    """Rows of the minibatch in one piece, two of whole groups, or four: those two halved.
 
-    Parts go by the order in which groups were drawn, never by length: they must be alike.
+    Pieces go by the order in which groups were drawn, never by length: they must be alike.
     """
     if len(groups) < 2 or count == 1:
         return [_rows_of(batch, groups)]
-    made = []
+    pieces = []
     for half in groups.chunk(2):
         rows = _rows_of(batch, half)
         if count == 2:
-            made.append(rows)
+            pieces.append(rows)
             continue
         place = torch.arange(len(rows))
         size = max(1, len(rows) // len(half))
         first = place % size < size // 2
-        made += [rows[first], rows[~first]]
-    return made
+        pieces += [rows[first], rows[~first]]
+    return pieces
 
 
 def _rows_of(batch: Batch, groups: Int[Tensor, " g"]) -> Int[Tensor, " n"]:
@@ -272,7 +289,7 @@ def _rows_of(batch: Batch, groups: Int[Tensor, " g"]) -> Int[Tensor, " n"]:
     return torch.isin(batch.group, groups).nonzero().squeeze(1)
 
 
-def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
+def signal_of(pieces: Pieces, norm: float) -> dict[str, Any]:
     """Statistics of the gradient from the pieces it was summed from, without bias.
 
     With ĝ = g_1 + g_2 from shares f_1, f_2 of the prompts and N = ‖∇J‖², E g_1 · g_2 = f_1 f_2 N,
@@ -282,9 +299,8 @@ def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
     dependent: for RLOO, V_between is off by a part in (G−1)² of the prompts' mean ‖∇J_prompt‖².)
 
     Returns, for the gradient of the minibatch:
-        units, unit: how many pieces, completions in each.
-        gradient_squared_norm: N̂. gradient_variance: of the estimate that one piece makes.
-        noise/between_prompts, noise/within_prompts: parts of V, where pieces are halves.
+        What `signal_metrics` gives, with two pieces for units;
+        noise/between_prompts, noise/within_prompts: shares of V, where pieces are halves.
     """
     halved = len(pieces.cross) == 2
     squares, counts = pieces.squares, pieces.completions
@@ -298,17 +314,12 @@ def signal_of(pieces: Pieces, norm: float) -> dict[str, float]:
     if f * g == 0:
         return {}
     squared_norm, noise = _signal_and_noise(squares, counts, norm)
-    found: dict[str, float] = {
-        "units": 2,
-        "unit": sum(counts) / 2,
-        "gradient_squared_norm": squared_norm,
-        "gradient_variance": 2 * noise,
-    }
+    metrics: dict[str, Any] = signal_metrics(Signal(2, sum(counts) / 2, squared_norm, 2 * noise))
     if halved:
         between = 4 * sum(pieces.cross) - squared_norm * (f * f + g * g)
-        found["noise/between_prompts"] = between
-        found["noise/within_prompts"] = noise - between
-    return found
+        metrics["noise/between_prompts"] = between
+        metrics["noise/within_prompts"] = noise - between
+    return metrics
 
 
 def _signal_and_noise(squares: list[float], counts: list[int], norm: float) -> tuple[float, float]:
@@ -331,7 +342,7 @@ def baseline_variance(
 ) -> dict[str, float]:
     """Variance of one completion's gradient under each rule, on one batch, by the rule's name.
 
-    Each rule's gradient is summed from parts of whole prompts; the variance is that of the
+    Each rule's gradient is summed from pieces of whole prompts; the variance is that of the
     batch's gradient times the completions in it. An entropy bonus is no sample and left out. Costs
     a gradient per rule, and the memory of one beyond that of a training step.
 
@@ -340,35 +351,33 @@ def baseline_variance(
         weighed: the batch; its own estimator is not looked at.
 
     Returns:
-        The variances; none where fewer than two parts have a completion that counts.
+        The variances; none where fewer than two pieces have a completion that counts.
     """
-    found: dict[str, float] = {}
+    variance: dict[str, float] = {}
     for name, rule in rules.items():
-        own = replace(weighed, estimator=replace(rule, entropy=0.0))
-        summed, norm = in_pieces(policy, own, optimizer, pieces)
+        anew = replace(weighed, estimator=replace(rule, entropy=0.0))
+        summed, norm = gradient_in_pieces(policy, anew, optimizer, pieces)
         counts = summed.completions
         if sum(count > 0 for count in counts) < 2:
             break
         _, noise = _signal_and_noise(summed.squares, counts, norm)
-        found[name] = noise * sum(counts)
-    return found
+        variance[name] = noise * sum(counts)
+    return variance
 
 
-def in_pieces(
+def gradient_in_pieces(
     policy: Policy, weighed: Weighed, optimizer: Optimizer, pieces: int
 ) -> tuple[Pieces, float]:
-    """ĝ as the first step on a batch finds it, in parts of whole prompts, and its norm; no step."""
+    """ĝ as the first step on a batch has it, in pieces of whole prompts, and its norm; no step."""
     batch = weighed.batch
-    parts = [_rows_of(batch, some) for some in batch.group.unique().chunk(pieces)]
+    rows = [_rows_of(batch, groups) for groups in batch.group.unique().chunk(pieces)]
+    _, _, summed = in_pieces(partial(backward, policy, weighed), batch, rows, optimizer)
+    norm = clip(optimizer, None)
     optimizer.zero_grad(set_to_none=True)
-    seen = Seen(log_ratio=torch.zeros(batch.rows))
-    found = _Backward(policy, weighed, None, 0.0, 1, seen, fresh=True).over(parts, optimizer)
-    norm = _clip(optimizer, None)
-    optimizer.zero_grad(set_to_none=True)
-    return found, norm
+    return summed, norm
 
 
-def _clip(optimizer: Optimizer, longest: float | None) -> float:
+def clip(optimizer: Optimizer, longest: float | None) -> float:
     """Norm of the gradient; where it is longer than allowed it is shortened."""
     grads = [
         p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
@@ -383,35 +392,3 @@ def _dot(a: list[Tensor], b: list[Tensor]) -> float:
     return float(
         sum(torch.dot(x.flatten(), y.flatten()).double() for x, y in zip(a, b, strict=True))
     )
-
-
-def effective_sample_size(log_ratio: Float[Tensor, " N"]) -> float:
-    """(Σ w)²/(N Σ w²) of the sequences' importance weights w = Π_t ρ_t: 1 on policy."""
-    weight = (log_ratio - log_ratio.max()).double().exp()
-    return float(weight.sum().square() / weight.square().sum() / len(weight))
-
-
-def seen_metrics(seen: Seen, weighed: Weighed) -> dict[str, Any]:
-    """What the passes saw, under the names that users know."""
-    batch = weighed.batch
-    steps = max(1, seen.steps)
-    kept = batch.mask.any(1)
-    row: dict[str, Any] = {
-        "entropy": seen.entropy / steps,
-        "grad_norm": seen.grad_norms[0],
-        "clip_ratio/low": seen.low / steps,
-        "clip_ratio/high": seen.high / steps,
-        "sampling/log_prob_difference_mean": seen.difference / max(1, seen.fresh_steps),
-        "sampling/log_prob_difference_max": seen.difference_max,
-    }
-    if seen.log_ratio is not None and bool(kept.any()):
-        row["ess"] = effective_sample_size(seen.log_ratio[kept])
-    if weighed.target is not None and batch.value is not None:
-        row["value_loss"] = seen.value_error
-        row["explained_variance"] = explained_variance(
-            batch.value[batch.mask], weighed.target[batch.mask]
-        )
-    if "reference_log_prob" in weighed.inputs:
-        apart = torch.where(batch.mask, batch.log_prob - weighed.inputs["reference_log_prob"], 0)
-        row["kl"] = float((torch.expm1(-apart) + apart).sum()) / batch.steps
-    return row

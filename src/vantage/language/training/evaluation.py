@@ -61,22 +61,22 @@ def evaluate(
     Raises:
         InputError: fewer than two prompts.
     """
-    chosen = list(task.held_out) if rows is None else rows
+    numbers = list(task.held_out) if rows is None else rows
     refuse_unless(
-        len(chosen) >= 2,
-        f"evaluate: {len(chosen)} prompts make no interval; hold out a share of the rows with "
+        len(numbers) >= 2,
+        f"evaluate: {len(numbers)} prompts make no interval; hold out a share of the rows with "
         "Task(held_out=0.1), or say which with rows=.",
     )
     encoded = task.encode(policy.tokenizer)
     size = 1 if greedy else num_generations
     drawer: Engine = Decoding(greedy=True) if greedy else engine or Decoding()
     generator = torch.Generator().manual_seed(seed)
-    drawn = drawer.generate(policy, [encoded[row] for row in chosen], size, generator)
-    repeated = [row for row in chosen for _ in range(size)]
-    found = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
-    total = torch.where(found.scorable, found.total, math.nan).view(-1, size).nanmean(1)
+    drawn = drawer.generate(policy, [encoded[row] for row in numbers], size, generator)
+    repeated = [row for row in numbers for _ in range(size)]
+    scored = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
+    total = torch.where(scored.scorable, scored.total, math.nan).view(-1, size).nanmean(1)
     rewards = total[~total.isnan()].double()
     refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
     mean = mean_interval(rewards.tolist())
-    parts = {name: float(part.nanmean()) for name, part in found.parts.items()}
+    parts = {name: float(each.nanmean()) for name, each in scored.parts.items()}
     return Evaluation(rewards, mean.value, mean.low, mean.high, parts)

@@ -1,6 +1,6 @@
 """What estimators look at beyond rewards: V, a reference policy, the reward of greedy completions.
 
-Training and audits find them here, batch by batch, without a graph.
+Training and audits have them from here, batch by batch, without a graph.
 """
 
 from dataclasses import replace
@@ -46,16 +46,16 @@ def inputs_of(
     Args:
         reference: the policy that a KL is measured to; None: `policy` without its adapter.
     """
-    batch, found = drawn.batch, {}
+    batch, inputs = drawn.batch, {}
     if "reference_log_prob" in estimator.needs:
-        found["reference_log_prob"] = reference_log_prob(batch, policy, reference, passes)
+        inputs["reference_log_prob"] = reference_log_prob(batch, policy, reference, passes)
     if "greedy_return" in estimator.needs:
         rows = list(dict.fromkeys(drawn.rows))
         reward, _ = greedy_reward(task, policy, rows)
         by_row = dict(zip(rows, reward.tolist(), strict=True))
         each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
-        found["greedy_return"] = each[:, None].expand_as(batch.log_prob)
-    return found
+        inputs["greedy_return"] = each[:, None].expand_as(batch.log_prob)
+    return inputs
 
 
 def inputs_and_scores(
@@ -72,10 +72,10 @@ def inputs_and_scores(
     Args:
         batch: that of `drawn`, with values where there is a value head.
     """
-    found: dict[str, Any] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
+    inputs: dict[str, Any] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
     if "scores" in estimator.needs:
-        found["scores"] = scores(policy, batch, estimator, **found)
-    return found
+        inputs["scores"] = scores(policy, batch, estimator, **inputs)
+    return inputs
 
 
 def reference_log_prob(

@@ -1,10 +1,10 @@
 """The settings of a language-model run, checked together before anything is generated."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
+from torch.optim import Optimizer
 
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
@@ -14,10 +14,11 @@ from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import refuse_infinite_kl, refuse_missing_value
 from vantage.runs.run import versions
 from vantage.training.auto import next_batch, rules
+from vantage.training.schedules import Schedule, name_of
+from vantage.training.settings import describe_optimizer
 
 MANY_TOKENS = 2000
 FIRST_BATCH = 64  # completions of batch="auto"
-Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Settings:
     target_snr: float
     baseline: Literal["auto"] | None
     baseline_every: int
-    lr: float
+    lr: float | None
     schedule: Schedule
     warmup: int
-    num_iterations: int
+    epochs: int
     minibatches: int
     max_grad_norm: float | None
     value_coefficient: float
@@ -55,7 +56,7 @@ class Settings:
         Raises:
             InputError: see `language.train`.
         """
-        for name in ("updates", "num_iterations", "minibatches", "turns", "threads",
+        for name in ("updates", "epochs", "minibatches", "turns", "threads",
                      "token_budget", "baseline_every"):  # fmt: skip
             count = getattr(self, name)
             refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
@@ -89,13 +90,13 @@ class Settings:
             InputError: baseline="auto" with an estimator that no baseline leaves unbiased, or with
                 batches of one prompt, between which no variance can be measured.
         """
-        found = rules(estimator, self.baseline, value is not None, grouped=num_generations > 1)
+        candidates = rules(estimator, self.baseline, value is not None, num_generations > 1)
         refuse_unless(
             self.baseline is None or self.batch == "auto" or self.batch > num_generations,
             f"train(batch={self.batch}, baseline='auto'): the variance of a gradient is measured "
             f"between prompts; take a batch of {2 * num_generations} or more.",
         )
-        return found
+        return candidates
 
     def _check_batch(self, batch: int, size: int) -> None:
         refuse_unless(batch >= 1, f"train(batch={batch}): must be at least 1.")
@@ -113,10 +114,10 @@ class Settings:
         )
 
     def _check_law(self, policy: Policy, estimator: Estimator) -> None:
-        passes = self.num_iterations * self.minibatches
+        steps = self.epochs * self.minibatches
         refuse_unless(
-            not (policy.law.truncates and passes > 1),
-            f"train(num_iterations={self.num_iterations}, minibatches={self.minibatches}) with "
+            not (policy.law.truncates and steps > 1),
+            f"train(epochs={self.epochs}, minibatches={self.minibatches}) with "
             f"{policy.law}: after the first step the policy's support is another than that of the "
             "policy that sampled, and no ratio corrects for it. Take one step a batch, or sample "
             "with temperature alone.",
@@ -157,33 +158,12 @@ class Settings:
         """Whether an update (from 0) measures the variance that each baseline leaves."""
         return self.baseline == "auto" and update % self.baseline_every == 0
 
-    def lr_at(self, update: int) -> float:
-        """The learning rate of an update (from 0)."""
-        return scheduled(self.lr, update, self.updates, self.schedule, self.warmup)
-
-
-def scheduled(lr: float, update: int, updates: int, schedule: Schedule, warmup: int) -> float:
-    """A ramp to `lr` over `warmup` updates, then the schedule over the rest.
-
-    >>> [scheduled(1.0, update, 5, "linear", 1) for update in range(5)]
-    [1.0, 1.0, 0.75, 0.5, 0.25]
-    """
-    if update < warmup:
-        return lr * (update + 1) / warmup
-    done = (update - warmup) / max(1, updates - warmup)
-    share = {
-        "constant": 1.0,
-        "linear": 1 - done,
-        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
-    }[schedule]
-    return lr * share
-
 
 def describe(
     task: Task,
     policy: Policy,
     estimator: Estimator,
-    optimizer: Any,
+    optimizer: Optimizer,
     value: nn.Module | None,
     engine: Engine,
     settings: Settings,
@@ -191,7 +171,6 @@ def describe(
     """config.json of a run: every setting, resolved."""
     import transformers
 
-    group = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "lr")}
     trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
     return {
         "task": task.describe(),
@@ -206,7 +185,8 @@ def describe(
         "value": None if value is None else type(value).__name__,
         "engine": type(engine).__name__,
         "estimator": {"name": estimator.name, **estimator.columns()},
-        "optimizer": {"class": type(optimizer).__name__, **group},
+        "optimizer": describe_optimizer(optimizer),
         **asdict(settings),
+        "schedule": name_of(settings.schedule),
         "versions": versions() | {"transformers": transformers.__version__},
     }

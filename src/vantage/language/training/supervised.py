@@ -50,19 +50,19 @@ def warm_up(
         InputError: no tokenizer, no end token, a row without an answer, or a row that is held out.
     """
     started = time.perf_counter()
-    chosen = list(task.train if rows is None else rows)
-    observation, action = _examples(policy, task, chosen)
+    numbers = list(task.train if rows is None else rows)
+    observation, action = _examples(policy, task, numbers)
     parameters = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.98))
     random = np.random.default_rng([seed, WARM])
     loss, done = torch.zeros(()), 0
-    looked_at = torch.from_numpy(random.permutation(len(chosen))[:256])
+    looked_at = torch.from_numpy(random.permutation(len(numbers))[:256])
     for step in range(steps):
         if step % 10 == 0 and _probability(policy, observation, action, looked_at) >= until:
             break
-        places = torch.from_numpy(random.integers(len(chosen), size=batch))
-        seen, said = observation[places], action[places]
-        loss = -policy.log_prob(seen, said).sum() / (said != NOT_COUNTED).sum()
+        places = torch.from_numpy(random.integers(len(numbers), size=batch))
+        tokens, answers = observation[places], action[places]
+        loss = -policy.log_prob(tokens, answers).sum() / (answers != NOT_COUNTED).sum()
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 50)
         optimizer.zero_grad()

@@ -1,0 +1,200 @@
+"""How a language model learns: draw prompts, complete and score them, weigh, step."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vantage.errors import refuse_unless
+from vantage.estimators.estimator import Estimator
+from vantage.language.model.policy import Policy
+from vantage.language.model.value_head import ValueHead
+from vantage.language.sampling.generation import Engine
+from vantage.language.sampling.merging import exchanged
+from vantage.language.sampling.rollout import Environment, Rollout, rollout
+from vantage.language.scoring.scoring import plan_passes
+from vantage.language.tasks.task import Task
+from vantage.language.training.ascent import Weighed, ascend, baseline_variance
+from vantage.language.training.evaluation import evaluate
+from vantage.language.training.inputs import inputs_and_scores, valued
+from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
+from vantage.language.training.settings import Settings
+from vantage.runs.seeds import generator_of
+from vantage.training.auto import best_baseline
+from vantage.training.learner import COLLECTING, Collected, Learner
+from vantage.training.schedules import warmed_up
+
+# (update from 1, what was drawn, [N, T] advantages): for transcripts
+Watcher = Callable[[int, Rollout, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Drawn(Collected):
+    """Completions with their rewards."""
+
+    rollout: Rollout
+    seconds: float  # it took to draw and score them
+    prompts_drawn: int  # since the run began
+    baseline: str  # of the learner's estimators
+    choices: dict[str, Any]  # what "auto" chose, and why
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where completions come from, and what estimators look at beside their rewards.
+
+    Attributes:
+        reference: the policy that a KL is measured to; None: the policy without its adapter.
+        watch: called with each update's rollout and advantages.
+    """
+
+    task: Task
+    engine: Engine
+    environment: Environment | None
+    reference: Policy | None
+    watch: Watcher | None
+
+
+class LanguageLearner(Learner):
+    """A language model that learns from the rewards of a task.
+
+    Args:
+        estimators: to choose from at every update; one unless baseline="auto".
+    """
+
+    unit, pace = "update", "tokens"
+
+    def __init__(
+        self,
+        sources: Sources,
+        policy: Policy,
+        value: ValueHead | None,
+        estimators: dict[str, Estimator],
+        optimizer: Optimizer,
+        settings: Settings,
+    ) -> None:
+        modules: dict[str, nn.Module] = {"policy": TrainedParameters(policy)}
+        modules |= {} if value is None else {"value": value}
+        super().__init__(settings.seed, modules, {"policy": optimizer})
+        self.sources, self.policy, self.value = sources, policy, value
+        self.estimators, self.settings = estimators, settings
+
+    def done(self) -> float:
+        """The share of the updates asked for."""
+        return len(self.history) / self.settings.updates
+
+    def factor(self) -> float:
+        """A ramp over the warm-up, then the schedule over the rest."""
+        settings = self.settings
+        return warmed_up(settings.schedule, len(self.history), settings.updates, settings.warmup)
+
+    def collect(self) -> Drawn:
+        """Draw prompts and completions, and score them."""
+        started = time.perf_counter()
+        groups, choices = self.settings.groups(self.history, self.sources.task.num_generations)
+        first = self.history[-1]["prompts_drawn"] if self.history else 0
+        drawn, count = self._draw(first, groups, 0), groups
+        for again in range(self.settings.resample_dead_groups):
+            dead = group_rewards(drawn)[1] == 0
+            missing = int(dead.sum())
+            if missing == 0:
+                break
+            more = self._draw(first + count, missing, again + 1)
+            count += missing
+            drawn = exchanged(drawn, dead, more, self.settings.mask_truncated_completions)
+        baseline, why = best_baseline(self.history, list(self.estimators))
+        if self.settings.baseline == "auto":
+            choices |= {"baseline": baseline, "baseline_reason": why}
+        seconds = time.perf_counter() - started
+        return Drawn(started, drawn, seconds, first + count, baseline, choices)
+
+    def learn(
+        self, collected: Drawn, factor: float, generator: torch.Generator
+    ) -> tuple[dict[str, Any], int]:
+        """Weigh the batch and step uphill."""
+        settings, update, drawn = self.settings, len(self.history), collected.rollout
+        weighed = self._weighed(drawn, self.estimators[collected.baseline])
+        optimizer = self.optimizers["policy"]
+        variance = {}
+        if settings.measures_baselines(update):
+            variance = baseline_variance(self.policy, self.estimators, weighed, optimizer)
+        size = self.sources.task.num_generations
+        steps, signal = ascend(
+            self.policy,
+            weighed,
+            optimizer,
+            epochs=settings.epochs,
+            minibatches=settings.minibatches,
+            max_grad_norm=settings.max_grad_norm,
+            pieces=settings.pieces(update, weighed.batch.steps, size),
+            value=self.value,
+            value_coefficient=settings.value_coefficient,
+            generator=generator,
+        )
+        if self.sources.watch is not None:
+            self.sources.watch(update + 1, drawn, weighed.advantage)
+        row: dict[str, Any] = {
+            "batch": drawn.batch.rows,
+            **reward_metrics(drawn),
+            **step_metrics(steps, weighed),
+            **signal,
+            **collected.choices,
+            **({"baseline_variance": variance} if variance else {}),
+            "completions_per_row": weighed.passes.together,
+            "prompts_drawn": collected.prompts_drawn,
+            "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
+            "generation_time": collected.seconds,
+        }
+        if settings.evaluate_every and (update + 1) % settings.evaluate_every == 0:
+            row["eval/return"] = evaluate(self.sources.task, self.policy).mean
+        return row, drawn.tokens
+
+    def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """All that a run carries on from is in its modules and its history."""
+
+    def _weighed(self, drawn: Rollout, estimator: Estimator) -> Weighed:
+        settings, sources = self.settings, self.sources
+        batch = drawn.batch.check()
+        passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
+        batch = valued(batch, self.policy, self.value, passes)
+        inputs = inputs_and_scores(
+            estimator, sources.task, self.policy, sources.reference, drawn, batch, passes
+        )
+        return Weighed(estimator, batch, inputs, passes)
+
+    def _draw(self, start: int, groups: int, again: int) -> Rollout:
+        sources, settings = self.sources, self.settings
+        return rollout(
+            sources.task,
+            self.policy,
+            sources.task.stream(start, groups, settings.seed),
+            generator_of(settings.seed, len(self.history), COLLECTING, again),
+            engine=sources.engine,
+            environment=sources.environment,
+            turns=settings.turns,
+            mask_truncated_completions=settings.mask_truncated_completions,
+        )
+
+
+class TrainedParameters(nn.Module):
+    """A policy's trained parameters, once each, as something that can be saved and loaded."""
+
+    def __init__(self, policy: Policy):
+        super().__init__()
+        self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {name: p.detach() for name, p in self.trained.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        refuse_unless(
+            state.keys() == self.trained.keys(),
+            "The checkpoint holds the parameters of another model than the policy given.",
+        )
+        for name, tensor in state.items():
+            self.trained[name].copy_(tensor)

@@ -1,0 +1,217 @@
+"""How a policy learns in an environment: whole episodes or fragments, and their metrics."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vantage.batch import Batch
+from vantage.environments.fragments import Fragments
+from vantage.environments.interface import Environment
+from vantage.environments.rollout import Finished, episodes_and_returns, grouped_by
+from vantage.estimators.estimator import Estimator
+from vantage.gradients.parameters import flat_parameters, write_parameters
+from vantage.gradients.passes import Passes
+from vantage.runs.seeds import seed_of
+from vantage.statistics.signal import Signal, gradient_and_signal
+from vantage.training.auto import best_baseline, next_batch
+from vantage.training.interface import refuse_unless_finite
+from vantage.training.lanes import lanes_signal
+from vantage.training.learner import COLLECTING, Collected, Learner, signal_metrics
+from vantage.training.settings import Settings
+
+FIRST_BATCH = 64  # of batch="auto"
+RECENT = 100  # episodes of the running mean return
+
+
+@dataclass(frozen=True)
+class Collection(Collected):
+    """A batch, with its gradient where the update rule wants it."""
+
+    batch: Batch
+    estimator: Estimator  # with the baseline that was chosen
+    finished: Finished
+    entropy: float  # mean over steps
+    gradient: Tensor | None  # None: the update rule finds its own
+    signal: Signal | None  # None: not measured at this update
+    choices: dict[str, Any]  # what "auto" settings chose, and why
+
+
+class ControlLearner(Learner):
+    """A policy and a value function that learn in an environment.
+
+    Args:
+        passes: over both networks.
+        estimators: to choose from at every update; one unless baseline="auto".
+    """
+
+    unit = pace = "steps"
+
+    def __init__(
+        self,
+        env: Environment,
+        passes: Passes,
+        estimators: dict[str, Estimator],
+        optimizers: dict[str, Optimizer],
+        settings: Settings,
+    ) -> None:
+        named: dict[str, nn.Module | None] = {
+            "policy": passes.policy,
+            "value": passes.value,
+            "environment": getattr(env, "statistics", None),
+        }
+        modules = {name: module for name, module in named.items() if module is not None}
+        super().__init__(settings.seed, modules, optimizers)
+        self.env, self.passes, self.policy = env, passes, passes.policy
+        self.estimators, self.settings = estimators, settings
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.fragments = Fragments(env, passes)
+        # parameters of the policies that are to act in the next updates, oldest first
+        self.waiting: deque[Tensor] = deque([flat_parameters(self.policy)] * settings.delay)
+        self.restarted_at = 0
+
+    def done(self) -> float:
+        """The larger share of the steps and of the updates asked for."""
+        steps, updates = self.settings.steps, self.settings.updates
+        by_steps = 0.0 if steps is None else self._steps() / steps
+        return max(by_steps, 0.0 if updates is None else len(self.history) / updates)
+
+    def factor(self) -> float:
+        """The schedule at the share that is done."""
+        return self.settings.schedule(min(1.0, self.done()))
+
+    def collect(self) -> Collection:
+        """Collect a batch, and find its gradient where the rule wants it."""
+        started = time.perf_counter()
+        if self.settings.fragment is None:
+            return self._episodes(started)
+        return self._fragment(started, self.settings.fragment)
+
+    def learn(
+        self, collected: Collection, factor: float, generator: torch.Generator
+    ) -> tuple[dict[str, Any], int]:
+        """Let the update rule change the policy and V."""
+        batch, settings = collected.batch, self.settings
+        self.recent.extend(collected.finished.returns.tolist())
+        if settings.delay:
+            self.waiting.popleft()
+            self.waiting.append(flat_parameters(self.policy))
+        row: dict[str, Any] = {
+            "batch": batch.rows if settings.fragment is None else batch.trajectories,
+            "steps": batch.steps + self._steps(),
+            **self._episode_metrics(collected.finished),
+            "entropy": collected.entropy,
+            **signal_metrics(collected.signal),
+            **collected.choices,
+        }
+        row |= settings.update.update(
+            self.passes,
+            self.optimizers,
+            collected.estimator,
+            batch,
+            generator,
+            gradient=collected.gradient,
+            stale=settings.delay > 0,
+            factor=factor,
+        )
+        return row, batch.steps
+
+    def position(self) -> dict[str, Any]:
+        """The last returns, and where lanes started afresh."""
+        return {"recent": list(self.recent), "restarted_at": self.restarted_at}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The policies that are to act, and the actions that bring lanes to where they are."""
+        tensors = {f"waiting.{i}": flat for i, flat in enumerate(self.waiting)}
+        if self.settings.fragment is not None and self.history:
+            tensors |= {f"lanes.{name}": t for name, t in self.fragments.state().items()}
+        return tensors
+
+    def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        """Act again what lanes have acted since they started afresh."""
+        self.recent.extend(position["recent"])
+        self.restarted_at = position["restarted_at"]
+        self.waiting = deque(tensors[f"waiting.{i}"] for i in range(self.settings.delay))
+        lanes = {k.removeprefix("lanes."): t for k, t in tensors.items() if "lanes." in k}
+        if lanes:
+            self.fragments.restore(lanes, seed_of(self.seed, self.restarted_at, COLLECTING))
+
+    def _episodes(self, started: float) -> Collection:
+        settings = self.settings
+        size, choices = self._batch_size()
+        seed = seed_of(self.seed, len(self.history), COLLECTING)
+        batch, ended = episodes_and_returns(self.env, self.policy, size, seed, self.passes.value)
+        batch = grouped_by(settings.group_size, batch)
+        with torch.no_grad():
+            entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
+        baseline, why = best_baseline(self.history, list(self.estimators))
+        estimator = self.estimators[baseline]
+        auto = settings.baseline == "auto"
+        if not (settings.update.wants_gradient or auto or settings.batch == "auto"):
+            return Collection(started, batch, estimator, ended, entropy, None, None, choices)
+        measured = {
+            name: gradient_and_signal(self.policy, batch, candidate)
+            for name, candidate in self.estimators.items()
+        }
+        if auto:
+            variance = {name: s.variance * s.trajectories for name, (_, s) in measured.items()}
+            choices |= {
+                "baseline": baseline,
+                "baseline_reason": why,
+                "baseline_variance": variance,
+            }
+        gradient, signal = measured[baseline]
+        refuse_unless_finite(gradient, len(self.history) + 1)
+        return Collection(started, batch, estimator, ended, entropy, gradient, signal, choices)
+
+    def _fragment(self, started: float, length: int) -> Collection:
+        settings, number = self.settings, len(self.history)
+        (estimator,) = self.estimators.values()
+        seed = seed_of(self.seed, number, COLLECTING)
+        # Lanes start afresh at times that depend on the count of steps alone: what a resumed run
+        # must act again is then bounded.
+        if number == 0 or self.fragments.steps >= settings.restart:
+            self.fragments.restart(seed)
+            self.restarted_at = number
+        if settings.delay:
+            current = flat_parameters(self.policy)
+            write_parameters(self.policy, self.waiting[0])
+        try:
+            batch, ended = self.fragments.collect(length, seed)
+        finally:
+            if settings.delay:
+                write_parameters(self.policy, current)
+        gradient = signal = None
+        every = settings.signal_every
+        measured = every is not None and number % every == 0 and batch.rows > 1
+        if measured or settings.update.wants_gradient:
+            gradient, signal = lanes_signal(self.passes, estimator, batch, measured)
+            refuse_unless_finite(gradient, number + 1)
+        entropy = self.fragments.entropy
+        return Collection(started, batch, estimator, ended, entropy, gradient, signal, {})
+
+    def _batch_size(self) -> tuple[int, dict[str, Any]]:
+        size = self.settings.fixed_batch
+        if size is not None:
+            return size, {}
+        size, why = next_batch(self.history, FIRST_BATCH, self.settings.target_snr)
+        if any("group" in estimator.needs for estimator in self.estimators.values()):
+            size = max(2, round(size / self.settings.group_size)) * self.settings.group_size
+        return size, {"batch_reason": why}
+
+    def _episode_metrics(self, ended: Finished) -> dict[str, float | None]:
+        count = len(ended.returns)
+        return {
+            "episodes": count,
+            "return": ended.returns.mean().item() if count else None,
+            "return_std": ended.returns.std().item() if count > 1 else None,
+            "return_100": sum(self.recent) / len(self.recent) if self.recent else None,
+            "length": ended.lengths.double().mean().item() if count else None,
+        }
+
+    def _steps(self) -> int:
+        return self.history[-1]["steps"] if self.history else 0
