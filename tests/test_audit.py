@@ -251,9 +251,9 @@ def test_a_stale_reference_is_sampled_from_the_policy_itself() -> None:
 
 
 def test_what_few_samples_do_not_determine_is_not_printed_as_a_number() -> None:
-    """128 trajectories of CartPole, most of whose variance two or three carry."""
+    """Eight batches of four episodes, compared within a batch: so few units leave it open."""
     env = vt.Gymnasium("CartPole-v1", lanes=32)
-    report = quiet(env, env.policy(), [E.reward_to_go()], trajectories=128, batch=16)
+    report = quiet(env, env.policy(), [E.reinforce_leave_one_out()], trajectories=32, batch=4)
     row = report.rows[0]
     assert math.isnan(row.variance.value)
     assert row.variance.note.startswith("undetermined")

@@ -32,7 +32,7 @@ def histories(out: Path) -> dict[str, list[dict[str, Any]]]:
     """Every run's metrics, without times."""
     return {
         file.parent.relative_to(out).as_posix(): [
-            {k: v for k, v in json.loads(line).items() if "second" not in k}
+            {k: v for k, v in json.loads(line).items() if "second" not in k and k != "step_time"}
             for line in file.read_text().splitlines()
         ]
         for file in sorted(out.rglob("metrics.jsonl"))

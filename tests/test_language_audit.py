@@ -63,9 +63,10 @@ def test_sampled_gradients_are_unbiased_for_the_enumerated_one():
 
 def test_an_audit_finds_what_theory_says():
     names = ("reinforce", "rloo", "dr_grpo")
+    # one draw: each of the 95 % intervals below misses for one seed in twenty
     report = audit(
         task(), small(), [vt.estimators.named(n) for n in names], trajectories=1024, batch=32,
-        progress=False,
+        seed=1, progress=False,
     )  # fmt: skip
     found = {row.estimator: row for row in report.rows}
     assert found["dr_grpo"].scale.value == pytest.approx(3 / 4, abs=1e-4)  # (G − 1)/G
