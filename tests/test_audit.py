@@ -316,7 +316,7 @@ def test_a_group_is_one_start_state() -> None:
     policy = vt.SoftmaxTable(mdp.observations, 2)
     report = quiet(
         vt.Tabular(mdp, lanes=16), policy, [E.rloo(), E.grpo(), E.reinforce()],
-        trajectories=8192, batch=64, group_size=8,
+        trajectories=16384, batch=64, group_size=8,
     )  # fmt: skip
     mean, variance = group_moments(mdp, E.rloo(), 8)
     tilted, _ = group_moments(mdp, E.grpo(), 8)

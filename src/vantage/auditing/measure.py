@@ -4,13 +4,14 @@ import math
 from dataclasses import replace
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from vantage.auditing.planner import scaled
 from vantage.auditing.record import Row
 from vantage.auditing.units import Units
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.linear_layers import largest_change
+from vantage.policies import Policy
 from vantage.statistics import intervals
 from vantage.statistics.intervals import Estimate, mean_interval, time_interval
 
@@ -27,7 +28,7 @@ def undetermined(why: str) -> Estimate:
 
 
 def rows(
-    policy: nn.Module,
+    policy: Policy,
     estimators: list[Estimator],
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
@@ -48,7 +49,7 @@ def rows(
 
 
 def _row(
-    policy: nn.Module,
+    policy: Policy,
     estimator: Estimator,
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
@@ -126,7 +127,7 @@ def _squared(estimate: Estimate) -> Estimate:
     return replace(estimate, value=estimate.value**2, low=estimate.low**2, high=estimate.high**2)
 
 
-def _aggressiveness(policy: nn.Module, name: str, units: Units) -> Estimate:
+def _aggressiveness(policy: Policy, name: str, units: Units) -> Estimate:
     """Mean over batches of the largest |s_t · ĝ| on the steps of a batch not among them."""
     design = units.design
     if units.sketched is not None or design.pool > design.batch:

@@ -23,6 +23,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.exact.chain import action_log_probability, reached
 from vantage.exact.mdp import MDP
 from vantage.exact.scores import score_table
+from vantage.policies import Policy
 
 CELLS = 8_000_000  # largest grid of trajectories × steps that is enumerated, about 0.6 GB
 BATCHES = 200_000  # most batches that an estimator is evaluated on one by one
@@ -103,7 +104,7 @@ def unfinished(batch: Batch) -> float:
 
 def expectation(
     mdp: MDP,
-    policy: nn.Module,
+    policy: Policy,
     estimator: Estimator,
     group_size: int = 1,
     groups: int = 1,
@@ -151,7 +152,7 @@ def expectation(
     return Expectation(mean, trace if coupled else trace / groups, len(rows))
 
 
-def _entropy_table(mdp: MDP, policy: nn.Module) -> Float[Tensor, "pairs P"]:
+def _entropy_table(mdp: MDP, policy: Policy) -> Float[Tensor, "pairs P"]:
     """∇H(π(·|s)) = −Σ_a π(a|s) log π(a|s) ψ(s,a), as scores have mean zero; at every pair."""
     log_probability = action_log_probability(mdp, policy).detach().reshape(-1, 1)
     surprise = -torch.special.xlogy(log_probability.exp(), log_probability.exp())
@@ -298,7 +299,7 @@ def multisets(
 class _Rule:
     """An estimator with what it needs to weigh a batch."""
 
-    policy: nn.Module
+    policy: Policy
     estimator: Estimator
     inputs: Inputs | None
     pairs: int
@@ -308,7 +309,7 @@ class _Rule:
         given: dict[str, Any] = {} if self.inputs is None else dict(self.inputs(batch))
         if "scores" in self.estimator.needs and "scores" not in given:
             given["scores"] = gradients.scores(self.policy, batch, self.estimator, **given)
-        log_prob = self.policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+        log_prob = self.policy.log_prob(batch.observation, batch.action)
         weights = self.estimator.weights(batch, log_prob.detach(), **given)
         return torch.cat([weights, self.estimator.entropy_weights(batch)], 1)
 

@@ -6,11 +6,12 @@ from torch import Tensor, nn
 
 from vantage.batch import Batch
 from vantage.gradients.weighted import log_prob_change
+from vantage.policies import Policy
 
 IN_CACHE = 1 << 18  # numbers that a processor's cache holds beside others
 
 
-def linear_layers(policy: nn.Module) -> dict[nn.Linear, list[str]]:
+def linear_layers(policy: Policy) -> dict[nn.Linear, list[str]]:
     """Linear layers whose parameters nothing else shares, with the names of what they train."""
     owners: dict[int, int] = {}
     for _, parameter in policy.named_parameters(remove_duplicate=False):
@@ -25,7 +26,7 @@ def linear_layers(policy: nn.Module) -> dict[nn.Linear, list[str]]:
 
 
 def linear_calls(
-    policy: nn.Module, layers: dict[nn.Linear, list[str]], observation: Tensor, action: Tensor
+    policy: Policy, layers: dict[nn.Linear, list[str]], observation: Tensor, action: Tensor
 ) -> tuple[Tensor, list[tuple[nn.Linear, Tensor, Tensor]]]:
     """log π, and (layer, inputs, outputs) of every call of a Linear layer on the way to it."""
     calls: dict[nn.Linear, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
@@ -34,7 +35,7 @@ def linear_calls(
         for layer in layers
     ]
     try:
-        log_prob = policy.log_prob(observation, action)  # type: ignore[operator]
+        log_prob = policy.log_prob(observation, action)
     finally:
         for handle in handles:
             handle.remove()
@@ -61,7 +62,7 @@ def scaled_products(
 
 
 def largest_change(
-    policy: nn.Module, batch: Batch, directions: Float[Tensor, "D P"], layers: bool
+    policy: Policy, batch: Batch, directions: Float[Tensor, "D P"], layers: bool
 ) -> Float[Tensor, " D"]:
     """max |∇ log π(a_nt|s_nt) · d| over the steps of a batch, for each direction d.
 

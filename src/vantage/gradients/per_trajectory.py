@@ -21,14 +21,15 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.gradients.linear_layers import linear_calls, linear_layers, scaled_products
 from vantage.gradients.weighted import row_gradients, weighted_score
+from vantage.policies import Policy
 
 # (policy, batch, basis [N, R, T]) -> [N, R, P]
-Method = Callable[[nn.Module, Batch, Tensor], Tensor]
+Method = Callable[[Policy, Batch, Tensor], Tensor]
 
 
 class Sketch(NamedTuple):
@@ -83,9 +84,7 @@ def spanning(
     return basis.to(weights.dtype), coefficient.transpose(0, 1).to(weights.dtype)
 
 
-def by_loop(
-    policy: nn.Module, batch: Batch, basis: Float[Tensor, "N R T"]
-) -> Float[Tensor, "N R P"]:
+def by_loop(policy: Policy, batch: Batch, basis: Float[Tensor, "N R T"]) -> Float[Tensor, "N R P"]:
     """One backward pass a trajectory and direction: the reference."""
     parts = [slice(n, n + 1) for n in range(batch.rows)]
     every = [
@@ -96,15 +95,13 @@ def by_loop(
     return torch.stack(every).view(batch.rows, basis.shape[1], -1)
 
 
-def by_vmap(
-    policy: nn.Module, batch: Batch, basis: Float[Tensor, "N R T"]
-) -> Float[Tensor, "N R P"]:
+def by_vmap(policy: Policy, batch: Batch, basis: Float[Tensor, "N R T"]) -> Float[Tensor, "N R P"]:
     """One vectorised pass a direction, over all trajectories."""
     return torch.stack([row_gradients(policy, batch, w) for w in basis.unbind(1)], 1)
 
 
 def by_layers(
-    policy: nn.Module, batch: Batch, basis: Float[Tensor, "N R T"]
+    policy: Policy, batch: Batch, basis: Float[Tensor, "N R T"]
 ) -> Float[Tensor, "N R P"]:
     """Linear layers by outer products, what is not in one by `by_vmap`.
 
@@ -163,7 +160,7 @@ class Choice(NamedTuple):
 
 
 def fastest(
-    policy: nn.Module, batch: Batch, basis: Float[Tensor, "N R T"], trajectories: int = 8
+    policy: Policy, batch: Batch, basis: Float[Tensor, "N R T"], trajectories: int = 8
 ) -> Choice:
     """Time the methods on a few trajectories and take the quickest that agrees with the loop.
 
@@ -195,7 +192,7 @@ def fastest(
 
 
 def contributions(
-    policy: nn.Module,
+    policy: Policy,
     batch: Batch,
     weights: Float[Tensor, "E N T"],
     method: Method,

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from vantage.batch import Batch
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.scores import Scores
+from vantage.policies import Policy
 
 
 def gradient(
-    policy: nn.Module, batch: Batch, estimator: Estimator, **inputs: Any
+    policy: Policy, batch: Batch, estimator: Estimator, **inputs: Any
 ) -> Float[Tensor, " P"]:
     """ĝ = Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt), plus the entropy's gradient: the estimate of ∇J.
 
@@ -36,35 +37,35 @@ def gradient(
     """
     if "scores" in estimator.needs and inputs.get("scores") is None:
         inputs["scores"] = scores(policy, batch, estimator, **inputs)
-    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    log_prob = policy.log_prob(batch.observation, batch.action)
     weights = estimator.weights(batch, log_prob.detach(), **inputs)
     # where, not a product: padding may hold observations whose log-probability is not finite
     surrogate = torch.where(batch.mask, weights * log_prob, 0).sum()
     if estimator.entropy:
-        entropy = policy.entropy(batch.observation)  # type: ignore[operator]
+        entropy = policy.entropy(batch.observation)
         bonus = estimator.entropy_weights(batch)
         surrogate = surrogate + torch.where(batch.mask, bonus * entropy, 0).sum()
     return flat_gradient(surrogate, policy)
 
 
 def weighted_score(
-    policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
+    policy: Policy, batch: Batch, weights: Float[Tensor, "N T"]
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt) for given weights, in one backward pass."""
-    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    log_prob = policy.log_prob(batch.observation, batch.action)
     return flat_gradient(torch.where(batch.mask, weights * log_prob, 0).sum(), policy)
 
 
 def weighted_entropy(
-    policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
+    policy: Policy, batch: Batch, weights: Float[Tensor, "N T"]
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇H(π(·|s_nt)) for given weights: what an entropy bonus adds to ĝ."""
-    entropy = policy.entropy(batch.observation)  # type: ignore[operator]
+    entropy = policy.entropy(batch.observation)
     return flat_gradient(torch.where(batch.mask, weights * entropy, 0).sum(), policy)
 
 
 def row_gradients(
-    policy: nn.Module,
+    policy: Policy,
     batch: Batch,
     weights: Float[Tensor, "N T"],
     only: Sequence[str] | None = None,
@@ -93,7 +94,7 @@ def row_gradients(
 
 
 def row_gradients_by_loop(
-    policy: nn.Module, batch: Batch, weights: Float[Tensor, "N T"]
+    policy: Policy, batch: Batch, weights: Float[Tensor, "N T"]
 ) -> Float[Tensor, "N P"]:
     """`row_gradients` the slow and obvious way: one backward pass a row."""
     parts = [slice(n, n + 1) for n in range(batch.rows)]
@@ -103,14 +104,14 @@ def row_gradients_by_loop(
 
 
 def log_prob_change(
-    policy: nn.Module, batch: Batch, direction: Float[Tensor, " P"]
+    policy: Policy, batch: Batch, direction: Float[Tensor, " P"]
 ) -> Float[Tensor, "N T"]:
     """∇ log π(a_nt|s_nt) · direction: how log-probabilities change along it, to first order.
 
     Two backward passes: Σ v_nt ∇ log π_nt · direction is linear in v, and its slope is the answer.
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    log_prob = policy.log_prob(batch.observation, batch.action)  # type: ignore[operator]
+    log_prob = policy.log_prob(batch.observation, batch.action)
     v = torch.zeros_like(log_prob, requires_grad=True)
     scores = torch.autograd.grad(log_prob, parameters, v, create_graph=True, allow_unused=True)
     pieces = direction.to(log_prob.dtype).split([p.numel() for p in parameters])
@@ -122,7 +123,7 @@ def log_prob_change(
     return torch.autograd.grad(torch.stack(along).sum(), v)[0]
 
 
-def step_scores(policy: nn.Module, batch: Batch) -> Float[Tensor, "N T P"]:
+def step_scores(policy: Policy, batch: Batch) -> Float[Tensor, "N T P"]:
     """∇ log π(a_nt|s_nt) of every step, 0 where the mask is False: N·T·P numbers."""
     log_prob_of = _log_prob_as_function(policy)
 
@@ -137,7 +138,7 @@ def step_scores(policy: nn.Module, batch: Batch) -> Float[Tensor, "N T P"]:
     return torch.cat([pieces[name].flatten(2) for name in parameters], 2)
 
 
-def scores(policy: nn.Module, batch: Batch, estimator: Estimator, **inputs: Any) -> Scores:
+def scores(policy: Policy, batch: Batch, estimator: Estimator, **inputs: Any) -> Scores:
     """Norms and inner products of the scores as `estimator` weighs them, for its baseline.
 
     Forms the score of every step: N·T·P numbers.
@@ -179,11 +180,11 @@ def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
     return torch.nn.utils.parameters_to_vector(filled)
 
 
-def _parameters(policy: nn.Module) -> dict[str, Tensor]:
+def _parameters(policy: Policy) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in policy.named_parameters() if p.requires_grad}
 
 
-def _log_prob_as_function(policy: nn.Module) -> Callable[..., Tensor]:
+def _log_prob_as_function(policy: Policy) -> Callable[..., Tensor]:
     """(parameters, observation, action) -> log π, which function transforms can differentiate."""
     module = _LogProb(policy)
 
@@ -197,9 +198,9 @@ def _log_prob_as_function(policy: nn.Module) -> Callable[..., Tensor]:
 class _LogProb(nn.Module):
     """`policy.log_prob` as a module's forward, which is what `functional_call` can call."""
 
-    def __init__(self, policy: nn.Module):
+    def __init__(self, policy: Policy):
         super().__init__()
         self.policy = policy
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        return self.policy.log_prob(observation, action)  # type: ignore[operator]
+        return self.policy.log_prob(observation, action)

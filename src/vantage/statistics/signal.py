@@ -15,12 +15,13 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import gradient, row_gradients, weighted_entropy
+from vantage.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def unit_signal(
 
 
 def gradient_and_signal(
-    policy: nn.Module, batch: Batch, estimator: Estimator, chunk: int = 64
+    policy: Policy, batch: Batch, estimator: Estimator, chunk: int = 64
 ) -> tuple[Float[Tensor, " P"], Signal]:
     """ĝ of a batch of one trajectory per row, and how much of it is signal.
 
@@ -125,7 +126,7 @@ def _members(unit: Int[Tensor, " N"]) -> tuple[Int[Tensor, "U K"], int]:
 
 
 def _by_parts(
-    policy: nn.Module, batch: Batch, estimator: Estimator, parts: int = 8
+    policy: Policy, batch: Batch, estimator: Estimator, parts: int = 8
 ) -> tuple[Float[Tensor, " P"], Signal]:
     """ĝ of the whole batch, and the signal in equal parts, each weighed by itself."""
     # two trajectories at least in a part: an estimator that compares needs something to compare

@@ -10,6 +10,7 @@ from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
+from vantage.policies import Policy
 from vantage.runs.run import versions
 from vantage.training.interface import Update
 from vantage.training.schedules import Schedule, name_of
@@ -156,7 +157,7 @@ def resolved(
 
 def describe(
     env: Environment,
-    policy: nn.Module,
+    policy: Policy,
     value: nn.Module | None,
     estimator: Estimator,
     optimizer: Optimizer | None,
