@@ -53,6 +53,7 @@ PUBLIC = {
     "Environment",
     "Estimator",
     "Evaluation",
+    "Examination",
     "Gaussian",
     "Gymnasium",
     "InputError",
@@ -92,6 +93,7 @@ PUBLIC = {
     "schedules",
     "train",
     "updates",
+    "verify",
     "averages",
     "columns",
 }
@@ -117,6 +119,7 @@ PUBLIC_LANGUAGE = {
     "conformance",
     "enumerated",
     "evaluate",
+    "expectation",
     "generate",
     "group_sizes",
     "read_transcripts",

@@ -9,6 +9,7 @@ from vantage.auditing.audit import audit
 from vantage.auditing.report import Report
 from vantage.batch import Batch
 from vantage.comparing.compare import compare
+from vantage.conformance.losses import Examination, verify
 from vantage.environments import (
     LQR,
     Acrobot,
@@ -74,6 +75,7 @@ __all__ = [
     "Environment",
     "Estimator",
     "Evaluation",
+    "Examination",
     "Gaussian",
     "Gymnasium",
     "InputError",
@@ -116,4 +118,5 @@ __all__ = [
     "schedules",
     "train",
     "updates",
+    "verify",
 ]

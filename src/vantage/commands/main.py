@@ -1,4 +1,4 @@
-"""The command line: `vantage train | audit | exact | evaluate | estimators | transcripts`.
+"""The command line: `vantage train | audit | verify | exact | evaluate | estimators | transcripts`.
 
 Each command calls the public API; `main` turns bad input into one line and a failure.
 """
@@ -15,6 +15,7 @@ from vantage.commands import language as language
 from vantage.commands.audit import audit
 from vantage.commands.compare import compare_command
 from vantage.commands.train import evaluate, train
+from vantage.commands.verify import verify_command
 from vantage.errors import InputError
 from vantage.estimators import listing as estimator_table
 from vantage.runs.progress import terminal
@@ -55,6 +56,7 @@ def main() -> None:
             {
                 "train": train,
                 "audit": audit,
+                "verify": verify_command,
                 "exact": exact,
                 "evaluate": evaluate,
                 "compare": compare_command,

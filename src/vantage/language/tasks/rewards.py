@@ -6,13 +6,11 @@ The convention is TRL's: `def reward(completions, **columns) -> list[float | Non
 
 import asyncio
 import difflib
-import importlib.util
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vantage.errors import InputError, refuse_unless
+from vantage.runs.files import named_in_file
 
 RewardFunction = Callable[..., Any]
 GIVEN = ("prompts", "completions", "completion_ids")
@@ -118,27 +117,9 @@ def load_reward(spec: str) -> RewardFunction:
     Raises:
         InputError: no such file or function, or the file cannot be run.
     """
-    file, _, name = spec.rpartition(":")
-    path = Path(file)
-    refuse_unless(
-        file and name and path.suffix == ".py",
-        f"Reward {spec!r}: give FILE.py:FUNCTION, such as my_rewards.py:score.",
-    )
-    refuse_unless(path.is_file(), f"Reward {spec!r}: there is no file {path}.")
-    found = importlib.util.spec_from_file_location(f"vantage_rewards_{path.stem}", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"Reward {spec!r}: running {path} failed: {error!r}.") from error
-    function = getattr(module, name, None)
-    there = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-    near = difflib.get_close_matches(name, there, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(there) or 'none'}."
+    function = named_in_file(spec, "Reward", "my_rewards.py:score")
     if not callable(function):
-        raise InputError(f"Reward {spec!r}: {path} has no function {name}; {hint}")
+        raise InputError(f"Reward {spec!r}: it is {function!r}, which is no function.")
     return function
 
 
