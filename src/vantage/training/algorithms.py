@@ -1,73 +1,218 @@
 """Published algorithms: an estimator, an update rule, and the settings that came with them.
 
-Each function gives the keyword arguments of `vantage.train`, as data:
+    run = vt.train("CartPole-v1", vt.algorithms.ppo(), steps=100_000)
+    run = vt.train("CartPole-v1", vt.algorithms.ppo(epochs=10).replace(lr=3e-4), steps=100_000)
 
-    vt.train(env, policy, value=value, steps=500_000, **vt.algorithms.ppo())
-    vt.train(env, policy, value=value, steps=500_000, **vt.algorithms.ppo(epochs=10) | {"lr": 3e-4})
+An `Algorithm` is data: what weighs a batch, what is done with it, how many environments step side
+by side and how far, at what learning rate. It is accepted wherever an estimator is. What is random,
+where a run is kept and how long it takes are the run's, not the algorithm's.
 
-An algorithm of your own is a dict too. What is random, where it is kept and how long it runs are
-the run's, not the algorithm's.
+An estimator may bear the name of an algorithm, for it is what that algorithm weighs a batch with:
+`vt.estimators.ppo()` is the clipped surrogate on generalised advantages, `vt.algorithms.ppo()` all
+that was published with it. Where a name alone is given, the algorithm is meant.
 """
 
+import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 from torch.optim import RMSprop
 
 from vantage import estimators
 from vantage.errors import refuse_unless
+from vantage.estimators import Estimator
+from vantage.estimators.columns import parts
 from vantage.training import schedules, updates
+from vantage.training.interface import OptimizerFactory, Update
+from vantage.training.schedules import Schedule, name_of
 
-Settings = dict[str, Any]
+P = ParamSpec("P")
+TABLE: dict[str, Callable[..., "Algorithm"]] = {}
 
 
-def reinforce(batch: int = 64) -> Settings:
+@dataclass(frozen=True)
+class Algorithm:
+    """An estimator, an update rule, and the settings that were published with them.
+
+    Attributes:
+        estimator: how a batch is weighed.
+        update: what is done with it.
+        name: how tables, messages and run folders call it.
+        lanes: environments that step side by side, where the run makes them.
+        fragment: steps of every lane per update, episodes carried over.
+        batch: whole episodes per update, where there is no fragment.
+        lr: learning rate; the rule's own where None.
+        schedule: of the learning rate.
+        optimizer: parameters -> torch optimiser; the rule's own where None.
+        delay: updates by which the policy that acts is behind.
+        normalise: observations and rewards by running statistics, where the run makes the
+            environment.
+        network: keyword arguments of `env.policy` and `env.value` (`hidden`, `orthogonal`), where
+            the run makes the networks.
+        value: whether it trains a value function.
+        source: where it was published.
+    """
+
+    estimator: Estimator
+    update: Update
+    name: str = "custom"
+    lanes: int = 64
+    fragment: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    schedule: Schedule = schedules.constant
+    optimizer: OptimizerFactory | None = None
+    delay: int = 0
+    normalise: bool = False
+    network: dict[str, Any] = field(default_factory=dict)
+    value: bool = True
+    source: str = ""
+
+    def replace(self, **changes: Any) -> "Algorithm":
+        """The algorithm with other settings.
+
+        Raises:
+            InputError: it has no such setting, with near matches.
+        """
+        known = [item.name for item in fields(self)]
+        for name in changes:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
+            refuse_unless(name in known, f"An algorithm has no setting {name!r}; {hint}")
+        return dataclasses.replace(self, **changes)
+
+    def settings(self) -> dict[str, Any]:
+        """What it asks of the training loop beside its estimator, by argument of `vantage.train`.
+
+        Settings that the algorithm leaves open are left out.
+        """
+        names = ("update", "fragment", "batch", "lr", "schedule", "optimizer", "delay")
+        given = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def steps_per_update(self) -> int | None:
+        """Environment steps of one update; None where whole episodes are collected."""
+        return None if self.fragment is None else self.lanes * self.fragment
+
+    def __str__(self) -> str:
+        size = (
+            f"{self.batch or 64} whole episodes"
+            if self.fragment is None
+            else f"{self.lanes} lanes × {self.fragment} steps"
+        )
+        rate = "" if self.lr is None else f", lr {self.lr:g}"
+        return (
+            f"{self.name}: estimator {self.estimator.name}, {type(self.update).__name__}, {size} "
+            f"an update{rate}, schedule {name_of(self.schedule)}"
+        )
+
+
+def row(function: Callable[P, Algorithm]) -> Callable[P, Algorithm]:
+    """Put a function that returns an Algorithm into the table, under the function's name.
+
+    The algorithm is given that name, and the Source part of the docstring, unless it has its own.
+
+    Raises:
+        InputError: the table has an algorithm of that name.
+    """
+    name = function.__name__
+    refuse_unless(name not in TABLE, f"There is an algorithm {name!r} already; give yours another.")
+
+    @wraps(function)
+    def build(*args: P.args, **kwargs: P.kwargs) -> Algorithm:
+        algorithm = function(*args, **kwargs)
+        return dataclasses.replace(
+            algorithm,
+            name=name if algorithm.name == "custom" else algorithm.name,
+            source=algorithm.source or parts(function).get("Source", ""),
+        )
+
+    TABLE[name] = build
+    return build
+
+
+def named(name: str, **settings: Any) -> Algorithm:
+    """The algorithm of that name, with its settings: `named("ppo", epochs=10)`.
+
+    >>> named("ppo", epochs=10).update.epochs
+    10
+
+    Raises:
+        InputError: no such algorithm or setting, with near matches.
+    """
+    near = difflib.get_close_matches(name, TABLE, n=2)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
+    refuse_unless(name in TABLE, f"No algorithm is called {name!r}; {hint}")
+    known = settings_of(name)
+    for setting in settings:
+        near = difflib.get_close_matches(setting, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+        refuse_unless(setting in known, f"Algorithm {name!r} has no setting {setting!r}; {hint}")
+    return TABLE[name](**settings)
+
+
+def settings_of(name: str) -> dict[str, inspect.Parameter]:
+    """The settings of an algorithm of the table, with their defaults."""
+    known = dict(inspect.signature(TABLE[name]).parameters)
+    if "changes" in known:  # passed on to the one it is a variant of
+        known = dict(inspect.signature(ppo).parameters)
+    return known
+
+
+@row
+def reinforce(batch: int = 64) -> Algorithm:
     """REINFORCE: whole episodes weighted by their returns, one step a batch.
+
+    Args:
+        batch: whole episodes per update.
 
     Source: Williams 1992 [williams1992].
     """
-    return {"estimator": estimators.reinforce(), "update": updates.Ascent(), "batch": batch}
+    return Algorithm(estimators.reinforce(), updates.Ascent(), batch=batch, value=False)
 
 
-def vpg(fragment: int = 4000, lambda_: float = 0.97) -> Settings:
-    """Vanilla policy gradient: generalised advantages, standardised, one step a batch; V is fitted
-    in 80 steps over the whole batch.
+@row
+def vpg(fragment: int = 4000, lambda_: float = 0.97) -> Algorithm:
+    """Vanilla policy gradient: generalised advantages, standardised, one step a batch.
+
+    V is fitted in 80 steps over the whole batch.
+
+    Args:
+        fragment: steps per update, of one environment.
+        lambda_: of the generalised advantage.
 
     Source: Schulman et al. 2016 [schulman2016], with the settings of Achiam 2018, Spinning Up.
     """
-    row = estimators.ppo(lambda_=lambda_)
-    plain = estimators.Estimator(
-        returns=row.returns,
-        baseline=row.baseline,
-        scale=row.scale,
-        aggregate=row.aggregate,
-        name="vpg",
-    )
     fit = updates.Fit(lr=1e-3, epochs=80, minibatch=1 << 30)
-    return {
-        "estimator": plain,
-        "update": updates.Ascent(fit=fit, lr=3e-4),
-        "fragment": fragment,
-    }
+    return Algorithm(
+        _plain("vpg", lambda_), updates.Ascent(fit=fit, lr=3e-4), lanes=1, fragment=fragment
+    )
 
 
-def a2c(fragment: int = 5, entropy: float = 0.0) -> Settings:
+@row
+def a2c(fragment: int = 5, entropy: float = 0.0) -> Algorithm:
     """Synchronous advantage actor-critic: one step a short fragment, RMSprop.
 
-    Source: Mnih et al. 2016 [mnih2016].
+    Args:
+        fragment: steps per lane and update.
+        entropy: coefficient of the bonus.
+
+    Source: Mnih et al. 2016 [mnih2016], 16 actors of 5 steps.
     """
-    return {
-        "estimator": estimators.a2c(entropy=entropy),
-        "update": updates.Epochs(epochs=1, minibatches=1),
-        "fragment": fragment,
-        "optimizer": partial(RMSprop, lr=7e-4, alpha=0.99, eps=1e-5),
-    }
+    return Algorithm(
+        estimators.a2c(entropy=entropy),
+        updates.Epochs(epochs=1, minibatches=1),
+        lanes=16,
+        fragment=fragment,
+        optimizer=partial(RMSprop, lr=7e-4, alpha=0.99, eps=1e-5),
+    )
 
 
+@row
 def ppo(
     fragment: int = 128,
     epochs: int = 4,
@@ -82,7 +227,7 @@ def ppo(
     target_kl: float | None = None,
     max_grad_norm: float | None = 0.5,
     anneal: bool = True,
-) -> Settings:
+) -> Algorithm:
     """Proximal policy optimisation, with the details that were published with it, each a setting.
 
     Others are elsewhere: orthogonal weights with gain 0.01 for the policy's output are how
@@ -104,13 +249,12 @@ def ppo(
         max_grad_norm: of both networks together.
         anneal: the learning rate falls to 0 in a straight line.
 
-    Source: Schulman et al. 2017 [schulman2017]; details: Huang et al. 2022, Engstrom et al. 2020.
+    Source: Schulman et al. 2017 [schulman2017], 8 actors of 128 steps; details: Huang et al. 2022,
+        Engstrom et al. 2020.
     """
-    return {
-        "estimator": estimators.ppo(
-            epsilon=epsilon, lambda_=lambda_, normalise=False, entropy=entropy
-        ),
-        "update": updates.Epochs(
+    return Algorithm(
+        estimators.ppo(epsilon=epsilon, lambda_=lambda_, normalise=False, entropy=entropy),
+        updates.Epochs(
             epochs=epochs,
             minibatches=minibatches,
             value_coefficient=value_coefficient,
@@ -119,24 +263,33 @@ def ppo(
             target_kl=target_kl,
             max_grad_norm=max_grad_norm,
         ),
-        "fragment": fragment,
-        "lr": lr,
-        "schedule": schedules.linear if anneal else schedules.constant,
-    }
+        lanes=8,
+        fragment=fragment,
+        lr=lr,
+        schedule=schedules.linear if anneal else schedules.constant,
+    )
 
 
-def ppo_continuous(**changes: Any) -> Settings:
+@row
+def ppo_continuous(**changes: Any) -> Algorithm:
     """PPO with the settings published for MuJoCo: one lane × 2048 steps, 10 epochs × 32.
+
+    Observations and rewards are normalised, as in the code that was published with it.
+
+    Args:
+        **changes: settings of `ppo`.
 
     Source: Schulman et al. 2017 [schulman2017], table 3.
     """
     published = {"fragment": 2048, "epochs": 10, "minibatches": 32, "lr": 3e-4}
-    return ppo(**{**published, **changes})
+    algorithm = ppo(**{**published, **changes})
+    return algorithm.replace(name="ppo_continuous", lanes=1, normalise=True)
 
 
+@row
 def natural(
     fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
-) -> Settings:
+) -> Algorithm:
     """Natural policy gradient with steps of a given KL.
 
     Args:
@@ -148,12 +301,13 @@ def natural(
 
     Source: Kakade 2002 [kakade2002].
     """
-    return _second_order(fragment, max_kl, damping, lambda_, line_search=False)
+    return _second_order("natural", fragment, max_kl, damping, lambda_)
 
 
+@row
 def trpo(
     fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
-) -> Settings:
+) -> Algorithm:
     """Trust-region policy optimisation: the natural gradient with a line search.
 
     Args:
@@ -162,66 +316,48 @@ def trpo(
         damping: of the Fisher information.
         lambda_: of the generalised advantage.
 
-    Source: Schulman et al. 2015 [schulman2015].
+    Source: Schulman et al. 2015 [schulman2015]; 1,024 steps a batch: Henderson et al. 2018.
     """
-    return _second_order(fragment, max_kl, damping, lambda_, line_search=True)
+    return _second_order("trpo", fragment, max_kl, damping, lambda_)
 
 
-def impala(fragment: int = 20, delay: int = 1, entropy: float = 0.01) -> Settings:
+@row
+def impala(fragment: int = 20, delay: int = 1, entropy: float = 0.01) -> Algorithm:
     """V-trace actor-critic: the policy that acts is `delay` updates old.
 
-    Source: Espeholt et al. 2018 [espeholt2018].
+    Args:
+        fragment: steps per lane and update.
+        delay: updates.
+        entropy: coefficient of the bonus.
+
+    Source: Espeholt et al. 2018 [espeholt2018], 32 fragments of 20 steps a batch.
     """
-    row = estimators.vtrace()
-    return {
-        "estimator": replace(row, aggregate=estimators.per_token, entropy=entropy),
-        "update": updates.Epochs(epochs=1, minibatches=1, refresh=True),
-        "fragment": fragment,
-        "delay": delay,
-        "lr": 6e-4,
-    }
+    weighed = estimators.vtrace()
+    return Algorithm(
+        dataclasses.replace(weighed, aggregate=estimators.per_token, entropy=entropy),
+        updates.Epochs(epochs=1, minibatches=1, refresh=True),
+        lanes=32,
+        fragment=fragment,
+        delay=delay,
+        lr=6e-4,
+    )
+
+
+def _plain(name: str, lambda_: float) -> Estimator:
+    """Standardised generalised advantages, without a ratio."""
+    ppo_row = estimators.ppo(lambda_=lambda_)
+    return Estimator(
+        returns=ppo_row.returns,
+        baseline=ppo_row.baseline,
+        scale=ppo_row.scale,
+        aggregate=ppo_row.aggregate,
+        name=name,
+    )
 
 
 def _second_order(
-    fragment: int, max_kl: float, damping: float, lambda_: float, line_search: bool
-) -> Settings:
-    row = estimators.ppo(lambda_=lambda_)
-    plain = estimators.Estimator(
-        returns=row.returns,
-        baseline=row.baseline,
-        scale=row.scale,
-        aggregate=row.aggregate,
-        name="trpo" if line_search else "natural",
-    )
+    name: str, fragment: int, max_kl: float, damping: float, lambda_: float
+) -> Algorithm:
     fit = updates.Fit(lr=1e-3, epochs=10, minibatch=256)
-    return {
-        "estimator": plain,
-        "update": updates.Natural(max_kl=max_kl, line_search=line_search, damping=damping, fit=fit),
-        "fragment": fragment,
-    }
-
-
-def named(name: str, **settings: Any) -> Settings:
-    """The algorithm of that name, with its settings: `named("ppo", epochs=10)`.
-
-    Raises:
-        InputError: no such algorithm or setting, with near matches.
-    """
-    near = difflib.get_close_matches(name, TABLE, n=2)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
-    refuse_unless(name in TABLE, f"No algorithm is called {name!r}; {hint}")
-    known = list(inspect.signature(TABLE[name]).parameters)
-    if "changes" in known:  # passed on to another algorithm
-        known = list(inspect.signature(ppo).parameters)
-    for setting in settings:
-        refuse_unless(
-            setting in known,
-            f"Algorithm {name!r} has no setting {setting!r}; it has {', '.join(known)}.",
-        )
-    return TABLE[name](**settings)
-
-
-TABLE: dict[str, Callable[..., Settings]] = {
-    function.__name__: function
-    for function in (reinforce, vpg, a2c, ppo, ppo_continuous, natural, trpo, impala)
-}
+    rule = updates.Natural(max_kl=max_kl, line_search=name == "trpo", damping=damping, fit=fit)
+    return Algorithm(_plain(name, lambda_), rule, lanes=1, fragment=fragment)
