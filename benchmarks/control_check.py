@@ -143,10 +143,10 @@ def _loss(
     from our log-probabilities, advantages and values.
     """
     rule = vt.algorithms.ppo(epochs=1, minibatches=1, max_grad_norm=None)
-    estimator = rule["estimator"]
-    optimizers = {"policy": torch.optim.SGD(passes.parameters, lr=1e-9)}
+    estimator = rule.estimator
+    step: torch.optim.Optimizer = torch.optim.SGD(passes.parameters, lr=1e-9)
     generator = torch.Generator().manual_seed(0)
-    rule["update"].update(passes, optimizers, estimator, batch, generator, stale=moved)
+    rule.update.update(passes, {"policy": step}, estimator, batch, generator, stale=moved)
     advantage, target = estimator.advantage_and_worth(batch)
     standard = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
     ratio = (log_prob - batch.log_prob).exp()

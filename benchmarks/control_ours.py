@@ -28,7 +28,7 @@ def environment(given: SimpleNamespace) -> Any:
     return vt.Gymnasium(given.env, *common)
 
 
-def algorithm(given: SimpleNamespace) -> dict[str, Any]:
+def algorithm(given: SimpleNamespace) -> vt.Algorithm:
     """The settings of the work as ours."""
     settings = vt.algorithms.ppo(
         fragment=given.fragment,
@@ -43,7 +43,8 @@ def algorithm(given: SimpleNamespace) -> dict[str, Any]:
         max_grad_norm=given.max_grad_norm,
         anneal=getattr(given, "anneal", False),
     )
-    assert settings["update"].eps == given.eps
+    assert isinstance(settings.update, vt.updates.Epochs)
+    assert settings.update.eps == given.eps
     return settings
 
 
@@ -52,7 +53,7 @@ def train(given: SimpleNamespace, tracker: Any, **length: Any) -> None:
     env = environment(given)
     policy, value = env.policy(seed=given.seed), env.value(seed=given.seed + 1)
     common = {"value": value, "seed": given.seed, "progress": False, "track": [tracker]}
-    vt.train(env, policy, **common, **length, **algorithm(given))
+    vt.train(env, policy, algorithm(given), **common, **length)
 
 
 class Stopwatch:

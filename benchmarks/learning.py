@@ -38,7 +38,7 @@ class Case:
         env: as `vantage.make` knows it.
         steps: environment steps of a run.
         goal: what the mean over seeds is to reach.
-        algorithm: keyword arguments of `vantage.train`.
+        algorithm: what trains.
         make: keyword arguments of `vantage.make`.
         policy: keyword arguments of `env.policy`.
     """
@@ -46,28 +46,25 @@ class Case:
     env: str
     steps: int
     goal: float
-    algorithm: Callable[[], Settings]
+    algorithm: Callable[[], vt.Algorithm]
     make: Settings
     policy: Settings = field(default_factory=dict)
     seeds: int = 3
     value: bool = True
 
 
-def _reinforce_baseline() -> Settings:
-    return {
-        "estimator": vt.estimators.reinforce_baseline(),
-        "update": vt.updates.Ascent(lr=1e-2),
-        "batch": 64,
-    }
+def _reinforce_baseline() -> vt.Algorithm:
+    row = vt.estimators.reinforce_baseline()
+    return vt.Algorithm(row, vt.updates.Ascent(lr=1e-2), batch=64)
 
 
-def _table(entropy: float) -> Settings:
+def _table(entropy: float) -> vt.Algorithm:
     """Natural gradient on a softmax table, whose Fisher information is small: little damping."""
     natural = vt.algorithms.natural(fragment=128, max_kl=0.02, damping=1e-3)
-    rule = natural["update"]
-    plain = natural["estimator"].replace(scale=vt.scales.none, entropy=entropy)
+    assert isinstance(natural.update, vt.updates.Natural)
+    plain = natural.estimator.replace(scale=vt.scales.none, entropy=entropy)
     fit = vt.updates.Fit(lr=0.3, epochs=5, minibatch=1 << 30)
-    return natural | {"estimator": plain, "update": replace(rule, iterations=30, fit=fit)}
+    return natural.replace(estimator=plain, update=replace(natural.update, iterations=30, fit=fit))
 
 
 CASES = {
@@ -164,11 +161,11 @@ def _case(name: str, seed: int, scale: float = 1.0) -> dict[str, Any]:
     run = vt.train(
         env,
         env.policy(seed=seed, **case.policy),
+        case.algorithm(),
         value=env.value(seed=1000 + seed),
         steps=int(case.steps * scale),
         seed=seed,
         progress=sys.stderr.isatty(),
-        **case.algorithm(),
     )
     last = run.history[-1]
     return {
@@ -197,11 +194,11 @@ def _tabular(name: str, seed: int) -> dict[str, Any]:
         run = vt.train(
             env,
             policy,
+            _table(entropy),
             value=value,
             updates=60,
             seed=1000 * seed + stage,
             progress=False,
-            **_table(entropy),
         )
         steps += run.history[-1]["steps"]
     best = optimum(mdp)

@@ -225,9 +225,10 @@ def test_fragments_resume_to_the_same_bits(tmp_path: Path, choices: dict[str, An
         env = vt.make(name, lanes=3, normalise=normalise)
         recurrent = choices.get("recurrent")
         return vt.train(
-            env, env.policy(hidden=(8,), **choices), value=env.value((8,), recurrent=recurrent),
-            updates=updates, out=tmp_path / folder, resume=resume, progress=False, delay=delay,
-            restart=70, **vt.algorithms.ppo(fragment=20, minibatches=2, anneal=False),
+            env, env.policy(hidden=(8,), **choices),
+            vt.algorithms.ppo(fragment=20, minibatches=2, anneal=False),
+            value=env.value((8,), recurrent=recurrent), updates=updates, out=tmp_path / folder,
+            resume=resume, progress=False, delay=delay, restart=70,
         )  # fmt: skip
 
     whole = run("whole", 9)
@@ -261,9 +262,7 @@ def test_a_delayed_policy_acts_and_vtrace_knows() -> None:
     held: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Epochs, "update", spy)
-        vt.train(
-            env, policy, value=value, updates=5, progress=False, **vt.algorithms.impala(delay=2)
-        )
+        vt.train(env, policy, vt.algorithms.impala(delay=2), value=value, updates=5, progress=False)
     twin = copy.deepcopy(policy)
     for number in range(2, 5):
         batch, _ = held[number]
@@ -325,7 +324,7 @@ def test_trpo_moves_within_its_region_and_uphill() -> None:
     env, policy, value = world(lanes=8)
     passes = AutogradPasses(policy, value)
     batch = fragment(env, passes, 64)
-    row = vt.algorithms.trpo()["estimator"]
+    row = vt.algorithms.trpo().estimator
     gradient = vt.gradient(policy, batch, row)
     for line_search in (True, False):
         copied = copy.deepcopy(policy)
@@ -393,7 +392,7 @@ def test_refusals() -> None:
         vt.train(env, policy, vt.estimators.reinforce(), updates=1, delay=1)
     with pytest.raises(vt.InputError, match="needs two"):
         vt.train(
-            env, policy, value=value, updates=1, **vt.algorithms.ppo(fragment=2, minibatches=8),
+            env, policy, vt.algorithms.ppo(fragment=2, minibatches=8), value=value, updates=1,
         )  # fmt: skip
     with pytest.raises(vt.InputError, match=r"did you mean ppo"):
         vt.algorithms.named("pppo")
@@ -405,10 +404,10 @@ def test_refusals() -> None:
 def test_every_algorithm_improves_on_cartpole(name: str) -> None:
     """A short run from one seed at least doubles the return; each rule does its own work."""
     env = vt.CartPole(lanes=16)
-    settings = vt.algorithms.TABLE[name]() | {"fragment": 64}
+    algorithm = vt.algorithms.TABLE[name]().replace(fragment=64)
     if name not in ("natural", "trpo", "a2c"):
-        settings["lr"] = 3e-3
+        algorithm = algorithm.replace(lr=3e-3)
     run = vt.train(
-        env, env.policy((32,)), value=env.value((32,)), updates=30, progress=False, **settings
+        env, env.policy((32,)), algorithm, value=env.value((32,)), updates=30, progress=False
     )
     assert run.history[-1]["return_100"] > 1.5 * run.history[0]["return"]

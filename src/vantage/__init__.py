@@ -61,12 +61,14 @@ from vantage.training import (
     train,
     updates,
 )
+from vantage.training.algorithms import Algorithm
 from vantage.version import __version__
 
 __all__ = [
     "LQR",
     "MDP",
     "Acrobot",
+    "Algorithm",
     "Batch",
     "Bernoulli",
     "CartPole",

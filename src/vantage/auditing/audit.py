@@ -1,8 +1,8 @@
 """`vantage.audit`: measure estimators of the policy gradient on an environment with a policy."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,24 +12,24 @@ from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
 from vantage.auditing.sampling import Sampling, collect, samplings
 from vantage.auditing.units import Units, compares, described, sketch_for
-from vantage.environments.interface import Environment
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import named
 from vantage.policies import Policy
 from vantage.runs.progress import counting
 from vantage.runs.threads import torch_threads
+from vantage.training.door import check_policy, check_value, opened, resolve, several
 
 
 @singledispatch
 def audit(
-    env: Environment,
-    policy: Policy,
-    estimators: Sequence[Estimator],
+    env: Any,
+    policy: Any,  # what people give by mistake is told so by the door, in a sentence
+    estimators: Any,
     *,
     trajectories: int = 4096,
     batch: int = 64,
     seed: int = 0,
-    value: nn.Module | None = None,
+    value: Any = None,
     reference: Estimator | None = None,
     group_size: int = 8,
     behaviour: Policy | None = None,
@@ -45,9 +45,10 @@ def audit(
     estimator, by products of different units, which are independent samples.
 
     Args:
-        env: where.
+        env: where: an environment, or what `vantage.make` makes one of; an MDP is sampled.
         policy: whose gradient is measured; it is not changed.
-        estimators: rows of the table, or your own, with different names.
+        estimators: rows of the table, or your own, with different names; of an algorithm, its
+            estimator; or the name of either.
         trajectories: how many to sample, rounded down to whole batches.
         batch: trajectories of one gradient step, whose quality is reported.
         seed: of everything random here.
@@ -70,7 +71,11 @@ def audit(
         InputError: sizes, inputs or names that cannot work, before anything is sampled; or an
             estimator compares trajectories of one start state where lanes cannot share one.
     """
-    rows = list(estimators)
+    env = opened(env)
+    check_policy(env, policy)
+    if value is not None:
+        check_value(env, policy, value)
+    rows = [resolve(each)[1] for each in several(estimators)]
     yardstick = _checked(rows, reference, value)
     exact_gradient = exactly.gradient(env, policy)
     same = yardstick if exact_gradient is None and behaviour is None else None

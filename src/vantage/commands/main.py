@@ -1,4 +1,4 @@
-"""The command line: `vantage train | audit | verify | exact | evaluate | estimators | transcripts`.
+"""The command line: `vantage train | audit | verify | exact | evaluate | compare | ...`.
 
 Each command calls the public API; `main` turns bad input into one line and a failure.
 """
@@ -19,6 +19,7 @@ from vantage.commands.verify import verify_command
 from vantage.errors import InputError
 from vantage.estimators import listing as estimator_table
 from vantage.runs.progress import terminal
+from vantage.training import listing as algorithm_listing
 
 
 def exact(
@@ -39,12 +40,22 @@ def exact(
 
 
 def estimators(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None) -> None:
-    """Print the table of estimators, or explain one row of it.
+    """Print the table of estimators, or explain a row or a column of it.
 
     Args:
-        name: a row of the table.
+        name: a row or a column, such as rloo, gae or baselines.value.
     """
     terminal.print(estimator_table.table() if name is None else estimator_table.explain(name))
+
+
+def algorithms(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None) -> None:
+    """Print the table of algorithms, or explain one: what it was published with, its settings.
+
+    Args:
+        name: an algorithm of the table.
+    """
+    view = algorithm_listing.table() if name is None else algorithm_listing.explain(name)
+    terminal.print(view)
 
 
 def main() -> None:
@@ -61,6 +72,7 @@ def main() -> None:
                 "evaluate": evaluate,
                 "compare": compare_command,
                 "estimators": estimators,
+                "algorithms": algorithms,
                 "transcripts": language.transcripts,
             },
             prog="vantage",

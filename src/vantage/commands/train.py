@@ -10,18 +10,19 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from vantage import estimators as table
-from vantage.environments.making import make
 from vantage.errors import refuse_unless
+from vantage.estimators import Estimator
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
 from vantage.runs.run import Run
+from vantage.runs.seeds import seed_of
 from vantage.runs.trackers import TensorBoard, Tracker, WandB
 from vantage.training import algorithms
+from vantage.training.algorithms import Algorithm
+from vantage.training.door import POLICY, VALUE, opened
 from vantage.training.evaluation import evaluate as evaluate_policy
 from vantage.training.load import load
 from vantage.training.loop import train as train_policy
 from vantage.training.schedules import Name
-from vantage.training.settings import resolved, with_changes
-from vantage.training.updates import default
 from vantage.training.video import film_run
 
 
@@ -37,9 +38,9 @@ def train(
     target_snr: float = 2.0,
     baseline: Literal["auto"] | None = None,
     group_size: int = 8,
-    lanes: int = 64,
+    lanes: int | None = None,
     discount: float = 0.99,
-    normalise: bool = False,
+    normalise: bool | None = None,
     hidden: tuple[int, ...] = (64, 64),
     squash: bool = False,
     recurrent: int | None = None,
@@ -64,8 +65,8 @@ def train(
     Args:
         env: a Gymnasium id, such as CartPole-v1; "tensor/" before it runs the dynamics as tensor
             code, "envpool/" runs EnvPool's.
-        algorithm: a published combination: reinforce, vpg, a2c, ppo, ppo_continuous, natural, trpo,
-            impala.
+        algorithm: a published combination, with its own number of lanes and learning rate, that
+            `vantage algorithms` prints.
         estimator: a row of the table that `vantage estimators` prints, with the update rule it is
             made for; reinforce_baseline where no algorithm is named.
         set: settings of the algorithm or the estimator, NAME=VALUE, such as epochs=10.
@@ -76,61 +77,56 @@ def train(
         target_snr: the ratio that --batch auto holds.
         baseline: "auto" takes the unbiased baseline of least measured variance at every update.
         group_size: episodes compared with one another, by estimators that need groups.
-        lanes: copies of the environment that run side by side.
+        lanes: copies of the environment that run side by side; those of the algorithm, or 64.
         discount: γ of the objective, in (0, 1].
-        normalise: observations and rewards by their running statistics.
+        normalise: observations and rewards by their running statistics; as the algorithm has it.
         hidden: widths of the hidden layers of policy and value function.
         squash: actions through a tanh, where they have bounds.
         recurrent: size of a GRU's memory, for environments that do not show their state.
         value: with a learned value function; by default when the estimator needs one. With it, an
             episode cut by a time limit is continued by its value.
-        lr: learning rate.
-        schedule: of the learning rate over the run.
+        lr: learning rate; the algorithm's, or the update rule's, by default.
+        schedule: of the learning rate over the run; the algorithm's, or constant, by default.
         max_grad_norm: longest gradient let through to the optimiser.
         delay: updates by which the policy that acts is behind.
         seed: of everything random.
-        out: run folder; runs/ENV-ESTIMATOR-SEED by default.
+        out: run folder; runs/ENV-ALGORITHM-SEED by default.
         resume: carry on the run in that folder.
         tensorboard: also write TensorBoard events, into the run folder.
         wandb: also send metrics to this Weights & Biases project.
         threads: torch threads; small networks want one.
         dry_run: print the settings and the batch arithmetic, and stop.
     """
-    chosen = _chosen(algorithm, estimator, set)
-    given = {
-        "fragment": fragment,
-        "batch": batch,
-        "lr": lr,
-        "schedule": schedule,
-        "delay": delay,
-    }
-    chosen |= {name: setting for name, setting in given.items() if setting is not None}
-    rule = chosen["estimator"]
-    chosen["update"] = with_changes(
-        chosen.get("update", default(rule)),
-        epochs=None,
-        minibatches=None,
-        max_grad_norm="rule" if max_grad_norm is None else max_grad_norm,
-    )
-    world = make(env, lanes, discount, normalise)
-    label = algorithm or rule.name
+    weighs = _chosen(algorithm, estimator, set)
+    rule, label = weighs, folder_name(weighs)
+    if isinstance(weighs, Algorithm):
+        rule, with_value = weighs.estimator, weighs.value
+    else:
+        with_value = "value" in weighs.needs or baseline == "auto"
+    assert isinstance(rule, Estimator)
     folder = out or Path("runs") / f"{env.replace('/', '-')}-{label}-{seed}"
-    steps = 300_000 if steps is None and updates is None else steps
-    with_value = ("value" in rule.needs or baseline == "auto") if value is None else value
     network: dict[str, Any] = {"hidden": hidden, "recurrent": recurrent}
-    critic = world.value(**network) if with_value else None
-    if dry_run:
-        _print_plan(env, lanes, discount, chosen, critic, steps, updates, folder)
-        return
+    published = weighs if isinstance(weighs, Algorithm) else None
+    world = opened(env, published, lanes, discount, normalise)
+    critic = world.value(seed=seed_of(seed, VALUE), **network)
+    if not (with_value if value is None else value):
+        critic = None
     track: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
     track += [] if wandb is None else [WandB(wandb, folder)]
     try:
         run = train_policy(
             world,
-            world.policy(**network, squash=squash),
+            world.policy(seed=seed_of(seed, POLICY), squash=squash, **network),
+            weighs,
             value=critic,
-            steps=steps,
+            max_grad_norm="rule" if max_grad_norm is None else max_grad_norm,
+            steps=300_000 if steps is None and updates is None else steps,
             updates=updates,
+            fragment=fragment,
+            batch=batch,
+            lr=lr,
+            schedule=schedule,
+            delay=delay,
             target_snr=target_snr,
             baseline=baseline,
             group_size=group_size,
@@ -139,7 +135,7 @@ def train(
             resume=resume,
             track=track,
             threads=threads,
-            **chosen,
+            dry_run=dry_run,
         )
     except KeyboardInterrupt:
         again = [argument for argument in sys.argv[1:] if argument != "--resume"]
@@ -147,7 +143,10 @@ def train(
             f"Stopped; {folder} is saved. Carry on with:\n  vantage {shlex.join(again)} --resume"
         )
         raise
-    _print_end(env, label, run, folder)
+    if dry_run:
+        print_plan(run.config, folder)
+    else:
+        _print_end(env, label, run, folder)
 
 
 def evaluate(
@@ -175,23 +174,29 @@ def evaluate(
         terminal.print(film_run(run, video, 1, seed, greedy))
 
 
+def folder_name(weighs: Estimator | Algorithm) -> str:
+    """What run folders are called after: an estimator that bears an algorithm's name says so."""
+    taken = isinstance(weighs, Estimator) and weighs.name in algorithms.TABLE
+    return f"{weighs.name}-estimator" if taken else weighs.name
+
+
 def _chosen(
     algorithm: str | None, estimator: str | None, settings: tuple[str, ...]
-) -> dict[str, Any]:
-    """Arguments of `vantage.train` from the names on the command line."""
+) -> Estimator | Algorithm:
+    """What the command line names, with its settings."""
     refuse_unless(
         algorithm is None or estimator is None,
         f"--algorithm {algorithm} --estimator {estimator}: an algorithm has its estimator; give "
         "one of the two.",
     )
-    own: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for text in settings:
         name, equals, literal = text.partition("=")
         refuse_unless(name and equals, f"--set {text}: write NAME=VALUE.")
-        own[name] = _literal(literal)
+        values[name] = _literal(literal)
     if algorithm is not None:
-        return algorithms.named(algorithm, **own)
-    return {"estimator": table.named(estimator or "reinforce_baseline", **own)}
+        return algorithms.named(algorithm, **values)
+    return table.named(estimator or "reinforce_baseline", **values)
 
 
 def _literal(text: str) -> Any:
@@ -201,36 +206,36 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _print_plan(
-    env: str,
-    lanes: int,
-    discount: float,
-    chosen: dict[str, Any],
-    value: Any,
-    steps: int | None,
-    updates: int | None,
-    folder: Path,
-) -> None:
-    rule, update = chosen["estimator"], chosen["update"]
-    fragment, batch = resolved(update, chosen.get("fragment"), chosen.get("batch"), rule, value)
-    terminal.print(f"{env}: {lanes} lanes, γ = {discount}, estimator {rule.name}")
-    terminal.print_json(json.dumps(rule.columns()))
-    terminal.print(f"{update}")
+def print_plan(config: dict[str, Any], folder: Path) -> None:
+    """What would run, from the settings that would be written to config.json."""
+    world, update = config["environment"], config["update"]
+    lanes, fragment, batch = world["lanes"], config["fragment"], config["batch"]
+    what = f"algorithm {config['algorithm']}" if config["algorithm"] else "no algorithm"
+    estimator = dict(config["estimator"])
+    terminal.print(
+        f"{world['name']}: {lanes} lanes, γ = {world['discount']}, {what}, "
+        f"estimator {estimator.pop('name')}"
+    )
+    terminal.print_json(json.dumps(estimator))
+    optimizer = config["optimizer"] or {}
+    rate = f"{optimizer['class']}, lr {optimizer['lr']:g}" if optimizer else "no optimiser"
+    terminal.print(f"{rate}, schedule {config['schedule']}; update rule:")
+    terminal.print_json(json.dumps(update))
     if fragment is not None:
         size = f"{fragment} steps of {lanes} lanes = {fragment * lanes:,} steps"
     elif batch == "auto":
         size = "whole episodes, as many as hold the SNR"
     else:
-        assert isinstance(batch, int)
         size = f"{batch} whole episodes, {batch // lanes} to {-(-batch // lanes)} a lane"
-    passes = update.optimizer_steps
+    passes = update.get("epochs", 1) * update.get("minibatches", 1)
+    steps, updates = config["steps"], config["updates"]
     goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
     terminal.print(
         f"Each update: {size}, {passes} gradient step{'s' if passes > 1 else ''}. "
         f"Until {' or '.join(goal for goal in goals if goal)}. Would be written to {folder}."
     )
-    if fragment is not None and hasattr(update, "minibatches"):
-        terminal.print(f"Minibatches of {fragment * lanes // update.minibatches:,} steps.")
+    if fragment is not None and "minibatches" in update:
+        terminal.print(f"Minibatches of {fragment * lanes // update['minibatches']:,} steps.")
 
 
 def _print_end(env: str, label: str, run: Run, folder: Path) -> None:

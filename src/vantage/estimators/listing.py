@@ -117,7 +117,7 @@ def _row(name: str, asked: str) -> RenderableType:
         ("Couples", _coupling(estimator)),
         ("Needs", ", ".join(sorted(estimator.needs)) or "nothing but the batch"),
         ("Settings", _settings(name)),
-        ("Source", _without_keys(estimator.source) or "not stated"),
+        ("Source", without_keys(estimator.source) or "not stated"),
     ):
         facts.add_row(heading, Text(text))
     columns = Table("column", "choice", "equation", pad_edge=False)
@@ -220,5 +220,6 @@ def _keys(source: str) -> list[str]:
     return re.findall(r"\[([a-z]+\d{4})\]", source)
 
 
-def _without_keys(source: str) -> str:
+def without_keys(source: str) -> str:
+    """A source without the keys of its citations."""
     return re.sub(r"\s*\[[a-z]+\d{4}\]", "", source)

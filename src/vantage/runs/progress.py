@@ -171,3 +171,8 @@ def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
                 console.print(f"{what}: {count:,} of {total:,} trajectories")
 
         yield done
+
+
+def note(text: str) -> None:
+    """A line beside the progress, on standard error: something to know before it goes on."""
+    Console(file=sys.stderr, highlight=False).print(text, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ runs/cartpole/
 import json
 import math
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,16 @@ class Run:
         path: its folder, or None when nothing was written.
         config: every setting, resolved.
         history: one dict per update, as in metrics.jsonl.
+        policy, value, env: what was trained, and where; None where the run was read from its folder
+            (`vantage.load` builds them again).
     """
 
     path: Path | None
     config: dict[str, Any]
     history: list[dict[str, Any]]
+    policy: Any = field(default=None, repr=False, compare=False)
+    value: Any = field(default=None, repr=False, compare=False)
+    env: Any = field(default=None, repr=False, compare=False)
 
 
 def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:

@@ -32,6 +32,7 @@ from vantage.training.schedules import Schedule, name_of
 
 P = ParamSpec("P")
 TABLE: dict[str, Callable[..., "Algorithm"]] = {}
+MUJOCO: dict[str, Any] = {"fragment": 2048, "epochs": 10, "minibatches": 32, "lr": 3e-4}
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,11 @@ def named(name: str, **settings: Any) -> Algorithm:
 def settings_of(name: str) -> dict[str, inspect.Parameter]:
     """The settings of an algorithm of the table, with their defaults."""
     known = dict(inspect.signature(TABLE[name]).parameters)
-    if "changes" in known:  # passed on to the one it is a variant of
-        known = dict(inspect.signature(ppo).parameters)
-    return known
+    if "changes" not in known:
+        return known
+    # passed on to the one that it is a variant of
+    general = inspect.signature(ppo).parameters.items()
+    return {key: item.replace(default=MUJOCO.get(key, item.default)) for key, item in general}
 
 
 @row
@@ -281,9 +284,8 @@ def ppo_continuous(**changes: Any) -> Algorithm:
 
     Source: Schulman et al. 2017 [schulman2017], table 3.
     """
-    published = {"fragment": 2048, "epochs": 10, "minibatches": 32, "lr": 3e-4}
-    algorithm = ppo(**{**published, **changes})
-    return algorithm.replace(name="ppo_continuous", lanes=1, normalise=True)
+    algorithm = ppo(**MUJOCO | changes)
+    return algorithm.replace(name="ppo_continuous", lanes=1, normalise=True, source="")
 
 
 @row

@@ -152,6 +152,12 @@ def resolve(given: Any) -> tuple[Algorithm | None, Estimator]:
     )
 
 
+def several(given: Any) -> list[Any]:
+    """What was given as a list, also where it is one thing alone."""
+    alone = isinstance(given, Estimator | Algorithm | str) or callable(given)
+    return [given] if alone else list(given)
+
+
 def opened(
     env: Any,
     algorithm: Algorithm | None = None,
@@ -165,7 +171,7 @@ def opened(
         InputError: no environment, or settings for one that has them already.
     """
     if isinstance(env, MDP):
-        return Tabular(env, lanes or LANES)
+        return Tabular(env, LANES if lanes is None else lanes)
     if isinstance(env, Environment):
         given = {"lanes": lanes, "discount": discount, "normalise": normalise}
         named = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
@@ -176,9 +182,10 @@ def opened(
         )
         return env
     asked = algorithm.normalise if algorithm is not None else False
+    published = LANES if algorithm is None else algorithm.lanes
     return making.make(
         env,
-        lanes=lanes or (LANES if algorithm is None else algorithm.lanes),
+        lanes=published if lanes is None else lanes,
         discount=DISCOUNT if discount is None else discount,
         normalise=asked if normalise is None else normalise,
     )

@@ -1,18 +1,18 @@
 """Evaluation: the mean return of a policy, with an interval."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vantage.batch import sum_by_episode
-from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import refuse_unless
-from vantage.policies import Policy
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import mean_interval
+from vantage.training.door import check_policy, opened
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Evaluation:
 
 
 def evaluate(
-    env: Environment,
-    policy: Policy,
+    env: Any,
+    policy: Any,
     episodes: int = 100,
     seed: int = 1,
     greedy: bool = False,
@@ -51,8 +51,9 @@ def evaluate(
     """Run whole episodes and report their undiscounted return with a 95 % interval.
 
     Args:
-        env: where; its lanes contribute quotas of episodes fixed in advance. Where it is
-            normalised, its statistics are read and not changed, and rewards are its own.
+        env: where: an environment, or what `vantage.make` makes one of; an MDP is sampled. Lanes
+            contribute quotas of episodes fixed in advance. Where it is normalised, its statistics
+            are read and not changed, and rewards are its own.
         policy: acts; sampled unless `greedy`.
         episodes: how many, at least 2.
         seed: of the environment and the actions.
@@ -69,6 +70,8 @@ def evaluate(
     refuse_unless(
         episodes >= 2, f"evaluate(episodes={episodes}): an interval needs at least two episodes."
     )
+    env = opened(env)
+    check_policy(env, policy)
     if isinstance(env, Normalized):
         env = env.frozen()
     with torch_threads(threads):

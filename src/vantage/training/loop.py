@@ -1,35 +1,36 @@
 """The training loop: collect, weigh, step; and say how much of it was signal."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
-
-from vantage.environments.interface import Environment
-from vantage.estimators.estimator import Estimator
 from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
-from vantage.policies import Policy
+from vantage.runs.progress import note
 from vantage.runs.run import Run
 from vantage.runs.trackers import Tracker
 from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
 from vantage.training.control import ControlLearner
+from vantage.training.door import entry
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.running import RunOptions, carry_out
 from vantage.training.schedules import Schedule
-from vantage.training.settings import Settings, describe, resolved, with_changes
+from vantage.training.settings import Settings, describe, few_updates, resolved, with_changes
 
 
 @singledispatch
 def train(
-    env: Environment,
-    policy: Policy,
-    estimator: Estimator,
+    env: Any,
+    policy: Any = None,  # what people give by mistake is told so by the door, in a sentence
+    estimator: Any = None,
     *,
-    value: nn.Module | None = None,
+    lanes: int | None = None,
+    discount: float | None = None,
+    normalise: dict[str, Any] | bool | None = None,
+    value: Any = None,
     update: Update | None = None,
     epochs: int | None = None,
     minibatches: int | None = None,
@@ -42,9 +43,9 @@ def train(
     baseline: Literal["auto"] | None = None,
     group_size: int = 8,
     lr: float | None = None,
-    schedule: Schedule | str = "constant",
+    schedule: Schedule | str | None = None,
     optimizer: OptimizerFactory | None = None,
-    delay: int = 0,
+    delay: int | None = None,
     restart: int = 1 << 15,
     signal_every: int | None = 10,
     seed: int = 0,
@@ -54,26 +55,39 @@ def train(
     track: Sequence[Tracker] = (),
     threads: int = 1,
     progress: bool = True,
+    dry_run: bool = False,
 ) -> Run:
     """Train a policy by gradient ascent on J: θ ← θ + α ĝ, equation [2].
 
+        run = vt.train("CartPole-v1", vt.algorithms.ppo(), steps=100_000)
+        run = vt.train(env, policy, vt.estimators.rloo(), updates=100)
+
     Each update collects a batch, `batch` whole episodes from fresh starts or `fragment` steps of
     every lane, weighs it with `estimator`, and lets the rule `update` change policy and V.
-    `vantage.algorithms` has the published combinations: `vt.train(env, policy, value=value,
-    steps=500_000, **vt.algorithms.ppo())`. Everything random is drawn from (seed, update), so that
-    the same seed gives the same bits and a resumed run is the run that was interrupted.
+    `vantage.algorithms` has the published combinations of all of these. Everything random is drawn
+    from (seed, update), so that the same seed gives the same bits and a resumed run is the run
+    that was interrupted.
 
     A `vantage.language.Task` in place of `env` trains a language model: `vantage.language.train`
     says what it takes.
 
     Args:
-        env: where to learn.
-        policy: trained in place.
-        estimator: a row of `vantage.estimators`, or your own.
+        env: where to learn: an environment, or what `vantage.make` makes one of (an id, say), or an
+            MDP, which is sampled.
+        policy: trained in place; one that fits is made where it is left out.
+        estimator: a row of `vantage.estimators`, or your own; an algorithm; or the name of either
+            (an algorithm's, where both bear it). It may come second, in place of the policy.
+        lanes: copies of the environment that step side by side, where it is made here; those of the
+            algorithm, or 64, by default.
+        discount: γ of the objective, where the environment is made here; 0.99 by default.
+        normalise: observations and rewards by running statistics, where the environment is made
+            here; as the algorithm has it by default.
         value: V(s), trained in place; needed by estimators with a value baseline. Where given, an
-            episode cut by a time limit is continued by the value of its final observation.
-        update: a rule of `vantage.updates`; by default `Epochs` for an estimator with a ratio,
-            `Ascent` for all others.
+            episode cut by a time limit is continued by the value of its final observation. One is
+            made with the policy where it is needed.
+        update: a rule of `vantage.updates`; that of the algorithm, or `Epochs` for an estimator
+            with a ratio and `Ascent` for all others. So are `fragment`, `batch`, `lr`, `schedule`,
+            `optimizer` and `delay` the algorithm's where they are left out.
         epochs, minibatches: passes over each batch, and optimiser steps of a pass, in place of the
             rule's own.
         max_grad_norm: longest gradient let through to the optimiser, None leaves it as it is; the
@@ -91,7 +105,8 @@ def train(
         lr: learning rate of the policy's optimiser; where left out, that of the optimiser given, or
             else of the rule.
         schedule: how much of the run is done, 0 to 1, to a factor of every learning rate (and of
-            `Natural.max_kl`): a function, or the name of one of `vantage.schedules`.
+            `Natural.max_kl`): a function, or the name of one of `vantage.schedules`; constant by
+            default.
         optimizer: parameters -> torch optimiser, in place of Adam.
         delay: the policy that acts is this many updates old, as in distributed actors; V-trace is
             the estimator for that. Fragments only.
@@ -109,18 +124,39 @@ def train(
             `vantage.runs.trackers.TensorBoard(folder)`.
         threads: torch threads; small networks want one.
         progress: show progress: a live display on a terminal, plain lines elsewhere.
+        dry_run: check everything and return a run with its settings in `.config`; nothing is
+            collected and nothing written.
 
     Returns:
-        Run with `.history`, one dict per update, and `.path`. `return` is the mean over episodes
-        that ended in the update (None where none did), `return_100` over the last 100.
+        Run with `.history`, one dict per update, `.policy`, `.value` and `.path`. `return` is the
+        mean over episodes that ended in the update (None where none did), `return_100` over the
+        last 100.
 
     Raises:
         InputError: settings that cannot work, before anything is collected.
         KeyboardInterrupt: after a checkpoint was written.
     """
-    rule = update_rules.default(estimator) if update is None else update
-    rule = with_changes(rule, epochs, minibatches, max_grad_norm)
-    fragment, batch = resolved(rule, fragment, batch, estimator, value)
+    given = entry(
+        env,
+        policy,
+        estimator,
+        value,
+        lanes=lanes,
+        discount=discount,
+        normalise=normalise,
+        seed=seed,
+    )
+    world, actor, critic, weighs = given.env, given.policy, given.value, given.estimator
+    own = given.settings
+    rule = with_changes(
+        update or own.get("update") or update_rules.default(weighs),
+        epochs,
+        minibatches,
+        max_grad_norm,
+    )
+    if fragment is None and batch is None:
+        fragment, batch = own.get("fragment"), own.get("batch")
+    fragment, batch = resolved(rule, fragment, batch, weighs, critic)
     settings = Settings(
         steps=steps,
         updates=updates,
@@ -130,15 +166,15 @@ def train(
         target_snr=target_snr,
         baseline=baseline,
         group_size=group_size,
-        lr=lr,
-        schedule=schedules.named(schedule),
-        delay=delay,
+        lr=own.get("lr") if lr is None else lr,
+        schedule=schedules.named(schedule or own.get("schedule", "constant")),
+        delay=own.get("delay", 0) if delay is None else delay,
         restart=restart,
         signal_every=signal_every,
         seed=seed,
         threads=threads,
     )
-    settings.check(estimator, value)
+    settings.check(weighs, critic)
     options = RunOptions(
         out=None if out is None else Path(out),
         resume=resume,
@@ -148,11 +184,17 @@ def train(
         progress=progress,
     )
     options.check()
-    candidates = auto.rules(estimator, baseline, value is not None, "group" in estimator.needs)
+    candidates = auto.rules(weighs, baseline, critic is not None, "group" in weighs.needs)
     # the gradients of whole episodes are taken row by row, which needs modules as they are
     in_rows = fragment is None and rule.wants_gradient
-    passes = AutogradPasses(policy, value) if in_rows else fastest(policy, value)
-    optimizers = rule.optimizers(passes, optimizer, lr)
-    config = describe(env, policy, value, estimator, optimizers.get("policy"), settings)
-    learner = ControlLearner(env, passes, candidates, optimizers, settings)
-    return carry_out(learner, config, options, updates=updates, steps=steps)
+    passes = AutogradPasses(actor, critic) if in_rows else fastest(actor, critic)
+    optimizers = rule.optimizers(passes, optimizer or own.get("optimizer"), settings.lr)
+    config = describe(world, actor, critic, weighs, optimizers.get("policy"), settings)
+    config["algorithm"] = None if given.algorithm is None else given.algorithm.name
+    if progress and (few := few_updates(settings, world.lanes)):
+        note(few)
+    if dry_run:
+        return Run(options.out, config, [], policy=actor, value=critic, env=world)
+    learner = ControlLearner(world, passes, candidates, optimizers, settings)
+    run = carry_out(learner, config, options, updates=updates, steps=steps)
+    return replace(run, policy=actor, value=critic, env=world)

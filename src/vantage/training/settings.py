@@ -155,6 +155,23 @@ def resolved(
     return (None, BATCH) if of_rule is None else (of_rule, None)
 
 
+FEW = 10  # updates: with fewer, nothing is learned that could be seen
+
+
+def few_updates(settings: Settings, lanes: int) -> str:
+    """What to know where the steps asked for make hardly any updates; "" where they do not."""
+    if settings.steps is None or settings.fragment is None:
+        return ""
+    size = settings.fragment * lanes
+    count = -(-settings.steps // size)
+    if count >= FEW or settings.updates is not None:
+        return ""
+    return (
+        f"Note: {settings.steps:,} steps make {count} update{'s' * (count > 1)} of {size:,} steps "
+        f"({lanes} lanes × {settings.fragment}); take fewer lanes, shorter fragments or more steps."
+    )
+
+
 def describe(
     env: Environment,
     policy: Policy,
