@@ -23,6 +23,7 @@ LONG_FUNCTIONS = {
     # the docstring of a public function explains every argument
     "auditing/audit.py:audit",
     "comparing/compare.py:compare",
+    "environments/contract.py:contract",
     "language/auditing/audit.py:audit",
     "language/auditing/group_size.py:group_sizes",
     "language/sampling/continuous_batching.py:generate",

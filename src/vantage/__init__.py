@@ -22,6 +22,7 @@ from vantage.environments import (
     Normalized,
     Pendulum,
     Tabular,
+    contract,
     make,
 )
 from vantage.errors import InputError
@@ -104,6 +105,7 @@ __all__ = [
     "columns",
     "compare",
     "conformance",
+    "contract",
     "estimators",
     "evaluate",
     "exact",

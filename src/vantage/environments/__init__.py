@@ -2,6 +2,7 @@
 
 from vantage.environments.acrobot import Acrobot
 from vantage.environments.classic import CartPole, MountainCar, MountainCarContinuous, Pendulum
+from vantage.environments.contract import contract
 from vantage.environments.envpool import EnvPool
 from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment, Step
@@ -27,5 +28,6 @@ __all__ = [
     "Step",
     "Tabular",
     "TensorEnvironment",
+    "contract",
     "make",
 ]

@@ -1,0 +1,1 @@
+"""A thorough check of one environment: `check.check_environment` is its door."""
