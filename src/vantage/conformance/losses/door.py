@@ -107,12 +107,15 @@ class Loss:
         call: rows -> scalar.
         takes: which of `NAMES` it is given.
         shapes: in which form it is given rewards and the mask, in words.
+        counted_before: whether what it knows of the whole batch is counted before the batch is
+            split into passes, by the trainer; it cannot be called on one pass alone then.
     """
 
     name: str
     call: Callable[[Rows], Any]
     takes: frozenset[str]
     shapes: str = ""
+    counted_before: bool = False
 
 
 class _Form(NamedTuple):
@@ -246,7 +249,9 @@ def _argument(rows: Rows, ours: str, form: _Form, advantage: Tensor | None) -> A
     }
     if ours == "index":  # keys of a dict, as tensors cannot be
         return np.array([str(g) for g in rows.group.tolist()], dtype=object)
-    return simple[ours]
+    # a copy: what a loss changes in place must not be what the next one is given
+    given = simple[ours]
+    return given if not isinstance(given, Tensor) or given.requires_grad else given.clone()
 
 
 def _arguments(function: Function) -> tuple[tuple[str | None, str], ...]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vantage.batch import Batch
 from vantage.conformance.losses.door import Loss, Rows
 from vantage.conformance.losses.problems import Problem, with_padding
 from vantage.exact.enumeration import multisets
@@ -165,6 +166,7 @@ class Evaluation:
         self.reference = problem.policy.logits.detach() if reference is None else reference
         start = self.every.group
         self.greedy = problem.greedy_return[start][:, None].expand_as(self.every.reward)
+        self._made: dict[tuple[int, ...], tuple[Batch, Tensor, Tensor]] = {}
 
     def rows(
         self,
@@ -173,31 +175,42 @@ class Evaluation:
         z: Float[Tensor, "S A"],
         padding: int = 0,
     ) -> Rows:
-        """A batch of the given completions, as a function of the logits z.
-
-        Padding shows tokens that the policy gives a log-probability, as it does in practice.
-        """
-        count, temperature = len(members), self.problem.temperature
-        part = self.every.select(members)
-        part = part.map(lambda x: with_padding(x, padding) if padding and x.ndim > 1 else x)
-        old = self.problem.sampler.logits.detach()[part.observation]
-        batch = replace(
-            part,
-            log_prob=_at(old, part.action),
-            group=group,
-            episode=torch.arange(count)[:, None].expand_as(part.mask).contiguous(),
-            weight=torch.full_like(part.weight, 1 / count),
-        )
-        logits = z[batch.observation]
+        """A batch of the given completions, as a function of the logits z."""
+        batch, scores, greedy = self._put_together(members, group, padding)
+        logits, temperature = z[batch.observation], self.problem.temperature
         return Rows(
             log_prob=_at(logits / temperature, batch.action),
             reference_log_prob=_at(self.reference[batch.observation], batch.action),
             logits=logits,
             batch=batch,
-            scores=with_padding(self.scores[members], padding),
-            greedy_return=self.greedy[members, :1].expand_as(batch.reward),
+            scores=scores,
+            greedy_return=greedy,
             temperature=temperature,
         )
+
+    def _put_together(
+        self, members: Int[Tensor, " N"], group: Int[Tensor, " N"], padding: int
+    ) -> tuple[Batch, Tensor, Tensor]:
+        """What of a batch does not depend on the logits, made once.
+
+        Padding shows tokens that the policy gives a log-probability, as it does in practice.
+        """
+        key = (*members.tolist(), *group.tolist(), padding)
+        if key not in self._made:
+            count = len(members)
+            part = self.every.select(members)
+            part = part.map(lambda x: with_padding(x, padding) if padding and x.ndim > 1 else x)
+            old = self.problem.sampler.logits.detach()[part.observation]
+            batch = replace(
+                part,
+                log_prob=_at(old, part.action),
+                group=group,
+                episode=torch.arange(count)[:, None].expand_as(part.mask).contiguous(),
+                weight=torch.full_like(part.weight, 1 / count),
+            )
+            greedy = self.greedy[members, :1].expand_as(batch.reward)
+            self._made[key] = (batch, with_padding(self.scores[members], padding), greedy)
+        return self._made[key]
 
     def step(
         self,
@@ -215,11 +228,12 @@ class Evaluation:
         rows = self.rows(members, group, z, padding)
         try:
             value = loss.call(rows)
+            if not value.requires_grad:  # detached: it does nothing to the policy
+                return torch.zeros_like(z).flatten(), torch.zeros_like(rows.log_prob)
+            found = torch.autograd.grad(value.sum(), [z, rows.log_prob], allow_unused=True)
         except Exception as error:  # the user's function, which may fail in any way
             raise RefusedError(f"{type(error).__name__}: {error}") from error
-        if not value.requires_grad:  # detached: it does nothing to the policy
-            return torch.zeros_like(z).flatten(), torch.zeros_like(rows.log_prob)
-        by_z, by_log_prob = torch.autograd.grad(value.sum(), [z, rows.log_prob], allow_unused=True)
+        by_z, by_log_prob = found
         step = torch.zeros_like(z) if by_z is None else -by_z
         reads_logits = by_log_prob is None or "logits" in loss.takes
         return step.flatten(), None if reads_logits else -by_log_prob

@@ -57,7 +57,7 @@ def invariance(loss: Loss) -> Invariance:
     }
     moved = [name for name, order in orders.items() if not _same(step(order), whole)]
     return Invariance(
-        passes=_passes(whole, step(every[:4]), step(every[4:])),
+        passes="" if loss.counted_before else _passes(whole, step(every[:4]), step(every[4:])),
         padding=_padding(whole, step(every, 3)),
         order=_order(moved),
         within="inside a group" in moved,

@@ -55,7 +55,7 @@ class Examination:
         tempered: problems whose sampling law has a temperature, where the loss reads logits.
         kl: what its KL term does, if it has one.
         invariance: what it depends on and should not.
-        zero: decisions that never move, though ∇J is not 0 there.
+        zero: decisions whose scores never get a weight, though ∇J is not 0 there.
         refused: problems on which the loss fails, with its error; the verdict is on the others.
         shapes: how the loss was called.
     """

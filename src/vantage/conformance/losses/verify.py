@@ -18,6 +18,7 @@ from vantage.conformance.losses.factor import TOLERANCE, factor_of
 from vantage.conformance.losses.invariance import PROBLEM, invariance
 from vantage.conformance.losses.problems import OFF_POLICY, ON_POLICY, TEMPERED, Problem
 from vantage.conformance.losses.regulariser import pull
+from vantage.conformance.losses.trl import is_trl_trainer, trl_loss
 from vantage.conformance.losses.verdict import Cell, Examination, Verdict
 from vantage.errors import refuse_unless
 
@@ -42,7 +43,7 @@ def verify(
 
     Args:
         loss: a function to a scalar that an optimiser lowers; a pair (advantage function, policy
-            loss); or an Estimator.
+            loss); an Estimator; or a GRPOTrainer or RLOOTrainer of TRL, whose own code is then run.
         num_generations: completions per prompt to try.
         name: how the report calls it.
 
@@ -58,6 +59,8 @@ def verify(
         len(num_generations) > 0 and min(num_generations) >= 1,
         f"verify(num_generations={tuple(num_generations)}): sizes of at least 1.",
     )
+    if is_trl_trainer(loss):
+        return _examined(trl_loss(loss, name), num_generations)
     return _examined(through_the_door(loss, _probe(), name), num_generations)
 
 
@@ -143,12 +146,16 @@ def _numbers(cell: Expected) -> int:
 
 
 def _unmoved(cell: Expected) -> list[str]:
-    """Decisions whose expected step is 0, though their part of ∇J is not."""
-    actions = cell.problem.policy.logits.shape[1]
-    moved, should = (x.view(-1, actions).norm(dim=1) for x in (cell.mean, cell.gradient))
-    still = (moved <= NOTHING) & (should > NOTHING)
-    labels = cell.problem.process.labels
-    return [f"{labels[i]} of {cell.problem.name!r} never moves" for i in still.nonzero().flatten()]
+    """Decisions whose scores have weight 0 in every batch, though their part of ∇J is not 0."""
+    if cell.weight is None:
+        return []
+    labels, every = cell.problem.process.labels, cell.problem.every
+    rows = cell.batches.members
+    counted = every.mask[rows] & (cell.weight != 0)
+    moved = every.observation[rows][counted].unique()
+    should = cell.gradient.view(-1, cell.problem.policy.logits.shape[1]).norm(dim=1) > NOTHING
+    still = [i for i in should.nonzero().flatten().tolist() if i not in moved.tolist()]
+    return [f"{labels[i]} of {cell.problem.name!r} never gets a weight" for i in still]
 
 
 def _cell(cell: Expected) -> Cell:
