@@ -1,5 +1,6 @@
 # make demo   install and run the main job: two policies trained side by side
 # make test   install and run every check: lint, types, tests, documentation
+# Tests in a browser need a Chromium or Chrome on the machine: apt-get install chromium, or CHROME=path.
 # Tests run in WORKERS processes of one thread each (2 by default).
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched.
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: demo test lint types unit docs format clean
+.PHONY: demo test lint types unit browser docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/first_light.py
@@ -28,7 +29,12 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
+# the part of `unit` that needs a Chromium or Chrome
+browser: $(VENV)/.installed-dev
+	$(BIN)/pytest tests/test_play_browser.py
+
 docs: $(VENV)/.installed-dev
+	$(BIN)/vantage play --out docs/play/article.html --no-open
 	$(BIN)/mkdocs build --strict --quiet
 
 format: $(VENV)/.installed-dev

@@ -14,6 +14,7 @@ from vantage.commands import exact as exact_console
 from vantage.commands import language as language
 from vantage.commands.audit import audit
 from vantage.commands.compare import compare_command
+from vantage.commands.play import play
 from vantage.commands.train import evaluate, train
 from vantage.commands.verify import verify_command
 from vantage.errors import InputError
@@ -74,6 +75,7 @@ def main() -> None:
                 "estimators": estimators,
                 "algorithms": algorithms,
                 "transcripts": language.transcripts,
+                "play": play,
             },
             prog="vantage",
             description="Policy gradients you can see.",
