@@ -70,7 +70,9 @@ def _table(entropy: float) -> vt.Algorithm:
 CASES = {
     "cartpole_ppo": Case(
         "CartPole-v1", 500_000, 490,
-        lambda: vt.algorithms.ppo(fragment=32, epochs=20, minibatches=1, lr=1e-3, lambda_=0.8),
+        lambda: vt.algorithms.ppo(
+            fragment=32, epochs=20, minibatches=1, lr=1e-3, lambda_=0.8, anneal=True
+        ),
         {"lanes": 8, "discount": 0.98}, seeds=5,
     ),
     "cartpole_reinforce_baseline": Case(

@@ -272,8 +272,22 @@ def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
 
 def test_progress_reads_the_last_whole_line(tmp_path: Path) -> None:
     world = jobs.World("CartPole-v1", "CartPole-v1", {})
-    contender = jobs.Contender("a", None, {}, False)
+    contender = jobs.Contender("a", None, {}, False, 4)
     job = jobs.Job(world, contender, 0, tmp_path, 100, (8,), 4, 1)
     assert last_row(job) == {}
     (tmp_path / "metrics.jsonl").write_text('{"steps": 1}\n{"steps": 2}\n{"ste')
     assert last_row(job) == {"steps": 2}
+
+
+def test_algorithms_bring_their_lanes_and_a_name_means_the_algorithm() -> None:
+    settings = {k: v for k, v in SCRIPT_SETTINGS.items() if k not in ("batch", "lanes")}
+    rows = ["ppo", "rloo", vt.algorithms.ppo_continuous(epochs=2)]
+    study = plan("CartPole-v1", rows, 2, out="unused", lanes=None, **settings)
+    contenders = [job.contender for job in study.jobs[:3]]
+    assert [(c.name, c.lanes, c.value) for c in contenders] == [
+        ("ppo", 1, True), ("rloo", 64, False), ("ppo_continuous", 1, True),
+    ]  # fmt: skip
+    ppo, _, continuous = contenders
+    assert ppo.estimator.lr == 3e-4
+    assert study.jobs[2].world.build(continuous).normalised["observations"]
+    assert study.settings["estimators"]["ppo"]["algorithm"].startswith("ppo: estimator ppo, Epochs")

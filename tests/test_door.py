@@ -20,9 +20,9 @@ def train(*arguments: Any, **settings: Any) -> vt.Run:
 def test_a_run_from_nothing() -> None:
     """Environment, policy and value function are made, and returned with the run."""
     run = train("CartPole-v1", vt.algorithms.ppo(), seed=3)
-    assert run.config["environment"]["lanes"] == 8
+    assert run.config["environment"]["lanes"] == 1
     assert (run.config["fragment"], run.config["lr"], run.config["schedule"]) == (
-        128, 2.5e-4, "linear",
+        2048, 3e-4, "constant",
     )  # fmt: skip
     assert isinstance(run.policy, vt.Categorical)
     assert isinstance(run.value, vt.Value)
@@ -45,14 +45,14 @@ def test_estimators_and_algorithms_are_taken_alike(given: Any) -> None:
 
 def test_what_is_given_goes_before_what_the_algorithm_says() -> None:
     run = train(
-        "CartPole-v1", vt.algorithms.ppo(), lanes=2, fragment=16, lr=1e-2, schedule="constant",
+        "CartPole-v1", vt.algorithms.ppo(), lanes=2, fragment=64, lr=1e-2, schedule="linear",
         discount=0.9, normalise=True,
     )  # fmt: skip
     config = run.config
     assert config["environment"]["lanes"] == 2
     assert config["environment"]["discount"] == 0.9
     assert config["environment"]["normalise"]["observations"]
-    assert (config["fragment"], config["lr"], config["schedule"]) == (16, 1e-2, "constant")
+    assert (config["fragment"], config["lr"], config["schedule"]) == (64, 1e-2, "linear")
 
 
 def test_an_algorithm_trains_the_networks_that_it_is_given() -> None:

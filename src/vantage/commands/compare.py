@@ -26,7 +26,7 @@ def compare_command(
     out: Path = Path("runs/compare"),
     workers: int | None = None,
     threads: int = 1,
-    lanes: int = 64,
+    lanes: int | None = None,
     discount: float = 0.99,
     hidden: tuple[int, ...] = (64, 64),
     value: bool | None = None,
@@ -45,13 +45,16 @@ def compare_command(
 
     Args:
         env: Gymnasium ids, such as CartPole-v1.
-        estimators: rows of the table that `vantage estimators` prints.
+        estimators: rows of the table that `vantage estimators` prints, and algorithms that
+            `vantage algorithms` prints, with their lanes and learning rates; a name that both bear
+            is the algorithm's.
         seeds: runs of each estimator, with seeds 0, 1, …
         steps: environment steps of every run.
         out: folder; every run has an ordinary run folder in it.
         workers: runs at one time; one for every core by default.
         threads: torch threads of each; small networks want one.
-        lanes: copies of the environment that run side by side.
+        lanes: copies of the environment that run side by side; by default those of each algorithm,
+            and 64 for an estimator.
         discount: γ of the objective, in (0, 1].
         hidden: widths of the hidden layers of policy and value function.
         value: with a learned value function; by default where an estimator needs one.
@@ -163,7 +166,7 @@ def arithmetic(study: Study, workers: int) -> list[str]:
 
 def _speed(job: Job) -> float:
     """Steps a second of a run's first updates, the very first left out: it warms up."""
-    env = job.world.build()
+    env = job.world.build(job.contender)
     started = time.perf_counter()
     history = train(
         env,

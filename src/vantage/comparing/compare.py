@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vantage import estimators as table
 from vantage.comparing.comparison import Comparison
 from vantage.comparing.display import Display
 from vantage.comparing.jobs import Contender, Job, World, finished, run
@@ -18,6 +17,8 @@ from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.run import versions
+from vantage.training.algorithms import Algorithm
+from vantage.training.door import LANES, resolve
 from vantage.training.loop import train
 
 STUDY, RESULT = "study.json", "comparison.json"
@@ -57,7 +58,7 @@ def compare(
     out: str | Path,
     workers: int | None = None,
     threads: int = 1,
-    lanes: int = 64,
+    lanes: int | None = None,
     discount: float = 0.99,
     environment_settings: Mapping[str, Any] | None = None,
     hidden: tuple[int, ...] = (64, 64),
@@ -68,7 +69,7 @@ def compare(
     progress: bool = True,
     **settings: Any,
 ) -> Comparison:
-    """Train every estimator with every seed and say, with 95 % intervals, which is better.
+    """Train every contender with every seed and say, with 95 % intervals, which is better.
 
     Runs go side by side in processes of their own. The folder can be resumed: what is finished is
     kept, what was killed carries on from its last checkpoint, what failed is tried again; more
@@ -77,9 +78,9 @@ def compare(
     Args:
         environment: a Gymnasium id, an importable function that makes an environment with
             `.policy(hidden, seed)` and `.value(hidden, seed)`, or several of these.
-        estimators: names of rows of the table, or Estimators; or a mapping from a name of your
-            choice to one of these, or to a pair of one of these and a dict of further settings
-            of `vantage.train`, which hold for it alone.
+        estimators: Estimators and Algorithms, or names of either (an algorithm's, where both bear
+            it); or a mapping from a name of your choice to one of these, or to a pair of one of
+            these and a dict of further settings of `vantage.train`, which hold for it alone.
         seeds: how many (0, 1, …), or which. At least 2.
         steps: environment steps of every run; it stops at the first update that reaches them.
         out: folder. Each run has an ordinary run folder, OUT/ESTIMATOR/seed-000, below the name of
@@ -87,7 +88,7 @@ def compare(
         workers: processes at one time; by default, one for every core.
         threads: torch threads of each.
         lanes, discount, environment_settings: of environments made from an id, as for
-            `vantage.Gymnasium`.
+            `vantage.Gymnasium`; by default the lanes of each algorithm, and 64 for an estimator.
         hidden: widths of the hidden layers. First weights depend on the seed alone.
         value: with a learned value function; by default where the estimator needs one.
         evaluation_episodes: whole episodes of the final policy, actions sampled, whose mean return
@@ -144,7 +145,7 @@ def plan(
     steps: int,
     out: str | Path,
     threads: int,
-    lanes: int,
+    lanes: int | None,
     discount: float,
     environment_settings: Mapping[str, Any] | None,
     hidden: tuple[int, ...],
@@ -159,10 +160,10 @@ def plan(
     Raises:
         InputError: as `compare`, before anything is written.
     """
-    made = {"lanes": lanes, "discount": discount, **(environment_settings or {})}
+    made = {"discount": discount, **(environment_settings or {})}
     specs = list(environment) if isinstance(environment, list | tuple) else [environment]
     worlds = [_world(spec, made) for spec in specs]
-    contenders = _contenders(estimators, value, settings)
+    contenders = _contenders(estimators, value, lanes, settings)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check(worlds, contenders, numbers, steps, threads, evaluation_episodes, normalise)
     scales = {name: (float(low), float(high)) for name, (low, high) in (normalise or {}).items()}
@@ -265,26 +266,29 @@ def _world(spec: Any, settings: dict[str, Any]) -> World:
 
 
 def _contenders(
-    estimators: Sequence[Any] | Mapping[str, Any], value: bool | None, settings: dict[str, Any]
+    estimators: Sequence[Any] | Mapping[str, Any],
+    value: bool | None,
+    lanes: int | None,
+    settings: dict[str, Any],
 ) -> list[Contender]:
     refuse_unless(
         not isinstance(estimators, str),
         f"compare: estimators={estimators!r} is one name; give a list of them.",
     )
-    if isinstance(estimators, Mapping):
-        return [_contender(name, spec, value, settings) for name, spec in estimators.items()]
-    return [_contender(None, spec, value, settings) for spec in estimators]
+    by_name = isinstance(estimators, Mapping)
+    names: Sequence[str | None] = list(estimators) if by_name else [None] * len(estimators)
+    specs = list(estimators.values()) if isinstance(estimators, Mapping) else list(estimators)
+    return [
+        _contender(name, spec, value, lanes, settings)
+        for name, spec in zip(names, specs, strict=True)
+    ]
 
 
 def _contender(
-    name: str | None, spec: Any, value: bool | None, settings: dict[str, Any]
+    name: str | None, spec: Any, value: bool | None, lanes: int | None, settings: dict[str, Any]
 ) -> Contender:
-    rule, own = spec if isinstance(spec, tuple) else (spec, {})
-    rule = table.named(rule) if isinstance(rule, str) else rule
-    refuse_unless(
-        hasattr(rule, "name"),
-        f"compare: {rule!r} is no estimator; give a name of the table or a vantage.Estimator.",
-    )
+    weighs, own = spec if isinstance(spec, tuple) else (spec, {})
+    algorithm, rule = resolve(weighs)
     chosen = settings | dict(own)
     known = inspect.signature(train).parameters
     for setting in chosen:
@@ -294,8 +298,16 @@ def _contender(
             if setting not in known
             else f"compare: {setting} is not a setting of one estimator here; see vantage.compare.",
         )
-    needed = "value" in getattr(rule, "needs", ()) or chosen.get("baseline") == "auto"
-    return Contender(name or rule.name, rule, chosen, needed if value is None else value)
+    needed = "value" in rule.needs or chosen.get("baseline") == "auto"
+    if algorithm is not None:
+        needed = needed or algorithm.value
+    return Contender(
+        name or (rule.name if algorithm is None else algorithm.name),
+        rule if algorithm is None else algorithm,
+        chosen,
+        needed if value is None else value,
+        (LANES if algorithm is None else algorithm.lanes) if lanes is None else lanes,
+    )
 
 
 def _check(
@@ -322,13 +334,15 @@ def _check(
     refuse_unless(min(seeds) >= 0, f"compare: seed {min(seeds)} is negative.")
     refuse_unless(steps >= 1, f"compare(steps={steps}): must be at least 1.")
     refuse_unless(threads >= 1, f"compare(threads={threads}): must be at least 1.")
+    fewest = min(contender.lanes for contender in contenders)
+    refuse_unless(fewest >= 1, f"compare(lanes={fewest}): must be at least 1.")
     refuse_unless(
         evaluation_episodes == 0 or evaluation_episodes >= 2,
         f"compare(evaluation_episodes={evaluation_episodes}): give 0 (score by training) or 2.",
     )
     _check_scales([w.name for w in worlds], normalise)
     for world in worlds:
-        env = world.build()  # an unknown id is refused here, not in every worker
+        env = world.build(contenders[0])  # an unknown id is refused here, not in every worker
         getattr(env, "close", lambda: None)()
 
 
@@ -360,8 +374,16 @@ def _refuse_what_cannot_travel(jobs: list[Job]) -> None:
 
 
 def _columns(contender: Contender) -> dict[str, Any]:
-    columns: dict[str, str] = getattr(contender.estimator, "columns", dict)()
-    return {"columns": columns, "settings": contender.settings, "value": contender.value}
+    weighs = contender.estimator
+    algorithm = weighs if isinstance(weighs, Algorithm) else None
+    estimator = weighs if algorithm is None else algorithm.estimator
+    return {
+        "columns": estimator.columns(),
+        "algorithm": None if algorithm is None else str(algorithm),
+        "lanes": contender.lanes,
+        "settings": contender.settings,
+        "value": contender.value,
+    }
 
 
 def _folder(name: str) -> str:

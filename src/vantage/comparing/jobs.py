@@ -34,30 +34,36 @@ class World:
     make: str | Callable[[], Any]
     settings: dict[str, Any]
 
-    def build(self) -> Any:
-        """The environment.
+    def build(self, contender: "Contender") -> Any:
+        """The environment, with the lanes and the normaliser that the contender asks for.
 
         Raises:
             InputError: as `vantage.Gymnasium`.
         """
-        return make(self.make, **self.settings) if isinstance(self.make, str) else self.make()
+        if not isinstance(self.make, str):
+            return self.make()
+        normalise = getattr(contender.estimator, "normalise", False)
+        asked: dict[str, Any] = {"lanes": contender.lanes, "normalise": normalise}
+        return make(self.make, **asked | self.settings)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """An estimator with the settings it trains with.
+    """An estimator or an algorithm, with the settings it trains with.
 
     Attributes:
         name: how folders, tables and figures call it.
         estimator: what `vantage.train` is given.
         settings: further arguments of `vantage.train`.
         value: whether a value function is trained.
+        lanes: of an environment that is made from an id.
     """
 
     name: str
     estimator: Any
     settings: dict[str, Any]
     value: bool
+    lanes: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         InputError: as `vantage.train`.
     """
-    drawn, env = seeds(job.seed), job.world.build()
+    drawn, env = seeds(job.seed), job.world.build(job.contender)
     policy = env.policy(job.hidden, seed=drawn.policy)
     value = env.value(job.hidden, seed=drawn.value) if job.contender.value else None
     history = train(

@@ -32,7 +32,13 @@ from vantage.training.schedules import Schedule, name_of
 
 P = ParamSpec("P")
 TABLE: dict[str, Callable[..., "Algorithm"]] = {}
-MUJOCO: dict[str, Any] = {"fragment": 2048, "epochs": 10, "minibatches": 32, "lr": 3e-4}
+# Where the settings of a variant of `ppo` differ from its own.
+ATARI: dict[str, Any] = {
+    "fragment": 128, "epochs": 3, "minibatches": 4, "lr": 2.5e-4, "epsilon": 0.1,
+    "value_coefficient": 1.0, "entropy": 0.01, "anneal": True,
+}  # fmt: skip
+MUJOCO: dict[str, Any] = {"anneal": True}
+VARIANTS = {"ppo_atari": ATARI, "ppo_continuous": MUJOCO}
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,8 @@ def settings_of(name: str) -> dict[str, inspect.Parameter]:
         return known
     # passed on to the one that it is a variant of
     general = inspect.signature(ppo).parameters.items()
-    return {key: item.replace(default=MUJOCO.get(key, item.default)) for key, item in general}
+    own = VARIANTS.get(name, {})
+    return {key: item.replace(default=own.get(key, item.default)) for key, item in general}
 
 
 @row
@@ -217,10 +224,10 @@ def a2c(fragment: int = 5, entropy: float = 0.0) -> Algorithm:
 
 @row
 def ppo(
-    fragment: int = 128,
-    epochs: int = 4,
-    minibatches: int = 4,
-    lr: float = 2.5e-4,
+    fragment: int = 2048,
+    epochs: int = 10,
+    minibatches: int = 32,
+    lr: float = 3e-4,
     lambda_: float = 0.95,
     epsilon: float = 0.2,
     value_clip: float | None = None,
@@ -229,13 +236,13 @@ def ppo(
     standardise: bool = True,
     target_kl: float | None = None,
     max_grad_norm: float | None = 0.5,
-    anneal: bool = True,
+    anneal: bool = False,
 ) -> Algorithm:
-    """Proximal policy optimisation, with the details that were published with it, each a setting.
+    """Proximal policy optimisation: one lane × 2048 steps, 10 epochs × 32 minibatches of 64.
 
-    Others are elsewhere: orthogonal weights with gain 0.01 for the policy's output are how
-    `env.policy()` starts; Adam's ε is `updates.Epochs.eps`; observations and rewards are
-    normalised by `vantage.Normalized(env)`.
+    The details that were published with it are settings here or stand elsewhere: orthogonal weights
+    with gain 0.01 for the policy's output are how `env.policy()` starts; Adam's ε is
+    `updates.Epochs.eps`; observations and rewards are normalised by `vantage.Normalized(env)`.
 
     Args:
         fragment: steps per lane and update.
@@ -252,8 +259,8 @@ def ppo(
         max_grad_norm: of both networks together.
         anneal: the learning rate falls to 0 in a straight line.
 
-    Source: Schulman et al. 2017 [schulman2017], 8 actors of 128 steps; details: Huang et al. 2022,
-        Engstrom et al. 2020.
+    Source: Schulman et al. 2017 [schulman2017], table 3; details: Huang et al. 2022, Engstrom et
+        al. 2020.
     """
     return Algorithm(
         estimators.ppo(epsilon=epsilon, lambda_=lambda_, normalise=False, entropy=entropy),
@@ -266,7 +273,7 @@ def ppo(
             target_kl=target_kl,
             max_grad_norm=max_grad_norm,
         ),
-        lanes=8,
+        lanes=1,
         fragment=fragment,
         lr=lr,
         schedule=schedules.linear if anneal else schedules.constant,
@@ -275,17 +282,28 @@ def ppo(
 
 @row
 def ppo_continuous(**changes: Any) -> Algorithm:
-    """PPO with the settings published for MuJoCo: one lane × 2048 steps, 10 epochs × 32.
-
-    Observations and rewards are normalised, as in the code that was published with it.
+    """PPO for MuJoCo: as `ppo`, annealed, with observations and rewards normalised.
 
     Args:
         **changes: settings of `ppo`.
 
-    Source: Schulman et al. 2017 [schulman2017], table 3.
+    Source: Schulman et al. 2017 [schulman2017], table 3, and the code that was published with it.
     """
-    algorithm = ppo(**MUJOCO | changes)
-    return algorithm.replace(name="ppo_continuous", lanes=1, normalise=True, source="")
+    return ppo(**MUJOCO | changes).replace(name="ppo_continuous", normalise=True, source="")
+
+
+@row
+def ppo_atari(**changes: Any) -> Algorithm:
+    """PPO for games: 8 lanes × 128 steps, 3 epochs × 4 minibatches, annealed.
+
+    The clip is not annealed with the learning rate, as it was there.
+
+    Args:
+        **changes: settings of `ppo`.
+
+    Source: Schulman et al. 2017 [schulman2017], table 5.
+    """
+    return ppo(**ATARI | changes).replace(name="ppo_atari", lanes=8, source="")
 
 
 @row
