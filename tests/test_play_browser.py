@@ -303,10 +303,13 @@ def test_mathematics_on_random_worlds(page: Page, seed: int, discount: float) ->
     found = page.evaluate(
         """([world, logits]) => {
           const process = chain(world, logits);
+          const short = chain(withHorizon(world, 3), logits);
           const marks = baselines(process);
           const at = (b) => [toGoMoments(process, b), totalMoments(process, b)];
           return {
             J: objective(process), solved: gradientOfSolve(process), visited: gradient(process),
+            short: { scored: gradientByScores(enumerate(short)), solved: gradientOfSolve(short),
+                     visited: gradient(short) },
             Q: values(process).Q, marks, at: Object.fromEntries(
               ["value", "normWeighted", "trajectory"].map((name) => [name, at(marks[name])])) };
         }""",
@@ -321,6 +324,8 @@ def test_mathematics_on_random_worlds(page: Page, seed: int, discount: float) ->
     same(found["Q"], vt.exact.value(mdp, policy).Q)
     for route in ("solved", "visited"):
         same(found[route], vt.exact.gradient(mdp, policy))
+    for route in found["short"].values():
+        same(route, vt.exact.gradient(replace(mdp, horizon=3), policy))
     for name, kind in (
         ("value", "value"), ("normWeighted", "norm_weighted"), ("trajectory", "trajectory")
     ):  # fmt: skip

@@ -10,7 +10,10 @@ function el(name, attributes = {}, ...children) {
 }
 
 // A straight map of [from, to] onto pixels [low, high].
-const scale = ([from, to], [low, high]) => (x) => low + ((x - from) / (to - from)) * (high - low);
+const scale =
+  ([from, to], [low, high]) =>
+  (x) =>
+    low + ((x - from) / (to - from)) * (high - low);
 
 // A plane with equal units on both axes: `reach` units from the centre to the nearer border.
 function plane(width, height, reach, centre = [0, 0]) {
@@ -33,7 +36,10 @@ function label(x, y, text, kind = "", anchor = "middle") {
 }
 
 const path = (points, kind) =>
-  el("path", { d: "M" + points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join("L"), class: kind });
+  el("path", {
+    d: "M" + points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join("L"),
+    class: kind,
+  });
 
 // An arrow with a filled head; a dot where it has no length to speak of.
 function arrow(x1, y1, x2, y2, kind, width = 2) {
@@ -43,7 +49,11 @@ function arrow(x1, y1, x2, y2, kind, width = 2) {
   const [ux, uy] = [(x2 - x1) / length, (y2 - y1) / length];
   const [bx, by] = [x2 - ux * head, y2 - uy * head];
   const half = head * 0.42;
-  const points = [[x2, y2], [bx - uy * half, by + ux * half], [bx + uy * half, by - ux * half]]; // prettier-ignore
+  const points = [
+    [x2, y2],
+    [bx - uy * half, by + ux * half],
+    [bx + uy * half, by - ux * half],
+  ];
   return el(
     "g",
     { class: kind },
@@ -88,7 +98,10 @@ function between(from, to, share) {
   }
   if (to && typeof to === "object" && from && typeof from === "object") {
     return Object.fromEntries(
-      Object.entries(to).map(([key, value]) => [key, key in from ? between(from[key], value, share) : value]),
+      Object.entries(to).map(([key, value]) => [
+        key,
+        key in from ? between(from[key], value, share) : value,
+      ]),
     );
   }
   return to;

@@ -10,7 +10,8 @@ function written(x) {
 }
 
 // For sentences and labels of pictures.
-const brief = (x, digits = 3) => (Number.isFinite(x) ? written(Number(x.toPrecision(digits))) : written(x));
+const brief = (x, digits = 3) =>
+  Number.isFinite(x) ? written(Number(x.toPrecision(digits))) : written(x);
 
 // A stream of numbers in [0, 1) that a seed determines (mulberry32).
 function stream(seed) {
@@ -127,10 +128,11 @@ function station({ name, state = {}, answer, draw, actions = {}, drag = null }) 
       (again.find((one) => one.dataset.argument === argument) ?? again[0])?.focus();
     }
   });
-  if (drag) followPointer(svg, (point, size) => {
-    write(form, drag(point, latest, size));
-    root.dispatchEvent(new Event("input"));
-  });
+  if (drag)
+    followPointer(svg, (point, size) => {
+      write(form, drag(point, latest, size));
+      root.dispatchEvent(new Event("input"));
+    });
   update();
 }
 
@@ -154,7 +156,11 @@ function followPointer(svg, move) {
 function travel() {
   const sections = [...document.querySelectorAll("section.station")];
   const links = [...document.querySelectorAll("nav a")];
-  const current = () => Math.max(0, sections.findIndex(({ id }) => `#${id}` === location.hash));
+  const current = () =>
+    Math.max(
+      0,
+      sections.findIndex(({ id }) => `#${id}` === location.hash),
+    );
 
   function go(index, focus) {
     const place = Math.min(Math.max(index, 0), sections.length - 1);
@@ -165,7 +171,10 @@ function travel() {
     });
     const title = sections[place].querySelector("h2");
     document.title = `${place + 1} · ${title.textContent} – Policy gradients, played`;
-    for (const [kind, step] of [["before", -1], ["after", 1]]) {
+    for (const [kind, step] of [
+      ["before", -1],
+      ["after", 1],
+    ]) {
       const link = document.querySelector(`a.${kind}`);
       const neighbour = sections[place + step];
       link.hidden = !neighbour;

@@ -5,7 +5,8 @@
 // completions are of each kind. An estimator is the weight of each kind in a group:
 // ĝ = Σ_kinds count · weight · score, score the sum of ∇ log π over the completion's tokens.
 
-const groupMean = (kinds, counts, size) => kinds.reduce((m, k, i) => m + counts[i] * k.reward, 0) / size;
+const groupMean = (kinds, counts, size) =>
+  kinds.reduce((m, k, i) => m + counts[i] * k.reward, 0) / size;
 
 const GROUP_WEIGHTS = {
   // The mean of the others is the baseline (Ahmadian et al. 2024).
@@ -57,22 +58,31 @@ function multisets(kinds, size, visit) {
   place(0, size, 1);
 }
 
-// Mean [P], covariance [P][P] and its trace of ĝ of one group of `size`.
-function groupMoments(kinds, size, weigh) {
+// Mean [P], covariance [P][P] and its trace of ĝ of one group of `size`, for every estimator of the
+// list, in one pass over the groups.
+function groupMoments(kinds, size, estimators) {
   const parameters = kinds[0].score.length;
-  const mean = zeros(parameters);
-  const second = zeroRows(parameters, parameters);
+  const sums = estimators.map(() => ({
+    mean: zeros(parameters),
+    second: zeroRows(parameters, parameters),
+  }));
   const powers = kinds.map(({ probability }) =>
     Array.from({ length: size + 1 }, (_, count) => probability ** count),
   );
   multisets(kinds.length, size, (counts, orderings) => {
-    const chance = counts.reduce((product, count, i) => product * powers[i][count], orderings);
-    const g = groupEstimate(kinds, counts, size, weigh);
-    for (let i = 0; i < parameters; i++) {
-      mean[i] += chance * g[i];
-      for (let j = 0; j < parameters; j++) second[i][j] += chance * g[i] * g[j];
-    }
+    let chance = orderings;
+    for (let i = 0; i < counts.length; i++) chance *= powers[i][counts[i]];
+    estimators.forEach((weigh, k) => {
+      const g = groupEstimate(kinds, counts, size, weigh);
+      const { mean, second } = sums[k];
+      for (let i = 0; i < parameters; i++) {
+        mean[i] += chance * g[i];
+        for (let j = 0; j < parameters; j++) second[i][j] += chance * g[i] * g[j];
+      }
+    });
   });
-  const covariance = second.map((row, i) => row.map((x, j) => x - mean[i] * mean[j]));
-  return { mean, covariance, trace: sum(covariance.map((row, i) => row[i])) };
+  return sums.map(({ mean, second }) => {
+    const covariance = second.map((row, i) => row.map((x, j) => x - mean[i] * mean[j]));
+    return { mean, covariance, trace: sum(covariance.map((row, i) => row[i])) };
+  });
 }

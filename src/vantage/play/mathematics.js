@@ -85,9 +85,17 @@ function propagate(process, source, factor, forward = false) {
 // V [S], Q [S][A] and the second moments of the return from there on, Q2 [S][A] and m2 [S].
 function values(process) {
   const gamma = process.mdp.discount;
-  const v = propagate(process, expected(process, 1, ({ r }) => [r]), gamma).flat();
+  const v = propagate(
+    process,
+    expected(process, 1, ({ r }) => [r]),
+    gamma,
+  ).flat();
   const square = ({ r, next }) => r * r + 2 * gamma * r * v[next];
-  const m2 = propagate(process, expected(process, 1, (edge) => [square(edge)]), gamma ** 2).flat();
+  const m2 = propagate(
+    process,
+    expected(process, 1, (edge) => [square(edge)]),
+    gamma ** 2,
+  ).flat();
   const Q = zeroRows(process.states, process.mdp.actions);
   const Q2 = zeroRows(process.states, process.mdp.actions);
   for (const edge of process.mdp.edges) {
@@ -120,8 +128,7 @@ function gradientByState(process) {
   });
 }
 
-const gradient = (process) =>
-  gradientByState(process).reduce(plus, zeros(process.parameters));
+const gradient = (process) => gradientByState(process).reduce(plus, zeros(process.parameters));
 
 // ∂J/∂θ by differentiating the equations of J themselves: V = r + γ P V gives
 // V' = (I − γP)⁻¹ (r' + γ P' V). Probabilities are differentiated, no logarithm occurs.
@@ -132,7 +139,10 @@ function gradientOfSolve(process) {
     scaled(score(process, s, a), r + mdp.discount * V[next]),
   );
   const moved = propagate({ mdp, pi }, slopes, mdp.discount);
-  return moved.reduce((total, row, s) => plus(total, scaled(row, mdp.initial[s])), zeros(parameters));
+  return moved.reduce(
+    (total, row, s) => plus(total, scaled(row, mdp.initial[s])),
+    zeros(parameters),
+  );
 }
 
 // An MDP that ends after `horizon` steps, as one whose states are (time, state).
@@ -182,6 +192,4 @@ function enumerate(process) {
 
 // [4] Σ_τ P(τ|θ) R(τ) Σ_t ∇ log π(a_t|s_t).
 const gradientByScores = (trajectories) =>
-  trajectories
-    .map(({ probability, R, score: S }) => scaled(S, probability * R))
-    .reduce(plus);
+  trajectories.map(({ probability, R, score: S }) => scaled(S, probability * R)).reduce(plus);

@@ -9,10 +9,7 @@ function toGoMoments(process, b) {
   const e = meansToGo(process, b);
   const shape = process.parameters;
   const crossed = expected(process, shape, ({ s, a, next, r }) =>
-    plus(
-      scaled(score(process, s, a), Q2[s][a] - b[s] * Q[s][a]),
-      scaled(e[next], gamma * r),
-    ),
+    plus(scaled(score(process, s, a), Q2[s][a] - b[s] * Q[s][a]), scaled(e[next], gamma * r)),
   );
   const c = propagate(process, crossed, gamma ** 2); // E[G g | s]
   const squares = expected(process, 1, ({ s, a, next, r }) => {

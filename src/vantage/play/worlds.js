@@ -18,11 +18,17 @@ const ARTICLE = {
 // left and right, reward −1 a step, state 3 is the end. With probability `slip` a step goes where
 // the other action leads.
 function corridor(discount = 1, slip = 0) {
-  const leads = [[0, 1], [2, 0], [1, 3]]; // prettier-ignore
+  const leads = [
+    [0, 1],
+    [2, 0],
+    [1, 3],
+  ];
   const edges = leads.flatMap((ways, s) =>
     ways.flatMap((_, a) =>
-      [{ s, a, next: ways[a], p: 1 - slip, r: -1 }, { s, a, next: ways[1 - a], p: slip, r: -1 }]
-        .filter(({ p }) => p > 0),
+      [
+        { s, a, next: ways[a], p: 1 - slip, r: -1 },
+        { s, a, next: ways[1 - a], p: slip, r: -1 },
+      ].filter(({ p }) => p > 0),
     ),
   );
   return { actions: 2, observation: [0, 0, 0, 0], initial: [1, 0, 0, 0], discount, edges };

@@ -2,7 +2,10 @@
 {
   const REACH = 3.2;
   const EDGE = " This is the edge of the map; the best policy lies infinitely far out.";
-  const logits = (u, v) => [[u, -u], [v, -v]];
+  const logits = (u, v) => [
+    [u, -u],
+    [v, -v],
+  ];
   const worth = (u, v) => objective(chain(ARTICLE, logits(u, v)));
   const sloped = (u, v) => gradient(chain(ARTICLE, logits(u, v)));
 
@@ -72,11 +75,18 @@
       const placed = points.map(([u, v]) => [area.x(u), area.y(v)]);
       if (placed.length < 2) return;
       // the higher side of a contour lies to the right and below
-      const corners = [[size.width * 3, placed.at(-1)[1]], [size.width * 3, size.height * 4], [placed[0][0], size.height * 4]];
+      const corners = [
+        [size.width * 3, placed.at(-1)[1]],
+        [size.width * 3, size.height * 4],
+        [placed[0][0], size.height * 4],
+      ];
       pen(path([...placed, ...corners], "height"), path(placed, "contour"));
       if (i % 2 === 1) labelled(pen, placed, level, size);
     });
-    pen(line(0, area.y(0), size.width, area.y(0), "axis"), line(area.x(0), 0, area.x(0), size.height, "axis"));
+    pen(
+      line(0, area.y(0), size.width, area.y(0), "axis"),
+      line(area.x(0), 0, area.x(0), size.height, "axis"),
+    );
     pen(label(size.width - 8, size.height - 10, "u: s₁ prefers a₁ →", "small halo", "end"));
     pen(label(area.x(0) + 8, 16, "↑ v: s₂ prefers a₁", "small halo", "start"));
     const [x, y] = [area.x(at[0]), area.y(at[1])];
@@ -90,7 +100,9 @@
 
   // A contour's number, where the contour leaves a margin around it.
   function labelled(pen, placed, level, size) {
-    const inside = placed.filter(([x, y]) => x > 24 && x < size.width - 24 && y > 26 && y < size.height - 14);
+    const inside = placed.filter(
+      ([x, y]) => x > 24 && x < size.width - 24 && y > 26 && y < size.height - 14,
+    );
     if (inside.length < 12) return;
     const [x, y] = inside[Math.floor(inside.length * 0.2)];
     pen(label(x, y + 4, written(level), "small halo"));

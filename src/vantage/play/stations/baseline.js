@@ -13,7 +13,9 @@
     const bias = norm(minus(mean, G));
     const raw = toGoMoments(process, [0, 0, 0]).trace;
     const least = toGoMoments(process, baselines(process).trajectory).trace;
-    const pushes = ARTICLE.edges.map((edge) => scaled(score(process, edge.s, edge.a), weight(edge)));
+    const pushes = ARTICLE.edges.map((edge) =>
+      scaled(score(process, edge.s, edge.a), weight(edge)),
+    );
     const chances = ARTICLE.edges.map(({ s, a }) => ARTICLE.initial[s] * process.pi[s][a]);
     return {
       numbers: { mean, gradient: G, bias, trace, raw, least },
@@ -24,7 +26,10 @@
       view: {
         mean: [mean[0], mean[2]],
         true: [G[0], G[2]],
-        covariance: [[covariance[0][0] / M, covariance[0][2] / M], [covariance[2][0] / M, covariance[2][2] / M]],
+        covariance: [
+          [covariance[0][0] / M, covariance[0][2] / M],
+          [covariance[2][0] / M, covariance[2][2] / M],
+        ],
         cloud: clouded(pushes, chances),
       },
       height: (width) => (width < 560 ? 330 : 440),

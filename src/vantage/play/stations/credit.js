@@ -26,7 +26,8 @@
     const advantage = toGoMoments(process, V);
     const walk = walked(process, seed);
     const returns = [];
-    for (let t = walk.length - 1; t >= 0; t--) returns[t] = walk[t].r + gamma * (returns[t + 1] ?? 0);
+    for (let t = walk.length - 1; t >= 0; t--)
+      returns[t] = walk[t].r + gamma * (returns[t + 1] ?? 0);
     const t = Math.min(step, walk.length - 1);
     const { s, a } = walk[t];
     const shown = {
@@ -66,7 +67,10 @@
     const middle = (i) => left + (i + 0.5) * cell;
     const rows = scale([3, 0], [24, size.height * 0.38]);
     NAMES.forEach((name, s) => {
-      pen(line(left, rows(s), size.width - 8, rows(s), "grid"), label(left - 8, rows(s) + 5, name, "small", "end"));
+      pen(
+        line(left, rows(s), size.width - 8, rows(s), "grid"),
+        label(left - 8, rows(s) + 5, name, "small", "end"),
+      );
     });
     walk.forEach(([s, , next], i) => {
       const x2 = i + 1 < walk.length ? middle(i + 1) : middle(i) + cell / 2;
@@ -78,7 +82,11 @@
       pen(label(middle(i), rows(s) + 4, "←→"[a], chosen ? "small on" : "small"));
     });
     drawRewards(pen, { walk, from }, { left, cell, y: size.height * 0.38 + 28 });
-    drawBars(pen, { bars, t }, { left, cell, middle, top: size.height * 0.38 + 78, bottom: size.height - 26, size });
+    drawBars(
+      pen,
+      { bars, t },
+      { left, cell, middle, top: size.height * 0.38 + 78, bottom: size.height - 26, size },
+    );
   }
 
   function drawRewards(pen, { walk, from }, { left, cell, y }) {
@@ -93,12 +101,24 @@
   function drawBars(pen, { bars, t }, { left, cell, middle, top, bottom, size }) {
     const [low, high] = [Math.min(-1, ...bars), Math.max(1, ...bars)];
     const y = scale([low, high], [bottom, top]);
-    pen(label(left - 8, y(0) + 4, "0", "small", "end"), line(left, y(0), size.width - 8, y(0), "axis"));
+    pen(
+      label(left - 8, y(0) + 4, "0", "small", "end"),
+      line(left, y(0), size.width - 8, y(0), "axis"),
+    );
     bars.forEach((weight, i) => {
       const chosen = Math.abs(i - t) < 0.5;
       const [from, to] = [Math.min(y(0), y(weight)), Math.max(y(0), y(weight))];
-      pen(rectangle(left + i * cell + cell * 0.16, from, cell * 0.68, to - from, `bar estimate ${chosen ? "" : "pale"}`));
-      if (!size.narrow || chosen) pen(label(middle(i), weight > 0 ? from - 5 : to + 15, brief(weight, 3), "small"));
+      pen(
+        rectangle(
+          left + i * cell + cell * 0.16,
+          from,
+          cell * 0.68,
+          to - from,
+          `bar estimate ${chosen ? "" : "pale"}`,
+        ),
+      );
+      if (!size.narrow || chosen)
+        pen(label(middle(i), weight > 0 ? from - 5 : to + 15, brief(weight, 3), "small"));
     });
     pen(label(left, top - 12, "weight of each step’s score", "small", "start"));
   }

@@ -1,10 +1,18 @@
 // Station 8: a language model small enough to list, and estimators that compare its completions.
 {
-  const NAMES = [["rloo", "RLOO", "best"], ["grpo", "GRPO", "estimate"], ["drGrpo", "Dr. GRPO", "seven"]]; // prettier-ignore
+  const NAMES = [
+    ["rloo", "RLOO", "best"],
+    ["grpo", "GRPO", "estimate"],
+    ["drGrpo", "Dr. GRPO", "seven"],
+  ];
 
   // Gradients add up to nothing over the tokens, so they lie in a plane: ⊣ up, a left, b right.
   const flat = ([a, b, end]) => [(b - a) / Math.SQRT2, (2 * end - a - b) / Math.sqrt(6)];
-  const AXES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]].map(flat); // prettier-ignore
+  const AXES = [
+    [1, 0, 0],
+    [0, 1, 0],
+    [0, 0, 1],
+  ].map(flat);
 
   function flatCovariance(covariance) {
     const rows = covariance.map(flat);
@@ -16,7 +24,12 @@
     const order = (path) => COMPLETIONS.indexOf(path.map(({ a }) => "ab⊣"[a]).join(""));
     return enumerate(process)
       .sort((one, other) => order(one.path) - order(other.path))
-      .map(({ probability, R, score: S, path }) => ({ probability, reward: R, score: S, length: path.length }));
+      .map(({ probability, R, score: S, path }) => ({
+        probability,
+        reward: R,
+        score: S,
+        length: path.length,
+      }));
   }
 
   function answer(values, { seed }) {
@@ -25,13 +38,25 @@
     const process = chain(languageModel(rewards), [[values.a, values.b, values.end]]);
     const kinds = kindsOf(process);
     const G = gradient(process);
-    const moments = NAMES.map(([name]) => groupMoments(kinds, size, GROUP_WEIGHTS[name]));
+    const moments = groupMoments(
+      kinds,
+      size,
+      NAMES.map(([name]) => GROUP_WEIGHTS[name]),
+    );
     const uniform = stream(seed);
     const counts = zeros(kinds.length);
-    for (let i = 0; i < size; i++) counts[drawn(kinds.map((kind) => kind.probability), uniform())] += 1;
+    for (let i = 0; i < size; i++)
+      counts[
+        drawn(
+          kinds.map((kind) => kind.probability),
+          uniform(),
+        )
+      ] += 1;
     const groups = NAMES.map(([name]) => groupEstimate(kinds, counts, size, GROUP_WEIGHTS[name]));
     const weights = NAMES.map(([name]) =>
-      GROUP_WEIGHTS[name](kinds, counts, size).map((weight, i) => (counts[i] ? weight * size : NaN)),
+      GROUP_WEIGHTS[name](kinds, counts, size).map((weight, i) =>
+        counts[i] ? weight * size : NaN,
+      ),
     );
     const tilts = moments.map(({ mean }) => angle(mean, G));
     return {
@@ -54,7 +79,12 @@
         means: moments.map(({ mean }) => flat(mean)),
         covariances: moments.map(({ covariance }) => flatCovariance(covariance)),
         groups: groups.map(flat),
-        reach: Math.max(0.05, ...moments.map(({ mean }) => 1.5 * norm(mean)), 1.5 * norm(G), Math.sqrt(moments[0].trace) * 1.1),
+        reach: Math.max(
+          0.05,
+          ...moments.map(({ mean }) => 1.5 * norm(mean)),
+          1.5 * norm(G),
+          norm(moments[0].mean) + 0.85 * Math.sqrt(moments[0].trace),
+        ),
       },
       height: (width) => (width < 560 ? 330 : 325),
     };
@@ -68,7 +98,8 @@
   }
 
   function said(G, moments, tilts, size) {
-    if (norm(G) < 1e-12) return "All completions earn the same, or nearly: there is no gradient to estimate.";
+    if (norm(G) < 1e-12)
+      return "All completions earn the same, or nearly: there is no gradient to estimate.";
     const length = (i) => brief(norm(moments[i].mean) / norm(G));
     return `Groups of ${size}: RLOO’s mean is ∇J; Dr. GRPO’s is ${length(2)} of it; GRPO’s is ${length(
       1,
@@ -81,15 +112,28 @@
     ["more a", "more b", "more ⊣"].forEach((text, i) => {
       const [x, y] = AXES[i].map((part) => part * view.reach * 0.98);
       pen(line(x0, y0, area.x(x), area.y(y), "axis"));
-      pen(label(area.x(x * 1.08), area.y(y * 0.93) + (i < 2 ? 14 : 4), text, "small halo", i === 2 ? "start" : "middle"));
+      pen(
+        label(
+          area.x(x * 1.08),
+          area.y(y * 0.93) + (i < 2 ? 14 : 4),
+          text,
+          "small halo",
+          i === 2 ? "start" : "middle",
+        ),
+      );
     });
-    view.covariances.forEach((covariance, i) => pen(spread(area, view.means[i], covariance, 1, `ellipse ${NAMES[i][2]}`)));
+    view.covariances.forEach((covariance, i) =>
+      pen(spread(area, view.means[i], covariance, 1, `ellipse ${NAMES[i][2]}`)),
+    );
     pen(arrow(x0, y0, area.x(view.true[0]), area.y(view.true[1]), "true", 6));
     view.means.forEach(([x, y], i) => pen(arrow(x0, y0, area.x(x), area.y(y), NAMES[i][2], 2.5)));
     view.groups.forEach(([x, y], i) => pen(circle(area.x(x), area.y(y), 5, `mark ${NAMES[i][2]}`)));
     const left = 10;
     [["∇J", "true"], ...NAMES.map(([, text, kind]) => [text, kind])].forEach(([text, kind], i) => {
-      pen(line(left, 18 + 20 * i, left + 22, 18 + 20 * i, `key ${kind}`), label(left + 30, 22 + 20 * i, text, "small", "start"));
+      pen(
+        line(left, 18 + 20 * i, left + 22, 18 + 20 * i, `key ${kind}`),
+        label(left + 30, 22 + 20 * i, text, "small", "start"),
+      );
     });
   }
 

@@ -1,6 +1,10 @@
 // Station 6: the variance as a parabola in each b(s), and where V, [7] and the optimum stand on it.
 {
-  const MARKS = [["value", "V"], ["normWeighted", "[7]"], ["trajectory", "optimum"]]; // prettier-ignore
+  const MARKS = [
+    ["value", "V"],
+    ["normWeighted", "[7]"],
+    ["trajectory", "optimum"],
+  ];
   const CLASSES = { value: "value", normWeighted: "seven", trajectory: "best" };
 
   function world(values) {
@@ -70,7 +74,9 @@
   }
 
   function draw(pen, { panels, range, top }, size) {
-    layout(panels.length, size).forEach((box, s) => drawPanel(pen, panels[s], { box, range, top, s, size, count: panels.length }));
+    layout(panels.length, size).forEach((box, s) =>
+      drawPanel(pen, panels[s], { box, range, top, s, size, count: panels.length }),
+    );
   }
 
   // One parabola, with its marks; where there is little room their colours say which is which.
@@ -81,11 +87,23 @@
     const height = (level) => floor + curvature * (level - best) ** 2;
     pen(line(box.left, box.bottom, box.right, box.bottom, "axis"));
     for (const place of ticks(range, count === 1 ? 7 : size.narrow ? 2 : 4)) {
-      pen(line(x(place), box.bottom, x(place), box.bottom + 4, "axis"), label(x(place), box.bottom + 18, written(place), "small"));
+      pen(
+        line(x(place), box.bottom, x(place), box.bottom + 4, "axis"),
+        label(x(place), box.bottom + 18, written(place), "small"),
+      );
     }
     if (s === 0) {
       for (const place of ticks([0, top], 4)) {
-        pen(label(box.left - 6, y(place) + 4, place >= 1000 ? `${brief(place / 1000)}k` : brief(place), "small", "end"), line(box.left, y(place), box.right, y(place), "grid"));
+        pen(
+          label(
+            box.left - 6,
+            y(place) + 4,
+            place >= 1000 ? `${brief(place / 1000)}k` : brief(place),
+            "small",
+            "end",
+          ),
+          line(box.left, y(place), box.right, y(place), "grid"),
+        );
       }
     }
     const points = [];
@@ -95,28 +113,51 @@
     }
     const inside = points.filter(([, py]) => py >= box.top - 14);
     if (inside.length > 1) pen(path(inside, "parabola"));
-    pen(label((box.left + box.right) / 2, box.bottom + 33, count > 1 ? `b(s${"₁₂₃"[s]})` : "b", "small"));
+    pen(
+      label(
+        (box.left + box.right) / 2,
+        box.bottom + 33,
+        count > 1 ? `b(s${"₁₂₃"[s]})` : "b",
+        "small",
+      ),
+    );
     if (s === 0) pen(label(box.left + 4, box.top - 12, "tr Cov", "small halo", "start"));
     MARKS.forEach(([name, text], i) => {
       const [px, py] = [x(marks[i]), y(height(marks[i]))];
-      pen(line(px, box.bottom, px, py, `stem ${CLASSES[name]}`), circle(px, py, 5, `mark ${CLASSES[name]}`));
-      if (!size.narrow || count === 1) pen(label(px, py - 12 - 16 * ((i + 1) % 3), text, `small halo ${CLASSES[name]}-text`));
+      pen(
+        line(px, box.bottom, px, py, `stem ${CLASSES[name]}`),
+        circle(px, py, 5, `mark ${CLASSES[name]}`),
+      );
+      if (!size.narrow || count === 1)
+        pen(label(px, py - 12 - 16 * ((i + 1) % 3), text, `small halo ${CLASSES[name]}-text`));
     });
     pen(circle(x(b), y(height(b)), 8, "handle"));
   }
 
   function drag([px], { view }, size) {
-    const boxes = layout(view.panels.length, { width: size.width, height: size.height, narrow: size.width < 560 });
+    const boxes = layout(view.panels.length, {
+      width: size.width,
+      height: size.height,
+      narrow: size.width < 560,
+    });
     const names = view.panels.length > 1 ? ["one", "two", "three"] : ["b"];
-    const s = Math.max(0, boxes.findLastIndex((box) => px >= box.left));
+    const s = Math.max(
+      0,
+      boxes.findLastIndex((box) => px >= box.left),
+    );
     const level = scale([boxes[s].left, boxes[s].right], view.range)(px);
-    return { [names[s]]: Math.round(Math.min(view.range[1], Math.max(view.range[0], level)) * 10) / 10 };
+    return {
+      [names[s]]: Math.round(Math.min(view.range[1], Math.max(view.range[0], level)) * 10) / 10,
+    };
   }
 
   function take(values, _, name) {
     const { process, b } = world(values);
     const levels = baselines(process)[name];
-    return { values: b.length === 1 ? { b: levels[0] } : { one: levels[0], two: levels[1], three: levels[2] } };
+    return {
+      values:
+        b.length === 1 ? { b: levels[0] } : { one: levels[0], two: levels[1], three: levels[2] },
+    };
   }
 
   station({
@@ -124,6 +165,9 @@
     answer,
     draw,
     drag,
-    actions: { take, worse: () => ({ values: { world: "bandit", chance: 0.9, first: 10, second: 0, b: 9 } }) },
+    actions: {
+      take,
+      worse: () => ({ values: { world: "bandit", chance: 0.9, first: 10, second: 0, b: 9 } }),
+    },
   });
 }

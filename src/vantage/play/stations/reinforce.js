@@ -1,7 +1,10 @@
 // Station 4: samples, their mean and the true gradient; a cloud of other draws.
 {
   const DRAWS = 150;
-  const logits = (u, v) => [[u, -u], [v, -v]];
+  const logits = (u, v) => [
+    [u, -u],
+    [v, -v],
+  ];
 
   // How often each pair of state and action occurs in m trajectories.
   function sampled(chances, m, seed) {
@@ -34,7 +37,16 @@
     );
     const away = cosine(estimate, G);
     return {
-      numbers: { counts, pushes, estimate, gradient: G, m, cosine: away, trace, snr: dot(G, G) / trace },
+      numbers: {
+        counts,
+        pushes,
+        estimate,
+        gradient: G,
+        m,
+        cosine: away,
+        trace,
+        snr: dot(G, G) / trace,
+      },
       words: `${m === 1 ? "One trajectory" : `${m} trajectories`}: the cosine of ĝ and ∇J is ${brief(away)}. ${
         away < 0 ? "This step would lower J." : "This step points uphill."
       } In repeated draws (dots) ĝ strays by ${brief(Math.sqrt(trace))}, and ∇J is ${brief(norm(G))} long.`,
@@ -56,7 +68,10 @@
     const [x0, y0] = [area.x(0), area.y(0)];
     pen(line(0, y0, size.width, y0, "axis"), line(x0, 0, x0, size.height, "axis"));
     for (const place of ticks([-view.reach, view.reach], 6).filter((t) => Math.abs(t) > 1e-9)) {
-      pen(label(area.x(place), y0 + 16, brief(place), "small"), line(area.x(place), y0 - 3, area.x(place), y0 + 3, "axis"));
+      pen(
+        label(area.x(place), y0 + 16, brief(place), "small"),
+        line(area.x(place), y0 - 3, area.x(place), y0 + 3, "axis"),
+      );
     }
     pen(label(size.width - 8, size.height - 10, "s₁: a₁ up, a₂ down →", "small halo", "end"));
     pen(label(x0 + 8, 15, "↑ s₂: a₁ up, a₂ down", "small halo", "start"));

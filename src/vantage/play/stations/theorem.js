@@ -12,11 +12,19 @@
       ...[visited, scored].flatMap((route) => route.map((x, i) => Math.abs(x - solved[i]))),
     );
     const byState = gradientByState(process);
-    const states = [0, 1, 2].map((s) => sum(byState.filter((_, i) => i % 4 === s).map((g) => g[1])));
+    const states = [0, 1, 2].map((s) =>
+      sum(byState.filter((_, i) => i % 4 === s).map((g) => g[1])),
+    );
     const lengths = Array.from({ length: horizon }, (_, i) =>
       sum(all.filter((t) => t.path.length === i + 1).map((t) => t.probability * t.R * t.score[1])),
     );
-    const one = all[drawn(all.map((t) => t.probability), stream(seed)())];
+    const one =
+      all[
+        drawn(
+          all.map((t) => t.probability),
+          stream(seed)(),
+        )
+      ];
     const right = process.table[0][1];
     return {
       numbers: { J: objective(process), solved, visited, scored, difference, count: all.length },
@@ -64,7 +72,8 @@
       tile(2 * t + 1, size.narrow ? "π" : `π(${"←→"[a]})`, true);
       const tip = middle - terms[t] * unit;
       pen(arrow(x + wide / 2, middle, x + wide / 2, tip, "sample", size.narrow ? 2 : 3));
-      if (!size.narrow) pen(label(x + wide / 2, tip + (terms[t] > 0 ? -7 : 17), brief(terms[t], 2), "small"));
+      if (!size.narrow)
+        pen(label(x + wide / 2, tip + (terms[t] > 0 ? -7 : 17), brief(terms[t], 2), "small"));
       tile(2 * t + 2, size.narrow ? "P" : `P(${STATES[next]})`, false);
     });
     const text = `R(τ) · sum of the slopes = ${brief(R)} · ${brief(total)} = ${brief(R * total)}`;
@@ -74,7 +83,11 @@
   // Three walks from 0 that end in one place, each made of other pieces, a row for each piece.
   function drawRoutes(pen, routes, size, top) {
     const names = [[""], ["s₁", "s₂", "s₃"], routes[2].map((_, i) => `${i + 1}`)];
-    const titles = ["differentiating J", "visits × values, by state", "scores × returns, by length of the trajectory"];
+    const titles = [
+      "differentiating J",
+      "visits × values, by state",
+      "scores × returns, by length of the trajectory",
+    ];
     const reached = routes.flatMap((pieces) => {
       let at = 0;
       return [0, ...pieces.map((piece) => (at += piece))];
@@ -87,7 +100,15 @@
     pen(line(x(0), top, x(0), bottom, "axis"), line(end, top, end, bottom, "goal"));
     const close = Math.abs(end - x(0)) < 20;
     if (!close) pen(label(x(0), size.height - 6, "0", "small"));
-    pen(label(end, size.height - 6, `∂J/∂θ(right) = ${brief(sum(routes[0]), 4)}`, "label true-text", end > size.width * 0.6 ? "end" : end < size.width * 0.4 ? "start" : "middle"));
+    pen(
+      label(
+        end,
+        size.height - 6,
+        `∂J/∂θ(right) = ${brief(sum(routes[0]), 4)}`,
+        "label true-text",
+        end > size.width * 0.6 ? "end" : end < size.width * 0.4 ? "start" : "middle",
+      ),
+    );
     let y = top;
     routes.forEach((pieces, i) => {
       pen(label(8, y + row * 0.9, titles[i], "small halo", "start"));
@@ -95,7 +116,16 @@
       let at = 0;
       pieces.forEach((piece, k) => {
         pen(label(size.narrow ? 14 : 24, y + row / 2 + 4, names[i][k], "small halo", "start"));
-        pen(arrow(x(at), y + row / 2, x(at + piece), y + row / 2, i === 0 ? "true" : "estimate", i === 0 ? 4 : 2.5));
+        pen(
+          arrow(
+            x(at),
+            y + row / 2,
+            x(at + piece),
+            y + row / 2,
+            i === 0 ? "true" : "estimate",
+            i === 0 ? 4 : 2.5,
+          ),
+        );
         at += piece;
         y += row;
       });

@@ -5,14 +5,27 @@
       mdp: ARTICLE,
       states: ["s₁", "s₂", "end"],
       actions: ["a₁", "a₂"],
-      place: [[0.3, 0.25], [0.3, 0.75]],
-      outcomes: [[0.82, 0.1], [0.82, 0.37], [0.82, 0.63], [0.82, 0.9]],
+      place: [
+        [0.3, 0.25],
+        [0.3, 0.75],
+      ],
+      outcomes: [
+        [0.82, 0.1],
+        [0.82, 0.37],
+        [0.82, 0.63],
+        [0.82, 0.9],
+      ],
     },
     corridor: {
       mdp: corridor(),
       states: ["s₁", "s₂", "s₃", "goal"],
       actions: ["left", "right"],
-      place: [[0.14, 0.5], [0.39, 0.5], [0.63, 0.5], [0.88, 0.5]],
+      place: [
+        [0.14, 0.5],
+        [0.39, 0.5],
+        [0.63, 0.5],
+        [0.88, 0.5],
+      ],
     },
   };
 
@@ -37,9 +50,14 @@
     const { mdp, states, actions } = world;
     const process = chain(mdp, policy(values));
     const { start, walk } = state;
-    const factors = start === null ? [] : [{ name: `ρ₀(${states[start]})`, value: mdp.initial[start] }];
+    const factors =
+      start === null ? [] : [{ name: `ρ₀(${states[start]})`, value: mdp.initial[start] }];
     for (const { s, a, next, p } of walk) {
-      factors.push({ name: `π(${actions[a]}|${states[s]})`, value: process.pi[s][a], policy: true });
+      factors.push({
+        name: `π(${actions[a]}|${states[s]})`,
+        value: process.pi[s][a],
+        policy: true,
+      });
       factors.push({ name: `P(${states[next]}|${states[s]}, ${actions[a]})`, value: p });
     }
     let product = 1;
@@ -55,20 +73,28 @@
         world: values.world,
         pi: process.pi,
         token: standing(state),
-        walked: mdp.edges.map((edge) => walk.filter(({ s, a }) => s === edge.s && a === edge.a).length),
+        walked: mdp.edges.map(
+          (edge) => walk.filter(({ s, a }) => s === edge.s && a === edge.a).length,
+        ),
         started: start ?? -1,
         products,
         kinds: factors.map((factor) => (factor.policy ? "estimate" : "world")),
       },
       height: (width) => (width < 560 ? 340 : 440),
-      slots: { moves: moves(world, here, ended), factors: chips(factors), all: listed(values, process, state) },
+      slots: {
+        moves: moves(world, here, ended),
+        factors: chips(factors),
+        all: listed(values, process, state),
+      },
     };
   }
 
   function said({ states }, { walk }, { here, ended, product, reward, J }) {
     if (here === null) return `Choose a start: both have probability ½. J is ${brief(J, 7)}.`;
     const steps = `${walk.length} ${walk.length === 1 ? "step" : "steps"}`;
-    const place = ended ? `The trajectory is complete after ${steps}` : `In ${states[here]} after ${steps}`;
+    const place = ended
+      ? `The trajectory is complete after ${steps}`
+      : `In ${states[here]} after ${steps}`;
     return `${place}: probability ${brief(product, 4)}, return ${brief(reward, 4)}. J is ${brief(J, 7)}.`;
   }
 
@@ -84,10 +110,12 @@
 
   function chips(factors) {
     if (factors.length === 0) return '<span class="chip">no factor yet</span>';
-    const listed = factors.slice(-7).map(
-      ({ name, value, policy: ours }) =>
-        `<span class="chip ${ours ? "policy" : ""}">${name} = ${brief(value, 4)}</span>`,
-    );
+    const listed = factors
+      .slice(-7)
+      .map(
+        ({ name, value, policy: ours }) =>
+          `<span class="chip ${ours ? "policy" : ""}">${name} = ${brief(value, 4)}</span>`,
+      );
     const before = factors.length - listed.length;
     return (before ? [`<span class="chip">${before} factors</span>`, ...listed] : listed).join(
       '<span class="times">×</span>',
@@ -102,7 +130,9 @@
       const ours = s === start && walk[0]?.a === a ? ' class="ours"' : "";
       return `<tr${ours}><th scope="row">s${"₁₂"[s]} a${"₁₂"[a]}</th><td>${written(p)}</td><td>${written(r)}</td><td>${written(p * r)}</td></tr>`;
     });
-    const heads = ["trajectory", "P(τ|θ)", "R(τ)", "P·R"].map((name) => `<th scope="col">${name}</th>`);
+    const heads = ["trajectory", "P(τ|θ)", "R(τ)", "P·R"].map(
+      (name) => `<th scope="col">${name}</th>`,
+    );
     return `<table><thead><tr>${heads.join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
   }
 
@@ -127,7 +157,8 @@
     follow: (values, state) => {
       const uniform = stream(state.seed * 7919 + state.walk.length)();
       const seed = { seed: state.seed + 1 };
-      if (state.start === null) return { state: { start: drawn(ARTICLE.initial, uniform), walk: [], ...seed } };
+      if (state.start === null)
+        return { state: { start: drawn(ARTICLE.initial, uniform), walk: [], ...seed } };
       const process = chain(WORLDS[state.world].mdp, policy(values));
       const here = state.walk.at(-1)?.next ?? state.start;
       if (!process.acts[here]) return { state: { ...fresh(state.world), ...seed } };
@@ -186,7 +217,10 @@
     });
     place.forEach((spot, s) => {
       const [x, y] = at(spot);
-      pen(circle(x, y, s < 3 ? 21 : 23, `node ${s < 3 ? "" : "end"}`), label(x, y + 5, states[s], "name"));
+      pen(
+        circle(x, y, s < 3 ? 21 : 23, `node ${s < 3 ? "" : "end"}`),
+        label(x, y + 5, states[s], "name"),
+      );
     });
   }
 
@@ -201,15 +235,25 @@
     const width = Math.min(46, (right - left) / Math.max(1, products.length));
     if (!size.narrow) {
       for (const power of ticks([0, depth], 3)) {
-        pen(label(left - 8, y(-power) + 4, power ? `10⁻${[..."" + power].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("")}` : "1", "small", "end"));
+        pen(
+          label(
+            left - 8,
+            y(-power) + 4,
+            power ? `10⁻${[...("" + power)].map((c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("")}` : "1",
+            "small",
+            "end",
+          ),
+        );
       }
     }
     products.forEach((p, i) => {
       const height = y(Math.log10(p));
       pen(rectangle(left + i * width + 1, height, width - 2, low - height, `bar ${kinds[i]}`));
-      if (height > low - 1) pen(line(left + i * width + 1, low, left + (i + 1) * width - 1, low, "walked edge"));
+      if (height > low - 1)
+        pen(line(left + i * width + 1, low, left + (i + 1) * width - 1, low, "walked edge"));
     });
-    if (products.length) pen(label(left, low + 17, "ρ₀, then π (orange) and P (grey) in turn", "small", "start"));
+    if (products.length)
+      pen(label(left, low + 17, "ρ₀, then π (orange) and P (grey) in turn", "small", "start"));
   }
 
   station({ name: "trajectories", state: fresh("article"), answer, draw, actions });
