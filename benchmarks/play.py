@@ -1,10 +1,11 @@
-"""How long the page to play with takes to answer: every control of every station, moved in a browser.
+"""How long the page to play with takes to answer: every control moved, in a browser.
 
     python benchmarks/play.py
 
-For each station the longest of the times from the input event to the end of its handling (numbers and
-words stand), and to the end of the next frame (the picture too), in milliseconds, over every slider at
-nine places and every button. Needs a Chromium or Chrome; set CHROME where it is not on the PATH.
+For each station the longest of the times from the input event to the end of its handling (numbers
+and words stand), and to the end of the next frame (the picture too), in milliseconds, over every
+slider at nine places and every button. Needs a Chromium or Chrome; set CHROME where it is not on
+the PATH.
 """
 
 import os
@@ -80,7 +81,8 @@ def browser_path() -> str:
     names = [os.environ["CHROME"]] if "CHROME" in os.environ else ["chromium", "google-chrome"]
     path = next((found for name in names if (found := shutil.which(name))), None)
     if path is None:
-        raise SystemExit(f"no browser ({', '.join(names)}): apt-get install chromium, or set CHROME.")
+        looked = ", ".join(names)
+        raise SystemExit(f"no browser ({looked}): apt-get install chromium, or set CHROME.")
     return path
 
 
