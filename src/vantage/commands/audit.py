@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from vantage import estimators as table
 from vantage.auditing.audit import audit as measure
 from vantage.auditing.sampling import samplings
 from vantage.auditing.units import compares
@@ -17,12 +16,19 @@ from vantage.exact.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.runs.progress import terminal
 from vantage.training import load
+from vantage.training.door import resolve
 
 
 def audit(
     env: Positional[str],
     policy: Path | None = None,
-    estimators: str = "reinforce,reward_to_go,reinforce_baseline,rloo,a2c",
+    estimators: tuple[str, ...] = (
+        "reinforce",
+        "reward_to_go",
+        "reinforce_baseline",
+        "rloo",
+        "a2c",
+    ),
     trajectories: int = 4096,
     batch: int = 64,
     group_size: int = 8,
@@ -46,7 +52,7 @@ def audit(
             its exact gradient.
         policy: run folder whose policy (and value function) is audited; without it, the policy that
             training would start from.
-        estimators: rows of the table, by name, with commas between them.
+        estimators: rows of the table that `vantage estimators` prints, or algorithms.
         trajectories: whole episodes to sample.
         batch: episodes of one gradient step, whose quality is reported.
         group_size: episodes of one start state, which estimators that need groups compare.
@@ -92,9 +98,9 @@ def audit(
     write(report.save, json, html)
 
 
-def rows_named(estimators: str) -> list[Estimator]:
-    """Rows of the table, by names with commas between them."""
-    return [table.named(name.strip()) for name in estimators.split(",") if name.strip()]
+def rows_named(estimators: tuple[str, ...]) -> list[Estimator]:
+    """Estimators by name, of rows of the table or of algorithms."""
+    return [resolve(name)[1] for name in estimators]
 
 
 def check_endings(json: Path | None, html: Path | None) -> None:

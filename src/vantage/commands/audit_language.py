@@ -18,7 +18,7 @@ def audit_lm(
     data: Path,
     reward: tuple[str, ...],
     weights: tuple[float, ...] = (),
-    estimators: str = "reinforce_leave_one_out,rloo,grpo",
+    estimators: tuple[str, ...] = ("reinforce_leave_one_out", "rloo", "grpo"),
     num_generations: int = 8,
     group_sizes: tuple[int, ...] = (),
     trajectories: int = 512,
@@ -51,7 +51,7 @@ def audit_lm(
         data: rows, as JSONL, CSV or Parquet.
         reward: FILE.py:FUNCTION, or exact_match, number, format; several with spaces between them.
         weights: of the rewards; 1 each by default.
-        estimators: rows of the table, by name, with commas between them.
+        estimators: rows of the table that `vantage estimators` prints.
         num_generations: completions per prompt.
         group_sizes: audit each of these numbers of completions per prompt instead, and name the
             one that reaches the target in the least time.

@@ -1,6 +1,5 @@
 """`vantage compare`: the command, and what --dry-run says of it."""
 
-import ast
 import math
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
+from vantage.commands.arguments import literal
 from vantage.comparing.compare import Study, compare, cores, plan
 from vantage.comparing.display import duration
 from vantage.comparing.jobs import Job
@@ -34,6 +34,7 @@ def compare_command(
     low: tuple[float, ...] = (),
     high: tuple[float, ...] = (),
     target: float | None = None,
+    set: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
     html: Path | None = None,
     dry_run: bool = False,
@@ -63,7 +64,8 @@ def compare_command(
         low: of each environment, the return that counts as 0; needed where there are several.
         high: of each environment, the return that counts as 1.
         target: score that counts as solved, for the optimality gap.
-        settings: further settings of training, NAME=VALUE, or ESTIMATOR.NAME=VALUE for one of them.
+        set: further settings of training, NAME=VALUE, or ESTIMATOR.NAME=VALUE for one of them.
+        settings: another name for --set.
         html: write the page there; OUT/comparison.html by default.
         dry_run: print how many runs, how many steps and about how long, and stop.
     """
@@ -72,7 +74,7 @@ def compare_command(
         f"compare: {len(low)} --low and {len(high)} --high for {len(env)} environments; give one "
         "of each for every environment, in order.",
     )
-    common, own = parse(settings, estimators)
+    common, own = parse((*set, *settings), estimators)
     arguments: dict[str, Any] = {
         "environment": list(env),
         "estimators": {name: (name, own[name]) for name in dict.fromkeys(estimators)},
@@ -127,18 +129,11 @@ def parse(
         owner, dot, setting = name.rpartition(".")
         refuse_unless(
             equals and setting and (not dot or owner in own),
-            f"--settings {text}: write NAME=VALUE, or ESTIMATOR.NAME=VALUE with one of "
+            f"--set {text}: write NAME=VALUE, or ESTIMATOR.NAME=VALUE with one of "
             f"{', '.join(own)}.",
         )
-        (own[owner] if dot else common)[setting] = _literal(value)
+        (own[owner] if dot else common)[setting] = literal(value)
     return common, own
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def arithmetic(study: Study, workers: int) -> list[str]:

@@ -12,6 +12,7 @@ from tyro.conf import Positional, arg
 
 from vantage.commands import exact as exact_console
 from vantage.commands import language as language
+from vantage.commands.arguments import prepared, refuse_foreign_names
 from vantage.commands.audit import audit
 from vantage.commands.compare import compare_command
 from vantage.commands.play import play
@@ -21,6 +22,7 @@ from vantage.errors import InputError
 from vantage.estimators import listing as estimator_table
 from vantage.runs.progress import terminal
 from vantage.training import listing as algorithm_listing
+from vantage.version import __version__
 
 
 def exact(
@@ -62,8 +64,13 @@ def algorithms(name: Annotated[Positional[str | None], arg(metavar="NAME")] = No
 def main() -> None:
     """Entry point of the `vantage` command."""
     try:
-        if language.dispatch(sys.argv[1:]):
+        arguments = prepared(sys.argv[1:])
+        if arguments in (["--version"], ["version"]):
+            print(f"vantage {__version__}")
             return
+        if language.dispatch(arguments):
+            return
+        refuse_foreign_names(arguments[0] if arguments else "", arguments)
         tyro.extras.subcommand_cli_from_dict(
             {
                 "train": train,
@@ -77,6 +84,7 @@ def main() -> None:
                 "transcripts": language.transcripts,
                 "play": play,
             },
+            args=arguments,
             prog="vantage",
             description="Policy gradients you can see.",
         )

@@ -1,6 +1,5 @@
 """`vantage train` on environments, and `vantage evaluate`."""
 
-import ast
 import json
 import shlex
 import sys
@@ -10,6 +9,7 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from vantage import estimators as table
+from vantage.commands.arguments import assignments
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
@@ -189,21 +189,10 @@ def _chosen(
         f"--algorithm {algorithm} --estimator {estimator}: an algorithm has its estimator; give "
         "one of the two.",
     )
-    values: dict[str, Any] = {}
-    for text in settings:
-        name, equals, literal = text.partition("=")
-        refuse_unless(name and equals, f"--set {text}: write NAME=VALUE.")
-        values[name] = _literal(literal)
+    values = assignments("--set", settings)
     if algorithm is not None:
         return algorithms.named(algorithm, **values)
     return table.named(estimator or "reinforce_baseline", **values)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def print_plan(config: dict[str, Any], folder: Path) -> None:
