@@ -605,3 +605,44 @@ def test_a_loss_that_changes_its_arguments_changes_nothing_for_the_next():
 
     for _ in range(2):
         assert vt.verify(careless, num_generations=(2,)).verdict == "climbs"
+
+
+def test_groups_of_one_and_of_many_are_examined_too():
+    alone = vt.verify(reinforce, num_generations=(1,))
+    assert alone.verdict == "climbs"
+    assert vt.verify(with_own_sample, num_generations=(1,)).verdict == "nothing"
+    many = vt.verify(with_own_sample, num_generations=(5,))
+    assert many.factor.low == pytest.approx(4 / 5)
+    with pytest.raises(vt.InputError, match="in every order"):
+        vt.verify(first_is_the_baseline, num_generations=(8,))
+
+
+def test_a_function_without_arguments_makes_the_loss():
+    assert vt.verify(lambda: rloo, num_generations=(2,)).verdict == "climbs"
+    assert vt.verify(Trainer, num_generations=(2,)).verdict == "factor"
+
+
+def test_advantages_of_rows_are_spread_over_steps_where_the_loss_wants_them():
+    def of_rows(rewards, group):
+        return leave_one_out(rewards, group)
+
+    def by_step(log_prob, advantages, mask):
+        return -(advantages * log_prob * mask).sum() / len(mask)
+
+    assert vt.verify((of_rows, by_step), num_generations=(2,)).verdict == "climbs"
+
+
+def test_the_kl_of_a_pair_is_examined_too():
+    def policy_loss(log_prob, advantages, response_mask, ref_log_prob):
+        log_ratio = (log_prob - ref_log_prob) * response_mask
+        steps = -log_prob * advantages[:, None] * response_mask + 0.1 * log_ratio.square() / 2
+        return steps.sum() / len(steps)
+
+    found = vt.verify((leave_one_out_of, policy_loss), num_generations=(2,))
+    assert found.kl is not None
+    assert found.kl.aim == "exact"
+    assert found.kl.beta == pytest.approx(0.1)
+
+
+def leave_one_out_of(rewards, group):
+    return leave_one_out(rewards, group)

@@ -233,8 +233,8 @@ def _argument(rows: Rows, ours: str, form: _Form, advantage: Tensor | None) -> A
     if ours in ("reward", "advantage"):
         each = rows.reward if ours == "reward" else rows.leave_one_out
         if ours == "advantage" and advantage is not None:
-            return advantage
-        return each if form.by_row else each[:, None] * rows.mask
+            each = advantage
+        return each if form.by_row or each.ndim == 2 else each[:, None] * rows.mask
     simple = {
         "log_prob": rows.log_prob,
         "old_log_prob": rows.batch.log_prob,

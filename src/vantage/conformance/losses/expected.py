@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
+from math import comb, prod
 from typing import NamedTuple
 
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.conformance.losses.door import Loss, Rows
 from vantage.conformance.losses.problems import Problem, with_padding
+from vantage.errors import refuse_unless
 from vantage.exact.enumeration import multisets
 from vantage.gradients.weighted import step_scores
 
+MOST = 20_000  # batches of one problem
 NOTHING = 1e-10  # a gradient of rounding errors
 
 
@@ -106,6 +109,22 @@ def every_batch(problem: Problem, size: int, ordered: bool = False, copies: int 
         )
         probability = (probability[:, None] * drawn).flatten()
     return Batches(members, probability)
+
+
+def refuse_too_many(problem: Problem, size: int, ordered: bool) -> None:
+    """Refuse, before any is evaluated, more batches than can be listed.
+
+    Raises:
+        InputError: with their number.
+    """
+    counts = problem.every.group.unique(return_counts=True)[1].tolist()
+    number = prod(n**size if ordered else comb(n + size - 1, size) for n in counts)
+    kind = " in every order, as the loss depends on the order of rows" if ordered else ""
+    refuse_unless(
+        number <= MOST,
+        f"verify(num_generations with {size}): {problem.name!r} has {number:,} batches{kind}, and "
+        f"{MOST:,} can be listed; use fewer completions per prompt.",
+    )
 
 
 def expected(

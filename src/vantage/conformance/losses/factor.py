@@ -31,7 +31,7 @@ Size = Callable[[int, int, int], float]  # of completions per prompt K, rows N, 
 BY_GROUP: dict[str, Size] = {
     "1": lambda K, N, T: 1.0,
     "(K − 1)/K": lambda K, N, T: (K - 1) / K,
-    "K/(K − 1)": lambda K, N, T: K / (K - 1),
+    "K/(K − 1)": lambda K, N, T: K / (K - 1) if K > 1 else math.inf,
     "√((K − 1)/K)": lambda K, N, T: math.sqrt((K - 1) / K),
 }
 BY_BATCH: dict[str, Size] = {
@@ -102,10 +102,10 @@ def _formula(cells: Sequence[Expected]) -> str:
     names = sorted(product(BY_GROUP, BY_BATCH, BY_STEPS), key=lambda n: 3 - n.count("1"))
     for group, batch, steps in names:
         parts = (BY_GROUP[group], BY_BATCH[batch], BY_STEPS[steps])
-        left = [
-            cell.factor / math.prod(part(*size) for part in parts)
-            for cell, size in zip(cells, sizes, strict=True)
-        ]
+        worth = [math.prod(part(*size) for part in parts) for size in sizes]
+        if not all(0 < value < math.inf for value in worth):  # a group of one
+            continue
+        left = [cell.factor / value for cell, value in zip(cells, worth, strict=True)]
         if all(_equal(x, left[0]) for x in left):
             constant = [] if _equal(left[0], 1) else [f"{left[0]:.4g}"]
             named = constant + [name for name in (group, batch, steps) if name != "1"]

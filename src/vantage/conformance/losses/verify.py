@@ -1,6 +1,7 @@
 """`verify`: what does this loss climb?"""
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from vantage.conformance.losses.expected import (
     RefusedError,
     expected,
     on,
+    refuse_too_many,
 )
 from vantage.conformance.losses.factor import TOLERANCE, factor_of
 from vantage.conformance.losses.invariance import PROBLEM, invariance
@@ -43,7 +45,8 @@ def verify(
 
     Args:
         loss: a function to a scalar that an optimiser lowers; a pair (advantage function, policy
-            loss); an Estimator; or a GRPOTrainer or RLOOTrainer of TRL, whose own code is then run.
+            loss); an Estimator; a GRPOTrainer or RLOOTrainer of TRL, whose own code is then run; or
+            a function without arguments that makes one of these.
         num_generations: completions per prompt to try.
         name: how the report calls it.
 
@@ -59,6 +62,8 @@ def verify(
         len(num_generations) > 0 and min(num_generations) >= 1,
         f"verify(num_generations={tuple(num_generations)}): sizes of at least 1.",
     )
+    if callable(loss) and not isinstance(loss, Loss) and not signature(loss).parameters:
+        loss = loss()  # it makes the loss
     if is_trl_trainer(loss):
         return _examined(trl_loss(loss, name), num_generations)
     return _examined(through_the_door(loss, _probe(), name), num_generations)
@@ -68,6 +73,8 @@ def _examined(ready: Loss, num_generations: Sequence[int]) -> Examination:
     """All that is found out of a loss, in one record."""
     independent = invariance(ready)
     ordered = independent.within
+    for problem in ON_POLICY:
+        refuse_too_many(problem, max(num_generations), ordered)
     reads_logits = "logits" in ready.takes
     cells, refused = _evaluated(ready, ON_POLICY, num_generations, ordered)
     stale, _ = _evaluated(ready, OFF_POLICY, num_generations, ordered)
