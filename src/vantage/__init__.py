@@ -54,6 +54,7 @@ from vantage.runs.run import Run, read_run
 from vantage.statistics.signal import Signal
 from vantage.training import (
     Evaluation,
+    RunState,
     algorithms,
     evaluate,
     load,
@@ -91,6 +92,7 @@ __all__ = [
     "Recurrent",
     "Report",
     "Run",
+    "RunState",
     "Signal",
     "SoftmaxTable",
     "SquashedGaussian",

@@ -1,5 +1,8 @@
 """Fragments: the same number of steps from every lane, time and again, carrying episodes over."""
 
+import copy
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -116,6 +119,14 @@ class Fragments:
         if isinstance(self.env, Normalized):
             state["running_return"] = self.env.running_return
         return state
+
+    def mark(self) -> dict[str, Any]:
+        """Where the lanes are, for `go_back`."""
+        return {**vars(self), "actions": list(self.actions), "sight": copy.copy(self.sight)}
+
+    def go_back(self, mark: dict[str, Any]) -> None:
+        """Let `state` be what it was at the mark; the environment's own lanes have moved on."""
+        vars(self).update(mark)
 
     def restore(self, state: dict[str, Tensor], seed: int) -> None:
         """Bring every lane to where it was: start from `seed` and act again as it was acted.

@@ -18,14 +18,18 @@ from vantage.language.tasks.checking import RewardCheck, check_reward
 from vantage.language.tasks.rewards import RewardError, Rewards
 from vantage.language.tasks.task import Task
 from vantage.language.training.evaluation import Evaluation, evaluate
+from vantage.language.training.load import load_language
 from vantage.language.training.supervised import warm_up
 from vantage.language.training.train import train
 from vantage.language.transcripts.records import read_transcripts, recorder
+from vantage.training.load import LOADERS
 from vantage.training.loop import train as train_environment
 
-# `vantage.train` and `vantage.audit` take a Task wherever they take an environment.
+# `vantage.train` and `vantage.audit` take a Task wherever they take an environment, and
+# `vantage.load` opens runs of both.
 train_environment.register(Task, train)
 audit_environment.register(Task, audit)
+LOADERS["task"] = load_language
 
 __all__ = [
     "Completions",

@@ -1,18 +1,21 @@
 """Checkpoints: all a run needs to carry on, bit for bit. Safetensors and JSON, no pickles."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import Optimizer
 
 from vantage.errors import InputError, refuse_unless
 
-POSITION, TENSORS = "position.json", "position.safetensors"
+POSITION, TENSORS, CHECKSUMS = "position.json", "position.safetensors", "checksums.json"
+FORMAT = 2  # of what a position means: random numbers of another format are other numbers
 
 
 def save(
@@ -43,7 +46,9 @@ def save(
         (new / f"{name}_optimizer.json").write_text(json.dumps(plain))
     apart = {name: tensor.clone().contiguous() for name, tensor in (tensors or {}).items()}
     save_file(apart, new / TENSORS)
-    (new / POSITION).write_text(json.dumps(position))
+    (new / POSITION).write_text(json.dumps({"format": FORMAT, **position}))
+    checksums = {file.name: _checksum(file) for file in sorted(new.iterdir())}
+    (new / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -57,9 +62,12 @@ def load(
     """Restore modules and optimisers in place; returns the position and the other tensors.
 
     Raises:
-        InputError: no checkpoint there, or one of another shape, naming the file.
+        InputError: no checkpoint there, or one that is damaged, of an earlier version or of another
+            shape, naming the file.
     """
     folder = _complete(folder)
+    damage = fault(folder)
+    refuse_unless(damage is None, f"The checkpoint {folder} cannot be used: {damage}.")
     for name, module in modules.items():
         load_module(folder / f"{name}.safetensors", module)
     for name, optimizer in optimizers.items():
@@ -69,15 +77,48 @@ def load(
     return json.loads((folder / POSITION).read_text()), load_file(folder / TENSORS)
 
 
+def fault(folder: Path) -> str | None:
+    """What is wrong with a checkpoint: which file is missing or was changed; None if nothing is."""
+    for name in (POSITION, CHECKSUMS):
+        try:
+            plain = json.loads((folder / name).read_text())
+        except (OSError, ValueError) as error:
+            return f"{folder / name} cannot be read ({error})"
+        if not isinstance(plain, dict):
+            return f"{folder / name} holds no JSON object"
+        if name == POSITION and plain.get("format") != FORMAT:
+            return f"{folder / name} was written by another version of Vantage; start a new run"
+    for name, checksum in plain.items():
+        file = folder / Path(name).name
+        if not file.is_file():
+            return f"{file} is missing"
+        if _checksum(file) != checksum:
+            return f"{file} is damaged: it is not what was written"
+    return None
+
+
+def read_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        InputError: it is missing or damaged, naming it.
+    """
+    refuse_unless(file.exists(), f"There is no {file}; the run has no checkpoint yet.")
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read: {error}; restore it from a copy.") from error
+
+
 def load_module(file: Path, module: nn.Module) -> None:
     """Load weights into a module of the same shape.
 
     Raises:
         InputError: the file is missing or does not fit, naming it.
     """
-    refuse_unless(file.exists(), f"There is no {file}; the run has no checkpoint yet.")
+    tensors = read_tensors(file)
     try:
-        module.load_state_dict(load_file(file))
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise InputError(f"{file} does not fit the network given: {first}") from error
@@ -85,17 +126,23 @@ def load_module(file: Path, module: nn.Module) -> None:
 
 def exists(folder: Path) -> bool:
     """Whether `load` would find a checkpoint."""
-    return any((candidate / POSITION).exists() for candidate in _candidates(folder))
+    return any((candidate / POSITION).exists() for candidate in candidates(folder))
 
 
 def _complete(folder: Path) -> Path:
     """The checkpoint's folder; the previous one where a kill fell between two renames."""
-    found = [candidate for candidate in _candidates(folder) if (candidate / POSITION).exists()]
-    refuse_unless(found, f"There is no checkpoint in {folder}; start the run anew.")
-    return found[0]
+    whole = [candidate for candidate in candidates(folder) if (candidate / POSITION).exists()]
+    refuse_unless(whole, f"There is no checkpoint in {folder}; start the run anew.")
+    return whole[0]
 
 
-def _candidates(folder: Path) -> list[Path]:
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Where a checkpoint may be: there, or aside, where a kill fell between two renames."""
     return [folder, folder.with_name(folder.name + ".old")]
 
 

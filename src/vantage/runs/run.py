@@ -4,11 +4,14 @@ runs/cartpole/
   config.json       every setting, resolved, with versions
   metrics.jsonl     one line per update
   checkpoint/       weights and optimiser state (safetensors), position (JSON)
+  checkpoints/      the last few that were kept; best/ the best (see `kept`)
+  lock              the number of the process that writes here
 """
 
 import json
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,20 @@ RENAMED = {
 }
 
 
+# Settings that a run may be resumed with others of: no number of the training depends on them.
+FREE = {
+    "versions",
+    "steps",
+    "updates",
+    "evaluate_every",
+    "evaluation_episodes",
+    "keep_best",
+    "keep_last",
+    "stop_at",
+    "callbacks",
+}
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished or interrupted training run.
@@ -38,6 +55,7 @@ class Run:
         history: one dict per update, as in metrics.jsonl.
         policy, value, env: what was trained, and where; None where the run was read from its folder
             (`vantage.load` builds them again).
+        stopped: why it ended before all steps or updates that were asked for; None if it did not.
     """
 
     path: Path | None
@@ -46,10 +64,27 @@ class Run:
     policy: Any = field(default=None, repr=False, compare=False)
     value: Any = field(default=None, repr=False, compare=False)
     env: Any = field(default=None, repr=False, compare=False)
+    stopped: str | None = None
+    best_policy: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def best(self) -> Any:
+        """A copy of the policy as it was at its best, where it was trained with keep_best=True.
+
+        Raises:
+            InputError: nothing was kept, or the run was read from disk; see `vantage.load`.
+        """
+        refuse_unless(
+            self.best_policy is not None,
+            "This run has no best policy at hand: train with keep_best=True, or load it from a run "
+            f"folder with vantage.load({str(self.path or 'runs/...')!r}, best=True).",
+        )
+        assert self.best_policy is not None
+        return self.best_policy()
 
 
-def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
-    """Make the folder and write config.json; on resume, check that the settings are the same.
+def refuse_unless_startable(path: Path, config: dict[str, Any], resume: bool) -> None:
+    """Refuse a folder in which this run cannot begin or go on; nothing is written.
 
     Raises:
         InputError: the folder already holds a run and `resume` is False; it holds none and `resume`
@@ -65,9 +100,21 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
         f"{path} already holds a run; choose another folder with out (--out), "
         "or carry it on with resume (--resume).",
     )
+
+
+def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make the folder and write config.json; on resume, check that the settings are the same.
+
+    Raises:
+        InputError: as `refuse_unless_startable`; or the folder cannot be written to.
+    """
+    refuse_unless_startable(path, config, resume)
+    if resume:
+        return
+    text = json.dumps(config, indent=2) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_whole(path / CONFIG, json.dumps(config, indent=2) + "\n")
+        _write_whole(path / CONFIG, text)
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
 
@@ -158,7 +205,7 @@ def versions() -> dict[str, str]:
 
 
 def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    for name in new.keys() - {"versions", "steps", "updates"}:
+    for name in sorted(new.keys() - FREE):
         refuse_unless(
             old.get(name) == json.loads(json.dumps(new[name])),
             f"{path} was started with {name}={old.get(name)!r}, not {new[name]!r}; "

@@ -1,6 +1,7 @@
 """Training: the loop, update rules, the fit of V, checkpoints, evaluation."""
 
 from vantage.training import algorithms, schedules, updates
+from vantage.training.callbacks import RunState
 from vantage.training.evaluation import Evaluation, evaluate
 from vantage.training.load import load
 from vantage.training.loop import train
@@ -8,6 +9,7 @@ from vantage.training.video import record_video
 
 __all__ = [
     "Evaluation",
+    "RunState",
     "algorithms",
     "evaluate",
     "load",

@@ -1,7 +1,9 @@
 """How a policy learns in an environment: whole episodes or fragments, and their metrics."""
 
+import copy
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +14,27 @@ from torch.optim import Optimizer
 from vantage.batch import Batch
 from vantage.environments.fragments import Fragments
 from vantage.environments.interface import Environment
+from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import Finished, episodes_and_returns, grouped_by
+from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.gradients.passes import Passes
+from vantage.policies import Policy
 from vantage.runs.seeds import seed_of
 from vantage.statistics.signal import Signal, gradient_and_signal
 from vantage.training.auto import best_baseline, next_batch
+from vantage.training.evaluation import evaluate
 from vantage.training.interface import refuse_unless_finite
 from vantage.training.lanes import lanes_signal
-from vantage.training.learner import COLLECTING, Collected, Learner, signal_metrics
+from vantage.training.learner import (
+    COLLECTING,
+    EVALUATING,
+    Collected,
+    Learner,
+    evaluation_metrics,
+    signal_metrics,
+)
 from vantage.training.settings import Settings
 
 FIRST_BATCH = 64  # of batch="auto"
@@ -45,8 +58,13 @@ class ControlLearner(Learner):
     """A policy and a value function that learn in an environment.
 
     Args:
+        env: where to learn.
         passes: over both networks.
         estimators: to choose from at every update; one unless baseline="auto".
+        optimizers: as the update rule made them.
+        settings: of the run.
+        evaluation: where to evaluate, on lanes of its own; None: nowhere.
+        episodes: of an evaluation.
     """
 
     unit = pace = "steps"
@@ -58,6 +76,8 @@ class ControlLearner(Learner):
         estimators: dict[str, Estimator],
         optimizers: dict[str, Optimizer],
         settings: Settings,
+        evaluation: Environment | None = None,
+        episodes: int = 20,
     ) -> None:
         named: dict[str, nn.Module | None] = {
             "policy": passes.policy,
@@ -66,7 +86,8 @@ class ControlLearner(Learner):
         }
         modules = {name: module for name, module in named.items() if module is not None}
         super().__init__(settings.seed, modules, optimizers)
-        self.env, self.passes, self.policy = env, passes, passes.policy
+        self.env, self.passes, self.policy, self.value = env, passes, passes.policy, passes.value
+        self.evaluation, self.evaluation_episodes = evaluation, episodes
         self.estimators, self.settings = estimators, settings
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.fragments = Fragments(env, passes)
@@ -86,10 +107,14 @@ class ControlLearner(Learner):
 
     def collect(self) -> Collection:
         """Collect a batch, and find its gradient where the rule wants it."""
-        started = time.perf_counter()
-        if self.settings.fragment is None:
-            return self._episodes(started)
-        return self._fragment(started, self.settings.fragment)
+        started, before = time.perf_counter(), self._before_collecting()
+        try:
+            if self.settings.fragment is None:
+                return self._episodes(started)
+            return self._fragment(started, self.settings.fragment)
+        except BaseException:
+            before()
+            raise
 
     def learn(
         self, collected: Collection, factor: float, generator: torch.Generator
@@ -120,6 +145,38 @@ class ControlLearner(Learner):
         )
         return row, batch.steps
 
+    def evaluate(self) -> dict[str, Any]:
+        """The return of whole episodes of the policy, actions sampled, on lanes of their own."""
+        refuse_unless(
+            self.evaluation is not None,
+            "This run has no lanes to evaluate on; train with evaluate_every=.",
+        )
+        assert self.evaluation is not None
+        seed = seed_of(self.seed, len(self.history), EVALUATING)
+        result = evaluate(self.evaluation, self.policy, self.evaluation_episodes, seed)
+        return evaluation_metrics(result.mean, result.low, result.high)
+
+    def training_return(self, number: int) -> float | None:
+        """The mean return of the last 100 episodes of training."""
+        return self.history[number - 1]["return_100"]
+
+    def settled(self, number: int) -> bool:
+        """Whether there have been 100 episodes."""
+        return sum(row["episodes"] for row in self.history[:number]) >= RECENT
+
+    def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
+        """A copy of the policy, which acts with the normaliser's statistics of that time."""
+        terms = self.policy.terms
+        if isinstance(self.env, Normalized):
+            env = self.env.frozen()
+            env.statistics = copy.deepcopy(env.statistics)
+            env.statistics.load_state_dict(states["environment"])
+            terms = env.terms
+        # spaces and lanes behind `terms` are shared, not copied
+        policy = copy.deepcopy(self.policy, {id(self.policy.terms): terms})
+        policy.load_state_dict(states["policy"])
+        return policy
+
     def position(self) -> dict[str, Any]:
         """The last returns, and where lanes started afresh."""
         return {"recent": list(self.recent), "restarted_at": self.restarted_at}
@@ -139,6 +196,25 @@ class ControlLearner(Learner):
         lanes = {k.removeprefix("lanes."): t for k, t in tensors.items() if "lanes." in k}
         if lanes:
             self.fragments.restore(lanes, seed_of(self.seed, self.restarted_at, COLLECTING))
+
+    def _before_collecting(self) -> Callable[[], None]:
+        """Goes back to what a checkpoint holds of the collection, should that fail half-way."""
+        env, restarted_at = self.env, self.restarted_at
+        lanes = self.fragments.mark() if self.settings.fragment and self.history else None
+        statistics = running = None
+        if isinstance(env, Normalized):
+            statistics = copy.deepcopy(env.statistics.state_dict())
+            running = env.running_return.clone()
+
+        def go_back() -> None:
+            self.restarted_at = restarted_at
+            if isinstance(env, Normalized) and statistics is not None and running is not None:
+                env.statistics.load_state_dict(statistics)
+                env.running_return = running
+            if lanes is not None:
+                self.fragments.go_back(lanes)
+
+        return go_back
 
     def _episodes(self, started: float) -> Collection:
         settings = self.settings

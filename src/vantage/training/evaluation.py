@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from vantage.batch import sum_by_episode
+from vantage.environments import making
+from vantage.environments.envpool import EnvPool
+from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
-from vantage.errors import refuse_unless
+from vantage.errors import InputError, refuse_unless
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import mean_interval
 from vantage.training.door import check_policy, opened
@@ -85,3 +88,40 @@ def evaluate(
         low=mean.low,
         high=mean.high,
     )
+
+
+def lanes_to_evaluate(env: Environment, episodes: int, given: Any = None) -> Environment:
+    """Lanes made as those of `env` were, to evaluate on while `env` is being trained on.
+
+    A normalised environment's statistics are shared, and read only.
+
+    Args:
+        env: the environment that is trained on.
+        episodes: of an evaluation.
+        given: an environment to evaluate on, or what `vantage.make` makes one of.
+
+    Raises:
+        InputError: fewer than 2 episodes; `env` cannot be made again.
+    """
+    refuse_unless(
+        episodes >= 2,
+        f"train(evaluation_episodes={episodes}): an interval needs at least two episodes.",
+    )
+    apart: Environment
+    inner = env.env if isinstance(env, Normalized) else env
+    if given is not None:
+        apart = opened(given)
+        over = isinstance(env, Normalized) and not isinstance(apart, Normalized)
+        return env.frozen(apart) if over and isinstance(env, Normalized) else apart
+    lanes = min(episodes, env.lanes)
+    try:
+        if isinstance(inner, EnvPool):
+            apart = making.remade(making.describe(inner), lanes)
+        else:
+            apart = inner.sharing(lanes)
+    except InputError as error:
+        raise InputError(
+            f"train(evaluate_every=...): {env.name} cannot be made again with lanes of its own "
+            f"({error}); give evaluation_env=."
+        ) from error
+    return env.frozen(apart) if isinstance(env, Normalized) else apart

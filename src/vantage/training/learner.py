@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vantage.errors import refuse_unless
+from vantage.policies import Policy
 from vantage.runs import checkpoint
-from vantage.runs.run import CHECKPOINT, read_metrics, write_metrics
+from vantage.runs.kept import intact
+from vantage.runs.run import CHECKPOINT, METRICS, read_metrics, write_metrics
 from vantage.runs.seeds import generator_of
 from vantage.statistics.signal import Signal
 
 # What a seed is drawn for, beside (seed, update).
-COLLECTING, LEARNING = 0, 1
+COLLECTING, LEARNING, EVALUATING = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Learner(ABC):
         optimizers: of them; their learning rates are those that the schedule scales.
 
     Attributes:
+        policy, value: what is trained; value may be None.
         history: one row of metrics per update.
         unit: the metric that trackers count by, and that the display shows.
         pace: what is counted per second.
@@ -48,6 +52,8 @@ class Learner(ABC):
 
     unit: ClassVar[str]
     pace: ClassVar[str]
+    policy: Policy
+    value: nn.Module | None
 
     def __init__(
         self, seed: int, modules: dict[str, nn.Module], optimizers: dict[str, Optimizer]
@@ -76,6 +82,33 @@ class Learner(ABC):
         self, collected: Any, factor: float, generator: torch.Generator
     ) -> tuple[dict[str, Any], int]:
         """Change what is trained; returns metrics, and how much was collected in units of pace."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, Any]:
+        """Metrics of an evaluation of the policy as it is; nothing that is saved changes."""
+
+    @abstractmethod
+    def training_return(self, number: int) -> float | None:
+        """The mean return of training as of update `number`, from 1, by the history alone."""
+
+    @abstractmethod
+    def settled(self, number: int) -> bool:
+        """Whether that mean is of as many episodes as it is to be."""
+
+    @abstractmethod
+    def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
+        """A copy of the policy, with the states that its modules had."""
+
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """A copy of the state of every module, by name."""
+        return {
+            name: {key: tensor.detach().clone() for key, tensor in module.state_dict().items()}
+            for name, module in self.modules.items()
+        }
+
+    def export(self, folder: Path) -> None:
+        """Add to a kept checkpoint what it needs to be loaded by itself; most need nothing."""
+        return
 
     def position(self) -> dict[str, Any]:
         """What else there is to carry on from, as JSON."""
@@ -115,11 +148,23 @@ class Learner(ABC):
 
     def restore(self, folder: Path, resume: bool) -> None:
         """Go back to the last checkpoint, if there is one; metrics after it are made again."""
-        if resume and checkpoint.exists(folder / CHECKPOINT):
-            position, tensors = checkpoint.load(folder / CHECKPOINT, self.modules, self.optimizers)
-            self.history[:] = read_metrics(folder)[: position["updates"]]
+        source = intact(folder) if resume else None
+        if source is not None:
+            position, tensors = checkpoint.load(source, self.modules, self.optimizers)
+            rows, updates = read_metrics(folder), position["updates"]
+            refuse_unless(
+                len(rows) >= updates,
+                f"{folder / METRICS} holds {len(rows)} updates, and the checkpoint is of update "
+                f"{updates}: lines were lost. Restore the file from a copy, or start a new run.",
+            )
+            self.history[:] = rows[:updates]
             self.carry_on(position, tensors)
         write_metrics(folder, self.history)
+
+
+def evaluation_metrics(mean: float, low: float, high: float) -> dict[str, float]:
+    """The mean return of an evaluation and its 95 % interval."""
+    return {"eval/return": mean, "eval/return_low": low, "eval/return_high": high}
 
 
 def signal_metrics(signal: Signal | None) -> dict[str, int | float | None]:

@@ -1,41 +1,61 @@
 """A trained policy back from its run folder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vantage.environments import making
 from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
-from vantage.policies import Policy, Value
+from vantage.policies import Policy
 from vantage.runs.checkpoint import load_module
-from vantage.runs.run import CHECKPOINT, read_config
+from vantage.runs.kept import checkpoint_at
+from vantage.runs.run import read_config
+
+Loaded = tuple[Any, Policy, Any]  # environment, policy, value function or None
+# How runs of other kinds are loaded, by a key of their config.json: (folder, checkpoint, config).
+LOADERS: dict[str, Callable[[Path, Path, dict[str, Any]], Loaded]] = {}
 
 
-def load(path: str | Path, lanes: int | None = None) -> tuple[Any, Policy, Value | None]:
+def load(
+    path: str | Path, lanes: int | None = None, *, update: int | None = None, best: bool = False
+) -> Loaded:
     """Build the environment, policy and value function of a run, with the weights it ended with.
 
-    A normalised environment comes back with its statistics, frozen.
+    A normalised environment comes back with its statistics, frozen. Of a language model, which has
+    a task in place of an environment, policy and value head come back, and None before them.
 
     Args:
         path: the run folder.
         lanes: of the environment; those of the run where None.
+        update: load the checkpoint of this update, which `keep_last` has kept.
+        best: load the best checkpoint, which `keep_best` has kept.
 
     Raises:
-        InputError: no run or no checkpoint there; or the run's networks were not made by
+        InputError: no run or no such checkpoint there; or the run's networks were not made by
             `env.policy()` and `env.value()`, so that only their owner can build them again.
     """
     folder = Path(path)
     config = read_config(folder)
+    source = checkpoint_at(folder, update, best)
+    for kind, loader in LOADERS.items():
+        if kind in config:
+            return loader(folder, source, config)
+    refuse_unless(
+        "environment" in config,
+        f"{folder} holds no run in an environment; if it is of a language model, import "
+        "vantage.language before loading it.",
+    )
     for role in ("policy", "value"):
         module = config[role]
         if module is not None and module["made"] is None:
             raise InputError(
                 f"The {role} of {folder} is a {module['class']} of your own; build it in Python "
-                f"and load {folder / CHECKPOINT / role}.safetensors into it."
+                f"and load {source / role}.safetensors into it."
             )
     env = making.remade(config["environment"], lanes)
     if isinstance(env, Normalized):
-        load_module(folder / CHECKPOINT / "environment.safetensors", env.statistics)
+        load_module(source / "environment.safetensors", env.statistics)
         env = env.frozen()
     policy = env.policy(**config["policy"]["made"])
     refuse_unless(
@@ -43,9 +63,9 @@ def load(path: str | Path, lanes: int | None = None) -> tuple[Any, Policy, Value
         f"{folder} holds a {config['policy']['class']}, but {env.name} now asks for a "
         f"{type(policy).__name__}; the environment has changed since.",
     )
-    load_module(folder / CHECKPOINT / "policy.safetensors", policy)
+    load_module(source / "policy.safetensors", policy)
     value = None
     if config["value"] is not None:
         value = env.value(**config["value"]["made"])
-        load_module(folder / CHECKPOINT / "value.safetensors", value)
+        load_module(source / "value.safetensors", value)
     return env, policy, value

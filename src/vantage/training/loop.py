@@ -13,8 +13,10 @@ from vantage.runs.run import Run
 from vantage.runs.trackers import Tracker
 from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
+from vantage.training.callbacks import Callback
 from vantage.training.control import ControlLearner
 from vantage.training.door import entry
+from vantage.training.evaluation import lanes_to_evaluate
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.running import RunOptions, carry_out
 from vantage.training.schedules import Schedule
@@ -52,6 +54,13 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 10.0,
+    evaluate_every: int = 0,
+    evaluation_episodes: int = 20,
+    evaluation_env: Any = None,
+    keep_best: bool = False,
+    keep_last: int = 0,
+    stop_at: float | None = None,
+    callbacks: Sequence[Callback] = (),
     track: Sequence[Tracker] = (),
     threads: int = 1,
     progress: bool = True,
@@ -120,6 +129,17 @@ def train(
         resume: carry on the run in `out` from its last checkpoint.
         checkpoint_seconds: least time between checkpoints; one is always written at the end and on
             an interrupt.
+        evaluate_every: updates between evaluations of the policy, on lanes of their own, which
+            change no bit of the run; 0: never.
+        evaluation_episodes: whole episodes of an evaluation.
+        evaluation_env: where to evaluate; lanes made as those of `env` were, where left out.
+        keep_best: keep the best checkpoint, by the return of evaluations, or where there are none,
+            of the last 100 episodes of training; see `Run.best` and `vantage.load(best=True)`.
+        keep_last: how many checkpoints to keep beside the latest, of updates that were evaluated,
+            or where none is, of those at which one was due; `vantage.load(update=40)` loads one.
+        stop_at: end the run once that return is reached.
+        callbacks: functions of (run state, row) that are called after every update: they may act,
+            return metrics to add to the row, or return True to end the run. See `RunState`.
         track: trackers that receive every update's metrics, such as
             `vantage.runs.trackers.TensorBoard(folder)`.
         threads: torch threads; small networks want one.
@@ -135,6 +155,8 @@ def train(
     Raises:
         InputError: settings that cannot work, before anything is collected.
         KeyboardInterrupt: after a checkpoint was written.
+        Exception: of the environment, a callback or a tracker, after a checkpoint was written; a
+            note says where it came from.
     """
     given = entry(
         env,
@@ -179,6 +201,11 @@ def train(
         out=None if out is None else Path(out),
         resume=resume,
         checkpoint_seconds=checkpoint_seconds,
+        evaluate_every=evaluate_every,
+        keep_best=keep_best,
+        keep_last=keep_last,
+        stop_at=stop_at,
+        callbacks=callbacks,
         track=track,
         threads=threads,
         progress=progress,
@@ -190,11 +217,17 @@ def train(
     passes = AutogradPasses(actor, critic) if in_rows else fastest(actor, critic)
     optimizers = rule.optimizers(passes, optimizer or own.get("optimizer"), settings.lr)
     config = describe(world, actor, critic, weighs, optimizers.get("policy"), settings)
+    evaluation = (
+        lanes_to_evaluate(world, evaluation_episodes, evaluation_env) if evaluate_every else None
+    )
+    config |= {"evaluation_episodes": evaluation_episodes}
     config["algorithm"] = None if given.algorithm is None else given.algorithm.name
     if progress and (few := few_updates(settings, world.lanes)):
         note(few)
     if dry_run:
         return Run(options.out, config, [], policy=actor, value=critic, env=world)
-    learner = ControlLearner(world, passes, candidates, optimizers, settings)
+    learner = ControlLearner(
+        world, passes, candidates, optimizers, settings, evaluation, evaluation_episodes
+    )
     run = carry_out(learner, config, options, updates=updates, steps=steps)
     return replace(run, policy=actor, value=critic, env=world)

@@ -1,38 +1,40 @@
 """A run from its first update to its last: folder, threads, trackers, display, interrupts."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vantage.errors import refuse_unless
 from vantage.runs.interrupts import Interrupts
+from vantage.runs.lock import locked
 from vantage.runs.progress import Progress
-from vantage.runs.run import Run, append_metrics, open_run
+from vantage.runs.run import Run, open_run, refuse_unless_startable
 from vantage.runs.threads import torch_threads
 from vantage.runs.trackers import Tracker
+from vantage.training.callbacks import Callback, RunState, call, name_of
+from vantage.training.keeping import Keeper
 from vantage.training.learner import Learner
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where a run is written and shown; no number in it depends on them.
+    """Where a run is written and shown, and what is done beside learning.
 
-    Attributes:
-        out: run folder; None writes nothing.
-        resume: carry on the run in `out` from its last checkpoint.
-        checkpoint_seconds: least time between checkpoints; one is always written at the end and on
-            an interrupt.
-        track: trackers that receive every update's metrics.
-        threads: torch threads.
-        progress: show progress.
+    No number of the training depends on them, but for the moment at which it ends; a run may be
+    resumed with others. `vantage.train` says what each means.
     """
 
     out: Path | None
     resume: bool
     checkpoint_seconds: float
+    evaluate_every: int
+    keep_best: bool
+    keep_last: int
+    stop_at: float | None
+    callbacks: Sequence[Callback]
     track: Sequence[Tracker]
     threads: int
     progress: bool
@@ -47,6 +49,29 @@ class RunOptions:
             not self.resume or self.out is not None,
             "train(resume=True): say which run with out=.",
         )
+        refuse_unless(self.threads >= 1, f"train(threads={self.threads}): must be at least 1.")
+        for name in ("evaluate_every", "keep_last"):
+            count = getattr(self, name)
+            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0; 0 is never.")
+        refuse_unless(
+            not self.keep_last or self.out is not None,
+            f"train(keep_last={self.keep_last}): checkpoints are kept in a run folder; give out=.",
+        )
+        refuse_unless(
+            self.stop_at is None or self.stop_at == self.stop_at,
+            f"train(stop_at={self.stop_at}): give a return, a number.",
+        )
+        for callback in self.callbacks:
+            refuse_unless(
+                callable(callback),
+                f"train(callbacks=...): {callback!r} is no function of (run state, row).",
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """What config.json says of them."""
+        names = [name_of(callback) for callback in self.callbacks]
+        kept = {name: getattr(self, name) for name in ("keep_best", "keep_last", "stop_at")}
+        return {"evaluate_every": self.evaluate_every, **kept, "callbacks": names}
 
 
 def carry_out(
@@ -68,42 +93,68 @@ def carry_out(
         InputError: a folder that cannot be used, before anything is collected.
         KeyboardInterrupt: after a checkpoint was written.
     """
-    folder = options.out
+    folder, config = options.out, config | options.describe()
     with torch_threads(options.threads), Interrupts() as interrupts, ExitStack() as stack:
         for tracker in options.track:
             stack.enter_context(closing(tracker))
         if folder is not None:
+            refuse_unless_startable(folder, config, options.resume)
+            stack.enter_context(locked(folder))
             open_run(folder, config, options.resume)
             learner.restore(folder, options.resume)
         display = stack.enter_context(Progress(steps, updates, learner.history, options.progress))
-        _until_done(learner, options, display, interrupts)
-    return Run(folder, config, learner.history)
+        keeper = Keeper(
+            learner, folder, options.evaluate_every, options.keep_best, options.keep_last
+        )
+        stopped = _until_done(learner, options, keeper, display, interrupts)
+    return Run(folder, config, learner.history, stopped, keeper.best_policy())
 
 
 def _until_done(
-    learner: Learner, options: RunOptions, display: Progress, interrupts: Interrupts
-) -> None:
-    folder = options.out
+    learner: Learner,
+    options: RunOptions,
+    keeper: Keeper,
+    display: Progress,
+    interrupts: Interrupts,
+) -> str | None:
+    """Update after update; returns why the run ended before it was done, if it did."""
+    state = RunState(learner, options.out)
+    state.stopped = keeper.reached(options.stop_at)
     saved_at = time.monotonic()
-
-    def save() -> None:
-        if folder is not None:
-            learner.save(folder)
-
-    while learner.done() < 1:
-        try:
+    while learner.done() < 1 and state.stopped is None:
+        number = len(learner.history) + 1
+        with _saved_first(keeper, f"while the batch of update {number} was collected"):
             collected = learner.collect()
-        except BaseException:
-            save()  # nothing has been changed yet: what is finished must not be lost
-            raise
         row = learner.update(collected)
-        if folder is not None:
-            append_metrics(folder, row)
+        if options.evaluate_every and number % options.evaluate_every == 0:
+            with _saved_first(keeper, f"in the evaluation after update {number}"):
+                row.update(learner.evaluate())
+        for callback in options.callbacks:
+            with _saved_first(keeper, f"in the callback {name_of(callback)} of update {number}"):
+                call(callback, state, row)
+        state.stopped = state.stopped or keeper.reached(options.stop_at)
+        keeper.record()
         for tracker in options.track:
-            tracker.log(row, row[learner.unit])
+            with _saved_first(keeper, f"in {type(tracker).__name__}.log of update {number}"):
+                tracker.log(row, row[learner.unit])
         display.update(row)
-        if time.monotonic() - saved_at > options.checkpoint_seconds or interrupts.asked:
-            save()
+        due = time.monotonic() - saved_at > options.checkpoint_seconds or interrupts.asked
+        if keeper.after_update(due):
             saved_at = time.monotonic()
         interrupts.raise_if_asked()
-    save()
+    keeper.at_end()
+    return state.stopped
+
+
+@contextmanager
+def _saved_first(keeper: Keeper, where: str) -> Iterator[None]:
+    """Save a checkpoint before an exception leaves the block, and note where it came from."""
+    try:
+        yield
+    except BaseException as error:
+        keeper.save()
+        if isinstance(error, Exception):
+            updates = len(keeper.learner.history)
+            lost = "nothing is written" if keeper.folder is None else f"{keeper.folder} is saved"
+            error.add_note(f"Raised {where}; {lost}, with {updates} updates.")
+        raise

@@ -64,7 +64,9 @@ class Settings:
             refuse_unless(
                 amount is None or amount > 0, f"train({name}={amount}): must be positive."
             )
-        refuse_unless(self.delay >= 0, f"train(delay={self.delay}): must be at least 0.")
+        for name in ("delay", "seed"):
+            count = getattr(self, name)
+            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
         available = {"scores"} | ({"value"} if value is not None else set())
         if self.fragment is None:
             available.add("group")

@@ -1,8 +1,11 @@
 """How a language model learns: draw prompts, complete and score them, weigh, step."""
 
+import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +28,11 @@ from vantage.language.training.metrics import group_rewards, reward_metrics, ste
 from vantage.language.training.settings import Settings
 from vantage.runs.seeds import generator_of
 from vantage.training.auto import best_baseline
-from vantage.training.learner import COLLECTING, Collected, Learner
+from vantage.training.learner import COLLECTING, Collected, Learner, evaluation_metrics
 from vantage.training.schedules import warmed_up
 
+MODEL = "model"  # in a run folder, and in kept checkpoints
+RECENT = 5  # batches of the mean reward of training
 # (update from 1, what was drawn, [N, T] advantages): for transcripts
 Watcher = Callable[[int, Rollout, Tensor], None]
 
@@ -49,14 +54,12 @@ class Sources:
 
     Attributes:
         reference: the policy that a KL is measured to; None: the policy without its adapter.
-        watch: called with each update's rollout and advantages.
     """
 
     task: Task
     engine: Engine
     environment: Environment | None
     reference: Policy | None
-    watch: Watcher | None
 
 
 class LanguageLearner(Learner):
@@ -67,6 +70,8 @@ class LanguageLearner(Learner):
     """
 
     unit, pace = "update", "tokens"
+    policy: Policy
+    value: ValueHead | None
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class LanguageLearner(Learner):
         super().__init__(settings.seed, modules, {"policy": optimizer})
         self.sources, self.policy, self.value = sources, policy, value
         self.estimators, self.settings = estimators, settings
+        self.latest: tuple[Rollout, Tensor] | None = None  # of the last update, with advantages
 
     def done(self) -> float:
         """The share of the updates asked for."""
@@ -135,8 +141,7 @@ class LanguageLearner(Learner):
             value_coefficient=settings.value_coefficient,
             generator=generator,
         )
-        if self.sources.watch is not None:
-            self.sources.watch(update + 1, drawn, weighed.advantage)
+        self.latest = drawn, weighed.advantage
         row: dict[str, Any] = {
             "batch": drawn.batch.rows,
             **reward_metrics(drawn),
@@ -149,9 +154,32 @@ class LanguageLearner(Learner):
             "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
             "generation_time": collected.seconds,
         }
-        if settings.evaluate_every and (update + 1) % settings.evaluate_every == 0:
-            row["eval/return"] = evaluate(self.sources.task, self.policy).mean
         return row, drawn.tokens
+
+    def evaluate(self) -> dict[str, Any]:
+        """The reward of greedy completions of prompts that are held out."""
+        result = evaluate(self.sources.task, self.policy)
+        return evaluation_metrics(result.mean, result.low, result.high)
+
+    def training_return(self, number: int) -> float | None:
+        """The mean reward of the last five batches."""
+        rows = self.history[max(0, number - RECENT) : number]
+        returns = [row["return"] for row in rows if _is_number(row["return"])]
+        return sum(returns) / len(returns) if returns else None
+
+    def settled(self, number: int) -> bool:
+        """Whether there have been five batches."""
+        return number >= RECENT
+
+    def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
+        """A copy of the policy."""
+        policy = copy.deepcopy(self.policy)
+        TrainedParameters(policy).load_state_dict(states["policy"])
+        return policy
+
+    def export(self, folder: Path) -> None:
+        """The model as transformers loads it."""
+        self.policy.save_pretrained(folder / MODEL)
 
     def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """All that a run carries on from is in its modules and its history."""
@@ -178,6 +206,10 @@ class LanguageLearner(Learner):
             turns=settings.turns,
             mask_truncated_completions=settings.mask_truncated_completions,
         )
+
+
+def _is_number(number: float | None) -> bool:
+    return number is not None and math.isfinite(number)
 
 
 class TrainedParameters(nn.Module):

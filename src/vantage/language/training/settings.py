@@ -43,7 +43,6 @@ class Settings:
     token_budget: int
     signal_every: int | Literal["auto"]
     decompose_every: int
-    evaluate_every: int
     turns: int
     seed: int
     threads: int
@@ -60,7 +59,7 @@ class Settings:
                      "token_budget", "baseline_every"):  # fmt: skip
             count = getattr(self, name)
             refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
-        for name in ("warmup", "resample_dead_groups", "decompose_every", "evaluate_every"):
+        for name in ("warmup", "resample_dead_groups", "decompose_every", "seed"):
             count = getattr(self, name)
             refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
         for name in ("lr", "max_grad_norm", "target_snr"):

@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import AdamW
 
@@ -15,16 +16,16 @@ from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.generation import Decoding, Engine
 from vantage.language.sampling.rollout import Environment
 from vantage.language.tasks.task import Task
-from vantage.language.training.learner import LanguageLearner, Sources, Watcher
+from vantage.language.training.learner import MODEL, LanguageLearner, Sources, Watcher
 from vantage.language.training.settings import Settings, describe
 from vantage.runs.run import Run
 from vantage.runs.trackers import Tracker
 from vantage.training import schedules
+from vantage.training.callbacks import Callback, RunState
 from vantage.training.interface import OptimizerFactory, optimizer_of
 from vantage.training.running import RunOptions, carry_out
 from vantage.training.schedules import Schedule
 
-MODEL = "model"
 LR = 1e-5  # of the default optimiser
 
 
@@ -59,6 +60,10 @@ def train(
     signal_every: int | Literal["auto"] = "auto",
     decompose_every: int = 10,
     evaluate_every: int = 0,
+    keep_best: bool = False,
+    keep_last: int = 0,
+    stop_at: float | None = None,
+    callbacks: Sequence[Callback] = (),
     watch: Watcher | None = None,
     track: Sequence[Tracker] = (),
     seed: int = 0,
@@ -117,7 +122,16 @@ def train(
             gradient in two pieces would cost much more than in one.
         decompose_every: updates between measurements of the gradient's noise between and within
             prompts, which split the passes in four; 0 never.
-        evaluate_every: updates between evaluations on held-out prompts, greedily; 0 never.
+        evaluate_every: updates between evaluations on held-out prompts, greedily; 0 never. They
+            change no bit of the run.
+        keep_best: keep the best checkpoint, by the reward of evaluations, or where there are none,
+            of the last five batches; see `Run.best` and `vantage.load(best=True)`.
+        keep_last: how many checkpoints to keep beside the latest, of updates that were evaluated,
+            or where none is, of those at which one was due; each holds the model as transformers
+            loads it, and `vantage.load(update=40)` loads one.
+        stop_at: end the run once that reward is reached.
+        callbacks: functions of (run state, row) that are called after every update: they may act,
+            return metrics to add to the row, or return True to end the run. See `RunState`.
         watch: called with each update's rollout and advantages.
         track: trackers that receive every update's metrics, with the update as their step.
         seed: of everything random here.
@@ -135,6 +149,8 @@ def train(
         InputError: settings that cannot work, before anything is generated.
         RewardError: a reward function failed; what was learned before is saved.
         KeyboardInterrupt: after a checkpoint was written.
+        Exception: of a callback or a tracker, after a checkpoint was written; a note says where it
+            came from.
     """
     refuse_unless(
         num_iterations is None or epochs == 1,
@@ -160,7 +176,6 @@ def train(
         token_budget=token_budget,
         signal_every=signal_every,
         decompose_every=decompose_every,
-        evaluate_every=evaluate_every,
         turns=turns,
         seed=seed,
         threads=threads,
@@ -171,11 +186,21 @@ def train(
         out=None if out is None else Path(out),
         resume=resume,
         checkpoint_seconds=checkpoint_seconds,
+        evaluate_every=evaluate_every,
+        keep_best=keep_best,
+        keep_last=keep_last,
+        stop_at=stop_at,
+        callbacks=callbacks,
         track=track,
         threads=threads,
         progress=progress,
     )
     options.check()
+    refuse_unless(
+        not evaluate_every or len(task.held_out) >= 2,
+        f"train(evaluate_every={evaluate_every}): {len(task.held_out)} prompts are held out, and "
+        "an evaluation needs two; make the task with held_out=0.1.",
+    )
     trained = [p for p in policy.parameters() if p.requires_grad]
     trained += list(value.parameters()) if value is not None else []
     default = partial(AdamW, lr=LR, weight_decay=0.0, fused=True)
@@ -183,14 +208,26 @@ def train(
     engine = engine or Decoding()
     config = describe(task, policy, estimator, fitted, value, engine, settings)
     needed = "reference_log_prob" in estimator.needs
-    sources = Sources(
-        task, engine, environment, _reference(policy, reference) if needed else None, watch
-    )
+    sources = Sources(task, engine, environment, _reference(policy, reference) if needed else None)
     learner = LanguageLearner(sources, policy, value, estimators, fitted, settings)
+    if watch is not None:
+        options = replace(options, callbacks=[_watching(learner, watch), *callbacks])
     run = carry_out(learner, config, options, updates=updates)
+    run = replace(run, policy=policy, value=value)
     if options.out is not None:
         policy.save_pretrained(options.out / MODEL)
     return run
+
+
+def _watching(learner: LanguageLearner, watch: Watcher) -> Callback:
+    """The watcher as a callback."""
+
+    def watching(state: RunState, row: dict[str, Any]) -> None:
+        assert learner.latest is not None
+        watch(row["update"], *learner.latest)
+
+    watching.__name__ = getattr(watch, "__name__", "watch")
+    return watching
 
 
 def _reference(policy: Policy, given: Policy | None) -> Policy | None:

@@ -1,0 +1,459 @@
+"""While it trains: evaluation, kept checkpoints, stopping, callbacks; none changes a bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gymnasium.vector import SyncVectorEnv
+from lanes import OneStep
+from torch.nn.utils import parameters_to_vector
+
+import vantage as vt
+from vantage import language as vl
+from vantage.runs import kept
+from vantage.runs.lock import locked
+from vantage.runs.run import read_metrics, read_run
+
+TIMING = {"step_time", "steps_per_second", "tokens_per_second", "generation_time"}
+Trained = tuple[vt.Run, Any]
+
+
+def episodes(**settings: Any) -> Trained:
+    env = vt.Gymnasium("CartPole-v1", lanes=4)
+    policy = env.policy(hidden=(8,))
+    given = {"updates": 6, "batch": 8, "evaluation_episodes": 4, "progress": False} | settings
+    return vt.train(env, policy, vt.estimators.reward_to_go(), **given), policy
+
+
+def fragments(env: Any = None, **settings: Any) -> Trained:
+    env = env or vt.Normalized(vt.Gymnasium("CartPole-v1", lanes=3))
+    policy, value = env.policy(hidden=(8,)), env.value(hidden=(8,))
+    given = {"updates": 6, "evaluation_episodes": 4, "progress": False, "restart": 40} | settings
+    rule = vt.algorithms.impala(fragment=16, delay=2)
+    return vt.train(env, policy, value=value, **rule | given), policy
+
+
+def parity(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
+    return [float(sum(ids) % 2) for ids in completion_ids]
+
+
+def language(reward: Callable[..., list[float]] = parity, **settings: Any) -> Trained:
+    rows = [{"prompt": letter} for letter in "abcdefghijklmnop"]
+    task = vl.Task(rows, reward, num_generations=2, held_out=0.25, name="letters")
+    policy = vl.tiny.policy(hidden=16, layers=1, heads=2, max_completion_length=3)
+    given = {"updates": 6, "batch": 8, "lr": 1e-2, "progress": False} | settings
+    return vl.train(task, policy, vt.estimators.rloo(), **given), policy
+
+
+ALL = pytest.mark.parametrize("train", [episodes, fragments, language])
+
+
+def flat(policy: Any) -> torch.Tensor:
+    return parameters_to_vector([p for p in policy.parameters() if p.requires_grad]).detach()
+
+
+def plain(rows: list[dict[str, Any]], *without: str) -> list[dict[str, Any]]:
+    drop = TIMING | set(without)
+    return [{k: v for k, v in row.items() if k not in drop} for row in rows]
+
+
+EVALUATION = ("eval/return", "eval/return_low", "eval/return_high")
+
+
+@ALL
+def test_nothing_beside_learning_changes_a_bit(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    bare, policy = train()
+    rich, other = train(
+        out=tmp_path, evaluate_every=2, keep_best=True, keep_last=2, stop_at=1e9,
+        checkpoint_seconds=0.0, callbacks=[lambda state, row: {"drawn": float(torch.rand(()))}],
+    )  # fmt: skip
+    assert torch.equal(flat(policy), flat(other))
+    assert plain(rich.history, *EVALUATION, "drawn") == plain(bare.history)
+    evaluated = [row["update"] for row in rich.history if "eval/return" in row]
+    assert evaluated == [2, 4, 6]
+    assert all(r["eval/return_low"] <= r["eval/return"] for r in rich.history[1::2])
+
+
+@ALL
+def test_the_last_checkpoints_are_kept_and_load(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    held = {}
+
+    def note(state: vt.RunState, row: dict[str, Any]) -> None:
+        held[state.update] = flat(state.policy).clone()
+
+    run, _ = train(out=tmp_path, updates=7, evaluate_every=2, keep_last=3, callbacks=[note])
+    assert list(kept.kept_updates(tmp_path)) == [4, 6, 7]  # evaluated ones, and the end
+    for update in (4, 6, 7):
+        _, policy, _ = vt.load(tmp_path, update=update)
+        assert torch.equal(flat(policy), held[update])
+    with pytest.raises(vt.InputError, match="no checkpoint of update 2; there are those of 4, 6"):
+        vt.load(tmp_path, update=2)
+    with pytest.raises(vt.InputError, match="keep_best=True"):
+        vt.load(tmp_path, best=True)
+    with pytest.raises(vt.InputError, match="ask for one"):
+        vt.load(tmp_path, update=4, best=True)
+    assert len(run.history) == 7
+
+
+@ALL
+@pytest.mark.parametrize("evaluate_every", [0, 2])
+def test_the_best_is_that_of_the_largest_return(
+    train: Callable[..., Trained], evaluate_every: int, tmp_path: Path
+) -> None:
+    held = {}
+
+    def note(state: vt.RunState, row: dict[str, Any]) -> None:
+        held[state.update] = flat(state.policy).clone()
+
+    settings = {"evaluate_every": evaluate_every, "keep_best": True, "callbacks": [note]}
+    run, _ = train(out=tmp_path, **settings)
+    if evaluate_every:
+        scores = {row["update"]: row["eval/return"] for row in run.history[1::2]}
+    elif "return_100" in run.history[-1]:
+        scores = {row["update"]: row["return_100"] for row in run.history}
+    else:
+        returns = [row["return"] for row in run.history]
+        scores = {n + 1: sum(returns[max(0, n - 4) : n + 1]) / min(5, n + 1) for n in range(6)}
+    best = max((n for n in scores if scores[n] is not None), key=lambda n: (scores[n], -n))
+    assert torch.equal(flat(run.best), held[best])
+    assert torch.equal(flat(vt.load(tmp_path, best=True)[1]), held[best])
+    in_memory, _ = train(**settings)
+    assert torch.equal(flat(in_memory.best), held[best])
+
+
+def test_a_run_without_a_best_says_how_to_get_one(tmp_path: Path) -> None:
+    run, _ = episodes(updates=1, out=tmp_path)
+    for each in (run, read_run(tmp_path)):
+        with pytest.raises(vt.InputError, match="keep_best=True"):
+            _ = each.best
+
+
+def test_the_best_of_a_normalised_run_acts_with_the_statistics_of_its_time() -> None:
+    """On every observation it acts as the policy did right after its update."""
+    acts = {}
+    observation = torch.linspace(-0.2, 0.2, 40).view(10, 4)
+
+    def note(state: vt.RunState, row: dict[str, Any]) -> None:
+        acts[state.update] = state.policy.act(observation, deterministic=True)
+
+    run, policy = fragments(keep_best=True, evaluate_every=1, callbacks=[note], updates=12)
+    scores = [row["eval/return"] for row in run.history]
+    best = scores.index(max(scores)) + 1
+    assert torch.equal(
+        torch.as_tensor(run.best.act(observation, deterministic=True)), torch.as_tensor(acts[best])
+    )
+    assert policy.terms is not run.best.terms
+
+
+@ALL
+def test_a_run_stops_at_a_return_and_goes_on_when_asked_for_more(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    whole, policy = train(evaluate_every=1)
+    scores = [row["eval/return"] for row in whole.history]
+    goal = max(scores[:4])
+    first = scores.index(goal) + 1
+    settings = {"evaluate_every": 1, "out": tmp_path}
+    run, _ = train(stop_at=goal, **settings)
+    assert len(run.history) == first
+    assert run.stopped is not None
+    assert f"at update {first}" in run.stopped
+    again, _ = train(stop_at=goal, resume=True, **settings)
+    assert len(again.history) == first  # it has reached its goal already
+    more, other = train(resume=True, **settings)
+    assert more.stopped is None
+    assert plain(more.history) == plain(whole.history)
+    assert torch.equal(flat(policy), flat(other))
+
+
+def test_without_evaluations_a_run_stops_at_the_return_of_100_episodes() -> None:
+    run, _ = episodes(updates=40, batch=16, stop_at=1.0)
+    assert sum(row["episodes"] for row in run.history) == 112  # the first multiple of 16 from 100
+    assert "stop_at=1" in (run.stopped or "")
+
+
+@ALL
+def test_callbacks_add_metrics_and_stop(train: Callable[..., Trained], tmp_path: Path) -> None:
+    def double(state: vt.RunState, row: dict[str, Any]) -> dict[str, Any]:
+        assert state.history[-1] is row
+        return {"mine/double": 2 * row["update"], "mine/eval": state.update}
+
+    def enough(state: vt.RunState, row: dict[str, Any]) -> bool:
+        row["mine/written"] = row["mine/double"] + 1
+        return row["update"] == 3
+
+    run, _ = train(out=tmp_path, callbacks=[double, enough])
+    assert [row["mine/written"] for row in run.history] == [3, 5, 7]
+    assert [row["mine/double"] for row in read_metrics(tmp_path)] == [2, 4, 6]
+    assert run.stopped == "the callback enough ended the run"
+    by_method, _ = train(callbacks=[lambda state, row: state.stop("I have seen enough")])
+    assert (len(by_method.history), by_method.stopped) == (1, "I have seen enough")
+    with pytest.raises(vt.InputError, match="returned 3; return None, metrics"):
+        train(callbacks=[lambda state, row: 3])
+
+
+class BrokenError(Exception):
+    pass
+
+
+class Failing:
+    """A tracker that fails at an update."""
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        if row["update"] == 3:
+            raise BrokenError
+
+    def close(self) -> None:
+        pass
+
+
+def fails_at_three(state: vt.RunState, row: dict[str, Any]) -> None:
+    if row["update"] == 3:
+        raise BrokenError
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("culprit", "name"),
+    [
+        ({"callbacks": [fails_at_three]}, "callback fails_at_three"),
+        ({"track": [Failing()]}, "Failing.log"),
+    ],
+)
+def test_what_fails_beside_learning_is_named_and_loses_nothing(
+    train: Callable[..., Trained], culprit: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    whole, policy = train()
+    with pytest.raises(BrokenError) as caught:
+        train(out=tmp_path, checkpoint_seconds=1e9, **culprit)
+    (note,) = caught.value.__notes__
+    assert name in note
+    assert "of update 3" in note
+    assert "with 3 updates" in note
+    assert len(read_metrics(tmp_path)) == 3
+    resumed, other = train(out=tmp_path, resume=True)
+    assert plain(resumed.history) == plain(whole.history)
+    assert torch.equal(flat(policy), flat(other))
+
+
+class Breaking(vt.CartPole):
+    """Fails in the middle of a fragment, once."""
+
+    left = 10**9
+
+    def step(self, action: torch.Tensor) -> Any:
+        Breaking.left -= 1
+        if Breaking.left == 0:
+            raise BrokenError
+        return super().step(action)
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_an_environment_that_fails_half_way_loses_nothing(normalised: bool, tmp_path: Path) -> None:
+    """Lanes, normaliser and the delayed policies are saved as they were before the batch."""
+
+    def world(left: int = 10**9) -> Any:
+        Breaking.left = left
+        env = Breaking(lanes=3)
+        return vt.Normalized(env) if normalised else env
+
+    whole, policy = fragments(world())
+    # in the fourth update, whose lanes start afresh; then, 48 steps being acted again, in the next
+    for left, resume in ((16 * 3 + 7, False), (16 * 3 + 16 + 5, True)):
+        with pytest.raises(BrokenError) as caught:
+            fragments(world(left), out=tmp_path, checkpoint_seconds=1e9, resume=resume)
+        assert "while the batch of update" in caught.value.__notes__[0]
+    resumed, other = fragments(world(), out=tmp_path, resume=True)
+    assert plain(resumed.history) == plain(whole.history)
+    assert torch.equal(flat(policy), flat(other))
+
+
+def test_a_reward_that_fails_is_named_and_loses_nothing(tmp_path: Path) -> None:
+    calls = []
+
+    def failing(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise BrokenError
+        return parity(completions, completion_ids)
+
+    failing.__name__ = "parity"
+    whole, policy = language()
+    with pytest.raises(vl.RewardError, match="parity") as caught:
+        language(failing, out=tmp_path, checkpoint_seconds=1e9)
+    assert "batch of update 3" in caught.value.__notes__[0]
+    resumed, other = language(out=tmp_path, resume=True)
+    assert plain(resumed.history) == plain(whole.history)
+    assert torch.equal(flat(policy), flat(other))
+
+
+# What the test below has on, and a process that would go on with it for long.
+ALL_ON: dict[str, Any] = {
+    "evaluate_every": 2, "keep_best": True, "keep_last": 3, "checkpoint_seconds": 0.0,
+    "callbacks": [lambda state, row: {"twice": 2 * row["update"]}],
+}  # fmt: skip
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_while_training as here
+getattr(here, {train!r})(out=Path({out!r}), updates=10**6, **here.ALL_ON)
+"""
+
+
+@ALL
+def test_killed_with_all_of_it_on_a_run_resumes_to_the_same_bits(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), train=train.__name__, out=str(killed))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    metrics = killed / "metrics.jsonl"
+    for _ in range(6000):
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 5:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    updates = len(metrics.read_text().splitlines()) + 3
+    train(out=killed, updates=updates, resume=True, **ALL_ON)
+    train(out=whole, updates=updates, **ALL_ON)
+    assert plain(read_metrics(killed)) == plain(read_metrics(whole))
+    assert list(kept.kept_updates(killed)) == list(kept.kept_updates(whole))
+    for file in sorted(whole.rglob("*.safetensors")):
+        assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), file
+
+
+def test_lanes_that_cannot_be_made_again_are_refused_or_given() -> None:
+    env = vt.Gymnasium(SyncVectorEnv([OneStep] * 2))
+    settings: dict[str, Any] = {"updates": 2, "batch": 4, "progress": False, "evaluate_every": 1}
+    with pytest.raises(vt.InputError, match="give evaluation_env="):
+        vt.train(env, env.policy(hidden=()), vt.estimators.reinforce(), **settings)
+    apart = vt.Gymnasium(SyncVectorEnv([OneStep] * 2))
+    run = vt.train(
+        env, env.policy(hidden=()), vt.estimators.reinforce(), evaluation_env=apart, **settings
+    )
+    assert "eval/return" in run.history[-1]
+
+
+def test_settings_that_cannot_work_are_refused_before_the_folder_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    for settings, message in (
+        ({"evaluate_every": -1}, "evaluate_every=-1"),
+        ({"keep_last": -1}, "keep_last=-1"),
+        ({"stop_at": float("nan")}, "stop_at=nan"),
+        ({"evaluate_every": 1, "evaluation_episodes": 1}, "at least two episodes"),
+        ({"seed": -1}, "seed=-1"),
+        ({"threads": 0}, "threads=0"),
+        ({"schedule": "liner"}, "liner"),
+        ({"lr": float("nan")}, "lr=nan"),
+    ):
+        with pytest.raises(vt.InputError, match=message):
+            episodes(out=out, **settings)
+        assert not out.exists()
+    with pytest.raises(vt.InputError, match="give out="):
+        episodes(keep_last=2)
+    task = vl.Task([{"prompt": "a"}] * 4, parity, num_generations=2, held_out=0)
+    policy = vl.tiny.policy(hidden=16, layers=1, heads=2, max_completion_length=3)
+    with pytest.raises(vt.InputError, match="held out"):
+        vl.train(task, policy, vt.estimators.rloo(), updates=1, batch=4, evaluate_every=1)
+
+
+# Two processes, and files that were changed.
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    """The lock names its owner; a file left by a killed process locks nothing."""
+    episodes(out=tmp_path, updates=1)
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom vantage.runs.lock import locked\n"
+        f"with locked(Path({str(tmp_path)!r})):\n    print('held', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(vt.InputError, match=f"in use by process {other.pid}"):
+            episodes(out=tmp_path, updates=2, resume=True)
+        other.kill()
+    assert (tmp_path / "lock").read_text() == f"{other.pid}\n"
+    run, _ = episodes(out=tmp_path, updates=2, resume=True)
+    assert len(run.history) == 2
+    with locked(tmp_path), pytest.raises(vt.InputError, match=f"process {os.getpid()}"):
+        episodes(out=tmp_path, updates=3, resume=True)
+
+
+@pytest.mark.parametrize("lines", [None, 0, 2])
+def test_metrics_that_were_lost_are_refused(lines: int | None, tmp_path: Path) -> None:
+    episodes(out=tmp_path, updates=4)
+    metrics = tmp_path / "metrics.jsonl"
+    if lines is None:
+        metrics.unlink()
+    else:
+        metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:lines]))
+    with pytest.raises(vt.InputError, match=rf"holds {lines or 0} updates, .* of update 4"):
+        episodes(out=tmp_path, updates=6, resume=True)
+
+
+@pytest.mark.parametrize("file", ["policy.safetensors", "position.json", "checksums.json"])
+@pytest.mark.parametrize("how", ["changed", "cut", "missing"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
+    file: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "checkpoint" / file
+
+    def damage() -> None:
+        content = damaged.read_bytes()
+        damaged.unlink()  # kept checkpoints share its contents
+        if how == "changed":
+            damaged.write_bytes(content[:-3] + bytes(byte ^ 1 for byte in content[-3:]))
+        elif how == "cut":
+            damaged.write_bytes(content[: len(content) // 2])
+
+    whole, policy = episodes(updates=5)
+    episodes(out=tmp_path, updates=3)
+    damage()
+    with pytest.raises(vt.InputError, match=r"No checkpoint of .* can be used"):
+        episodes(out=tmp_path, updates=5, resume=True)
+    other = tmp_path / "other"
+    episodes(out=other, updates=4, evaluate_every=3, keep_last=2)
+    damaged = other / "checkpoint" / file
+    damage()
+    (other / "checkpoints" / "update-4" / file).unlink()
+    resumed, again = episodes(out=other, updates=5, resume=True)
+    said = capsys.readouterr().err
+    assert str(damaged) in said
+    assert "goes on from" in said
+    assert "update-3" in said
+    assert plain(resumed.history, *EVALUATION) == plain(whole.history)
+    assert torch.equal(flat(policy), flat(again))
+
+
+def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
+    import shutil
+
+    settings: dict[str, Any] = {"evaluate_every": 2, "keep_best": True, "keep_last": 2}
+    episodes(out=tmp_path, updates=4, **settings)
+    best = json.loads((tmp_path / "best" / "position.json").read_text())["updates"]
+    shutil.rmtree(tmp_path / "checkpoints" / "update-4")
+    if best == 4:
+        shutil.rmtree(tmp_path / "best")
+    episodes(out=tmp_path, updates=4, resume=True, **settings)
+    assert list(kept.kept_updates(tmp_path)) == [2, 4]
+    assert json.loads((tmp_path / "best" / "position.json").read_text())["updates"] == best
