@@ -117,8 +117,8 @@ def test_settings_that_a_rule_does_not_have_are_refused() -> None:
     ):
         with pytest.raises(vt.InputError, match=message):
             vt.train(
-                env, env.policy((8,)), value=env.value((8,)), updates=1, progress=False,
-                **vt.algorithms.trpo(fragment=8) | settings,
+                env, env.policy((8,)), vt.algorithms.trpo(fragment=8), value=env.value((8,)),
+                updates=1, progress=False, **settings,
             )  # fmt: skip
 
 

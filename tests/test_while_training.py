@@ -38,7 +38,7 @@ def fragments(env: Any = None, **settings: Any) -> Trained:
     policy, value = env.policy(hidden=(8,)), env.value(hidden=(8,))
     given = {"updates": 6, "evaluation_episodes": 4, "progress": False, "restart": 40} | settings
     rule = vt.algorithms.impala(fragment=16, delay=2)
-    return vt.train(env, policy, value=value, **rule | given), policy
+    return vt.train(env, policy, rule, value=value, **given), policy
 
 
 def parity(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
@@ -457,3 +457,30 @@ def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
     episodes(out=tmp_path, updates=4, resume=True, **settings)
     assert list(kept.kept_updates(tmp_path)) == [2, 4]
     assert json.loads((tmp_path / "best" / "position.json").read_text())["updates"] == best
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vantage.commands.main", *arguments],
+        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_all_of_it_is_on_the_command_line(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ran = command(
+        *("train", "tensor/CartPole-v1", "--lanes", "4", "--batch", "8", "--hidden", "8"),
+        *("--updates", "9", "--evaluate-every", "2", "--evaluation-episodes", "2"),
+        *("--keep-best", "--keep-last", "2", "--stop-at", "9.5", "--out", str(out)),
+    )
+    assert ran.returncode == 0, ran.stderr
+    # every episode of CartPole is longer than 9 steps
+    assert "Ended early: return" in ran.stdout
+    assert "at update 2." in ran.stdout
+    assert list(kept.kept_updates(out)) == [2]
+    for choice in (("--best",), ("--update", "2")):
+        shown = command("evaluate", str(out), "--episodes", "2", *choice)
+        assert shown.returncode == 0, shown.stderr
+    missing = command("evaluate", str(out), "--update", "1")
+    assert missing.returncode == 2
+    assert "there are those of 2." in missing.stderr

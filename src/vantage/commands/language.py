@@ -90,6 +90,9 @@ def train_lm(
     system: str | None = None,
     held_out: float = 0.1,
     evaluate_every: int = 0,
+    keep_best: bool = False,
+    keep_last: int = 0,
+    stop_at: float | None = None,
     transcripts_every: int = 1,
     seed: int = 0,
     out: Path | None = None,
@@ -135,6 +138,10 @@ def train_lm(
         system: system message to put in front of every prompt.
         held_out: share of the prompts that is never trained on.
         evaluate_every: updates between evaluations on those; 0 for none.
+        keep_best: keep the checkpoint of the largest reward, of evaluations where there are any.
+        keep_last: checkpoints to keep of evaluated updates, or else of those at which one was
+            due, each with its model.
+        stop_at: end the run once that reward is reached, by evaluations where there are any.
         transcripts_every: updates between transcripts; 0 for none.
         seed: of everything random.
         out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
@@ -219,6 +226,9 @@ def train_lm(
             engine=ContinuousBatching() if continuous_batching else None,
             token_budget=token_budget,
             evaluate_every=evaluate_every,
+            keep_best=keep_best,
+            keep_last=keep_last,
+            stop_at=stop_at,
             watch=watch(folder, task, policy, transcripts_every),
             seed=seed,
             out=folder,

@@ -100,6 +100,8 @@ def print_plan(rule: Estimator, plan: Workload, folder: Path) -> None:
 def print_end(run: Run, folder: Path) -> None:
     """The last lines of a run."""
     last = run.history[-WINDOW:]
+    if run.stopped is not None:
+        terminal.print(f"Ended early: {run.stopped}.", markup=False)
     measured = [row for row in last if "gradient_variance" in row]
     signal = f"; gradient SNR {windowed_snr(measured):.2f}" if measured else ""
     if "baseline" in last[-1]:

@@ -89,7 +89,8 @@ def main() -> None:
             description="Policy gradients you can see.",
         )
     except InputError as error:
-        print(f"vantage: {error}", file=sys.stderr)
+        notes = getattr(error, "__notes__", [])
+        print("\n".join([f"vantage: {error}", *notes]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

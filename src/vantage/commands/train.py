@@ -49,6 +49,11 @@ def train(
     schedule: Name | None = None,
     max_grad_norm: float | None = None,
     delay: int | None = None,
+    evaluate_every: int = 0,
+    evaluation_episodes: int = 20,
+    keep_best: bool = False,
+    keep_last: int = 0,
+    stop_at: float | None = None,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -89,6 +94,14 @@ def train(
         schedule: of the learning rate over the run; the algorithm's, or constant, by default.
         max_grad_norm: longest gradient let through to the optimiser.
         delay: updates by which the policy that acts is behind.
+        evaluate_every: updates between evaluations on lanes of their own; 0 for none.
+        evaluation_episodes: whole episodes of an evaluation.
+        keep_best: keep the checkpoint of the best return, of evaluations where there are any, for
+            `vantage evaluate RUN --best`.
+        keep_last: checkpoints to keep of evaluated updates, or else of those at which one was due,
+            for `vantage evaluate RUN --update N`.
+        stop_at: end the run once that return is reached, by evaluations where there are any, or
+            else by the last 100 episodes.
         seed: of everything random.
         out: run folder; runs/ENV-ALGORITHM-SEED by default.
         resume: carry on the run in that folder.
@@ -130,6 +143,11 @@ def train(
             target_snr=target_snr,
             baseline=baseline,
             group_size=group_size,
+            evaluate_every=evaluate_every,
+            evaluation_episodes=evaluation_episodes,
+            keep_best=keep_best,
+            keep_last=keep_last,
+            stop_at=stop_at,
             seed=seed,
             out=folder,
             resume=resume,
@@ -155,6 +173,8 @@ def evaluate(
     seed: int = 1,
     greedy: bool = False,
     lanes: int | None = None,
+    update: int | None = None,
+    best: bool = False,
     video: Path | None = None,
 ) -> None:
     """Evaluate the policy of a run folder: mean return with a 95 % interval.
@@ -165,9 +185,19 @@ def evaluate(
         seed: of the environment and the actions; another than the training seed.
         greedy: take the likeliest action instead of sampling.
         lanes: copies of the environment; as in training by default.
-        video: also film an episode there, as an MP4.
+        update: the checkpoint of that update, where it was kept; the latest by default.
+        best: the best checkpoint, where it was kept.
+        video: also film an episode there, of the latest checkpoint, as an MP4.
     """
-    env, policy, _ = load(run, lanes)
+    refuse_unless(
+        video is None or (update is None and not best),
+        "--video films the latest checkpoint; leave --update and --best out.",
+    )
+    env, policy, _ = load(run, lanes, update=update, best=best)
+    refuse_unless(
+        env is not None,
+        f"{run} holds a language model: evaluate it in Python with vantage.language.evaluate.",
+    )
     result = evaluate_policy(env, policy, episodes, seed, greedy)
     terminal.print(f"{env.name}, policy of {run}: {result}")
     if video is not None:
@@ -231,6 +261,8 @@ def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
     last, row = run.history[-WINDOW:], run.history[-1]
     snr = windowed_snr(last)
     signal = f"; gradient SNR {snr:.2f} over the last {len(last)}" if snr == snr else ""
+    if run.stopped is not None:
+        terminal.print(f"Ended early: {run.stopped}.", markup=False)
     mean = "no episode ended" if row["return_100"] is None else f"{row['return_100']:.1f}"
     terminal.print(
         f"{env}, {label}: mean return of the last 100 episodes {mean} after {row['steps']:,} steps "

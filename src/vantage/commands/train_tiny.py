@@ -48,6 +48,9 @@ def tiny_command(name: str) -> Callable[..., None]:
         start: float = 0.45,
         warm_up_steps: int = 600,
         evaluate_every: int = 50,
+        keep_best: bool = False,
+        keep_last: int = 0,
+        stop_at: float | None = None,
         transcripts_every: int = 50,
         seed: int = 0,
         out: Path | None = None,
@@ -77,6 +80,11 @@ def tiny_command(name: str) -> Callable[..., None]:
             start: probability of gold answers at which the warm-up ends.
             warm_up_steps: the warm-up's limit.
             evaluate_every: updates between evaluations on held-out prompts; 0 for none.
+            keep_best: keep the checkpoint of the largest reward, of evaluations where there are
+                any.
+            keep_last: checkpoints to keep of evaluated updates, or else of those at which one was
+                due, each with its model.
+            stop_at: end the run once that reward is reached, by evaluations where there are any.
             transcripts_every: updates between transcripts; 0 for none.
             seed: of the weights, the split and everything random.
             out: run folder; runs/TASK-ESTIMATOR-SEED by default.
@@ -133,6 +141,9 @@ def tiny_command(name: str) -> Callable[..., None]:
                 value=ValueHead(policy) if "value" in rule.needs else None,
                 resample_dead_groups=resample_dead_groups,
                 evaluate_every=evaluate_every,
+                keep_best=keep_best,
+                keep_last=keep_last,
+                stop_at=stop_at,
                 watch=watch(folder, task, policy, transcripts_every),
                 seed=seed,
                 out=folder,

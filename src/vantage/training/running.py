@@ -107,7 +107,13 @@ def carry_out(
             learner, folder, options.evaluate_every, options.keep_best, options.keep_last
         )
         stopped = _until_done(learner, options, keeper, display, interrupts)
-    return Run(folder, config, learner.history, stopped, keeper.best_policy())
+    return Run(
+        folder,
+        config,
+        learner.history,
+        stopped=stopped,
+        best_policy=keeper.best_policy(),
+    )
 
 
 def _until_done(
