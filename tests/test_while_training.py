@@ -1,5 +1,6 @@
 """While it trains: evaluation, kept checkpoints, stopping, callbacks; none changes a bit."""
 
+import doctest
 import json
 import os
 import signal
@@ -457,6 +458,13 @@ def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
     episodes(out=tmp_path, updates=4, resume=True, **settings)
     assert list(kept.kept_updates(tmp_path)) == [2, 4]
     assert json.loads((tmp_path / "best" / "position.json").read_text())["updates"] == best
+
+
+def test_the_page_on_training_prints_what_it_says() -> None:
+    page = Path(__file__).parents[1] / "docs" / "training.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert failed == 0
+    assert tried > 5
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -90,7 +90,7 @@ def main() -> None:
         )
     except InputError as error:
         notes = getattr(error, "__notes__", [])
-        print("\n".join([f"vantage: {error}", *notes]), file=sys.stderr)
+        print(" ".join([f"vantage: {error}", *notes]), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
