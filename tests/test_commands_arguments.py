@@ -37,7 +37,7 @@ def test_assignments_are_literals_or_text() -> None:
 
 @pytest.mark.parametrize("name", [*HINTS, "--env-id", "--total_timesteps"])
 def test_names_of_other_libraries_get_a_hint(name: str) -> None:
-    with pytest.raises(InputError, match="here|comes first"):
+    with pytest.raises(InputError, match=r"here|comes first"):
         refuse_foreign_names("train", ["CartPole-v1", f"{name}=3"])
 
 

@@ -57,7 +57,7 @@ def load(
     if isinstance(env, Normalized):
         load_module(source / "environment.safetensors", env.statistics)
         env = env.frozen()
-    policy = env.policy(**config["policy"]["made"])
+    policy = env.policy(**_arguments(config["policy"]["made"]))
     refuse_unless(
         type(policy).__name__ == config["policy"]["class"],
         f"{folder} holds a {config['policy']['class']}, but {env.name} now asks for a "
@@ -66,6 +66,11 @@ def load(
     load_module(source / "policy.safetensors", policy)
     value = None
     if config["value"] is not None:
-        value = env.value(**config["value"]["made"])
+        value = env.value(**_arguments(config["value"]["made"]))
         load_module(source / "value.safetensors", value)
     return env, policy, value
+
+
+def _arguments(made: dict[str, Any]) -> dict[str, Any]:
+    """Arguments as they were: JSON has no tuples."""
+    return {name: tuple(a) if isinstance(a, list) else a for name, a in made.items()}
