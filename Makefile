@@ -1,8 +1,9 @@
 # make demo   install and run the main job: two policies trained side by side
 # make test   install and run every check: lint, types, tests, documentation
-# Tests in a browser need a Chromium or Chrome on the machine: apt-get install chromium, or CHROME=path.
+# Pages are tested in a browser: the machine's Chromium or Chrome, CHROME=path, or one that is installed.
 # Tests run in WORKERS processes of one thread each (2 by default).
-# The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched.
+# The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched, but
+# for a browser where there is none (.ci/browser).
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -26,11 +27,11 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-unit: $(VENV)/.installed-dev
+unit: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 # the part of `unit` that needs a Chromium or Chrome
-browser: $(VENV)/.installed-dev
+browser: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/pytest tests/test_play_browser.py
 
 docs: $(VENV)/.installed-dev
@@ -53,6 +54,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.browser: $(VENV)/.installed-dev
+	.ci/browser $(BIN)/python
+	@touch $@
 
 clean:
 	rm -rf $(VENV) site build dist
