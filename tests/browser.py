@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -11,30 +12,33 @@ from playwright.sync_api import Browser, sync_playwright
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-def executable(own: str) -> str:
-    """Path of a Chromium or Chrome; a test that needs one fails where there is none.
-
-    Args:
-        own: where Playwright keeps its own, if it has been installed.
-    """
+def on_this_machine() -> str | None:
+    """Path of the Chromium or Chrome that CHROME names, or that is on the PATH; None without one."""
     named = os.environ.get("CHROME")
-    located = [shutil.which(name) for name in ([named] if named else (*NAMES, own))]
+    located = [shutil.which(name) for name in ([named] if named else NAMES)]
     path = next((path for path in located if path), None)
-    if path is None:
-        looked = f"CHROME={named}" if named else ", ".join(NAMES)
-        pytest.fail(
-            f"no browser ({looked}): install one (.ci/browser python3, or apt-get install chromium), "
-            "or set CHROME to it.",
-            pytrace=False,
-        )
+    if named and path is None:
+        missing(f"CHROME={named}")
     return path
+
+
+def missing(where: str) -> NoReturn:
+    """Fail a test that needs a browser: it must not pass silently."""
+    pytest.fail(
+        f"no browser ({where}): install one (.ci/browser python3, or apt-get install chromium), or "
+        "set CHROME to it.",
+        pytrace=False,
+    )
 
 
 @contextmanager
 def launched() -> Iterator[Browser]:
     """A headless browser without a network."""
+    path = on_this_machine()
     with sync_playwright() as playwright:
-        path = executable(playwright.chromium.executable_path)
+        path = (
+            path or shutil.which(playwright.chromium.executable_path) or missing(", ".join(NAMES))
+        )
         # Chromium refuses its sandbox to root, which continuous integration often is.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
