@@ -13,7 +13,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def on_this_machine() -> str | None:
-    """Path of the Chromium or Chrome that CHROME names, or that is on the PATH; None without one."""
+    """Path of the browser that CHROME names, or that is on the PATH; None without one."""
     named = os.environ.get("CHROME")
     located = [shutil.which(name) for name in ([named] if named else NAMES)]
     path = next((path for path in located if path), None)
