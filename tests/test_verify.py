@@ -646,3 +646,27 @@ def test_the_kl_of_a_pair_is_examined_too():
 
 def leave_one_out_of(rewards, group):
     return leave_one_out(rewards, group)
+
+
+BESSEL = partial(vt.scales.group_std, correction=1)  # TRL's standard deviation
+TRLS = {
+    "dapo (the default)": vt.estimators.dapo().replace(scale=BESSEL),
+    "grpo": vt.estimators.grpo(correction=1),
+    "cispo": vt.estimators.cispo().replace(scale=BESSEL),
+    "dr_grpo, scale_rewards=none": vt.estimators.dr_grpo(length=4),
+    "RLOO": vt.estimators.rloo(),
+}
+
+
+@pytest.mark.parametrize("name", TRLS)
+def test_rows_of_the_table_are_the_losses_of_trl(name):
+    """Mean and variance of TRL's own code, as committed, on every problem with groups of two."""
+    then = next(e for e in committed() if e["framework"] == "TRL" and e["name"] == name)
+    ours = vt.verify(TRLS[name], num_generations=(2,)).cells
+    theirs = [cell for cell in then["cells"] if cell["num_generations"] == 2]
+    assert [cell["problem"] for cell in theirs] == [cell.problem for cell in ours]
+    for here, there in zip(ours, theirs, strict=True):
+        assert here.angle == pytest.approx(there["angle"], abs=1e-3)
+        if there["factor"] is not None:
+            assert here.factor == pytest.approx(there["factor"], rel=1e-5)
+            assert here.snr == pytest.approx(there["snr"], rel=1e-5)

@@ -34,7 +34,8 @@ def verify_command(
 
     Args:
         loss: FILE.py:LOSS, a function loss(log_prob, old_log_prob, reward, mask, group) -> scalar,
-            with its arguments by name, in verl's names too; or a row of the table: grpo.
+            with its arguments by name, in verl's names too; a function without arguments that makes
+            the loss, or a GRPOTrainer or RLOOTrainer of TRL; or a row of the table: grpo.
         advantage: FILE.py:FUNCTION that makes the loss's advantages of rewards, as in verl.
         num_generations: completions per prompt to try.
         json_file: where to write everything that was found, as JSON.
