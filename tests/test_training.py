@@ -166,11 +166,14 @@ def test_refusals_come_before_work(tmp_path: Path) -> None:
 
 
 def test_a_fault_in_the_environment_loses_nothing(tmp_path: Path) -> None:
-    """NaN in the second update: the first is in the folder, checkpointed."""
+    """NaN in the second update: the first is in the folder, checkpointed.
+
+    It comes later than the check before training looks.
+    """
 
     class Failing(Broken):
         def step(self, action: Any) -> Any:
-            self.fault = "reward" if self.served > 25 else ""
+            self.fault = "reward" if self.served > 310 else ""
             self.served += 1
             return super().step(action)
 
@@ -179,7 +182,7 @@ def test_a_fault_in_the_environment_loses_nothing(tmp_path: Path) -> None:
     policy = env.policy(hidden=(4,))
     with pytest.raises(vt.InputError, match="reward that is not finite"):
         vt.train(
-            env, policy, vt.estimators.reinforce(), updates=5, batch=4, out=tmp_path / "run",
+            env, policy, vt.estimators.reinforce(), updates=5, batch=60, out=tmp_path / "run",
             progress=False,
         )  # fmt: skip
     assert len(read_run(tmp_path / "run").history) == 1

@@ -22,6 +22,7 @@ from vantage.environments import (
     Normalized,
     Pendulum,
     Tabular,
+    check_environment,
     contract,
     make,
 )
@@ -104,6 +105,7 @@ __all__ = [
     "audit",
     "averages",
     "baselines",
+    "check_environment",
     "columns",
     "compare",
     "conformance",

@@ -1,4 +1,4 @@
-"""The command line: `vantage train | audit | verify | exact | evaluate | compare | ...`.
+"""The command line: `vantage train | check | audit | verify | exact | evaluate | compare | ...`.
 
 Each command calls the public API; `main` turns bad input into one line and a failure.
 """
@@ -14,6 +14,7 @@ from vantage.commands import exact as exact_console
 from vantage.commands import language as language
 from vantage.commands.arguments import prepared, refuse_foreign_names
 from vantage.commands.audit import audit
+from vantage.commands.check import check
 from vantage.commands.compare import compare_command
 from vantage.commands.play import play
 from vantage.commands.train import evaluate, train
@@ -74,6 +75,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "train": train,
+                "check": check,
                 "audit": audit,
                 "verify": verify_command,
                 "exact": exact,

@@ -1,6 +1,8 @@
 """Environments: adapters behind one interface, and the rollout that turns them into batches."""
 
 from vantage.environments.acrobot import Acrobot
+from vantage.environments.checking.check import check_environment
+from vantage.environments.checking.record import EnvironmentReport, Finding
 from vantage.environments.classic import CartPole, MountainCar, MountainCarContinuous, Pendulum
 from vantage.environments.contract import contract
 from vantage.environments.envpool import EnvPool
@@ -20,6 +22,8 @@ __all__ = [
     "Dynamics",
     "EnvPool",
     "Environment",
+    "EnvironmentReport",
+    "Finding",
     "Gymnasium",
     "MountainCar",
     "MountainCarContinuous",
@@ -28,6 +32,7 @@ __all__ = [
     "Step",
     "Tabular",
     "TensorEnvironment",
+    "check_environment",
     "contract",
     "make",
 ]

@@ -6,6 +6,7 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any, Literal
 
+from vantage.environments.checking.check import before_training
 from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
 from vantage.runs.progress import note
@@ -222,6 +223,9 @@ def train(
     )
     config |= {"evaluation_episodes": evaluation_episodes}
     config["algorithm"] = None if given.algorithm is None else given.algorithm.name
+    noticed = [] if resume else before_training(world)
+    for line in noticed if progress else []:
+        note(line)
     if progress and (few := few_updates(settings, world.lanes)):
         note(few)
     if dry_run:
