@@ -12,24 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from vantage.comparing.record import Curve, Findings
+from vantage.pages import series
 from vantage.pages.forest import GRID, INK, SETTINGS, svg
+from vantage.pages.series import coloured, look
 
 WIDTH = 6.2  # inches
-# Okabe & Ito 2008, which those who see fewer colours can tell apart, without black and yellow;
-# lightened for a dark page. Placeholders while matplotlib draws, as in the audit's figures.
-LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b0568a", "#8a6d00", "#2f8fc4", "#555d6b")
-DARK = ("#6db8ee", "#ff9a57", "#41cfa3", "#e79cc6", "#e3c55a", "#a5d8f7", "#b3bac6")
-PLACES = tuple(f"#1010{10 + i}" for i in range(len(LIGHT)))
-DASHES = ((), (5, 2), (2, 1.5), (6, 2, 1.5, 2))
-STYLE = (
-    ":root {"
-    + "".join(f" --series-{i}: {colour};" for i, colour in enumerate(LIGHT))
-    + " }\n@media (prefers-color-scheme: dark) { :root {"
-    + "".join(f" --series-{i}: {colour};" for i, colour in enumerate(DARK))
-    + " } }\n@media print { :root {"
-    + "".join(f" --series-{i}: {colour};" for i, colour in enumerate(LIGHT))
-    + " } }\nfigure.wide { max-width: 720px; }\n"
-)
+STYLE = f"{series.STYLE}figure.wide {{ max-width: 720px; }}\n"
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,7 @@ def bands(
         figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
         axes = figure.subplots()
         for name, line in lines.items():
-            colour, dashes = _look(order.index(name))
+            colour, dashes = look(order.index(name))
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
             axes.plot(line.x, line.y, color=colour, linewidth=1.8, dashes=dashes, label=name)
             if len(line.x) == 1:
@@ -84,7 +72,8 @@ def bands(
             f"{name} {line.y[-1]:.4g} from {line.low[-1]:.4g} to {line.high[-1]:.4g}"
             for name, line in lines.items()
         )
-        return _svg(figure, f"{labels[1]} against {labels[0]}. At the end: {last}.", number)
+        said = f"{labels[1]} against {labels[0]}. At the end: {last}."
+        return coloured(svg(figure, said, number))
 
 
 def every_run(comparison: Findings, environment: str, number: int) -> str:
@@ -96,7 +85,7 @@ def every_run(comparison: Findings, environment: str, number: int) -> str:
         axes = figure.subplots()
         told = []
         for place, row in enumerate(comparison.rows):
-            colour, _ = _look(place)
+            colour, _ = look(place)
             scores = sorted(
                 run["score"]
                 for run in comparison.runs
@@ -119,25 +108,13 @@ def every_run(comparison: Findings, environment: str, number: int) -> str:
         axes.set_ylim(len(order) - 0.4, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("score of a run")
-        return _svg(figure, f"Score of every run. {'; '.join(told)}.", number)
-
-
-def _look(place: int) -> tuple[str, tuple[float, ...]]:
-    """Colour and dashes of the estimator in that place: colours first, then dashes."""
-    return PLACES[place % len(PLACES)], DASHES[place // len(PLACES) % len(DASHES)]
+        return coloured(svg(figure, f"Score of every run. {'; '.join(told)}.", number))
 
 
 def _plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     axes.grid(axis=grid, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-
-
-def _svg(figure: Figure, description: str, number: int) -> str:
-    text = svg(figure, description, number)
-    for i, placeholder in enumerate(PLACES):
-        text = text.replace(placeholder, f"var(--series-{i})")
-    return text
 
 
 def _short(name: str, longest: int = 26) -> str:

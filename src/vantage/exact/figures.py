@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from vantage.exact.mdp import MDP
 from vantage.exact.moments import Moments, moments
@@ -19,7 +18,13 @@ PARTS = (("state", "between start states"), ("action", "a baseline's"), ("rest",
 
 def save(mdp: MDP, policy: SoftmaxTable, world: str, path: Path) -> None:
     """Draw the world and save the figure at `path`."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    draw(mdp, policy, world).savefig(path, dpi=150)
+
+
+def draw(mdp: MDP, policy: SoftmaxTable, world: str) -> Figure:
+    """Variances and baselines of a world, or J and variances against its one number."""
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
     found = {name: moments(mdp, policy, name) for name in BASELINES}
     if (mdp.observations, mdp.actions) == (1, 2):
         _sweep(mdp, left, right)
@@ -27,11 +32,10 @@ def save(mdp: MDP, policy: SoftmaxTable, world: str, path: Path) -> None:
         _bars(left, found)
         _levels(mdp, right, found)
     figure.suptitle(f"{world}: one trajectory, reward-to-go, exact")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return figure
 
 
-def _bars(axes: plt.Axes, found: dict[str, Moments]) -> None:
+def _bars(axes: Axes, found: dict[str, Moments]) -> None:
     """tr Cov of each baseline, in its three parts."""
     below = torch.zeros(len(found))
     for part, label in PARTS:
@@ -44,7 +48,7 @@ def _bars(axes: plt.Axes, found: dict[str, Moments]) -> None:
     axes.legend(frameon=False)
 
 
-def _levels(mdp: MDP, axes: plt.Axes, found: dict[str, Moments]) -> None:
+def _levels(mdp: MDP, axes: Axes, found: dict[str, Moments]) -> None:
     """The baselines over the states that act."""
     live = (~mdp.terminal).nonzero().squeeze(1)
     style = "o-" if len(live) <= 64 else "-"
@@ -55,7 +59,7 @@ def _levels(mdp: MDP, axes: plt.Axes, found: dict[str, Moments]) -> None:
     axes.legend(frameon=False)
 
 
-def _sweep(mdp: MDP, left: plt.Axes, right: plt.Axes) -> None:
+def _sweep(mdp: MDP, left: Axes, right: Axes) -> None:
     """J and tr Cov against the probability of the second action, where one number is the policy."""
     chances = torch.linspace(0.2, 0.9, 71, dtype=torch.float64)
     policy, J = SoftmaxTable(1, 2), []
@@ -74,6 +78,9 @@ def _sweep(mdp: MDP, left: plt.Axes, right: plt.Axes) -> None:
     left.set_ylabel("J")
     for name, trace in traces.items():
         right.semilogy(chances, trace, label=name)
+    right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_locator(NullLocator())
     right.set_xlabel("p(second action)")
     right.set_ylabel("tr Cov")
     right.legend(frameon=False)

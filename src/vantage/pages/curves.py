@@ -14,12 +14,21 @@ History = list[dict[str, Any]]
 
 
 def learning_curves(histories: dict[str, History], path: str | Path, title: str = "") -> Path:
-    """Mean return and gradient SNR against environment steps, one line per run.
+    """`learning_figure` as a file.
 
     Args:
         histories: `run.history` by label.
         path: a PNG, SVG or PDF.
         title: above the panels.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    learning_figure(histories, title).savefig(target, dpi=150)
+    return target
+
+
+def learning_figure(histories: dict[str, History], title: str = "") -> Figure:
+    """Mean return and gradient SNR against environment steps, one line per run.
 
     The SNR is a ratio of sums over a window of updates. Its axis is linear, because the unbiased
     estimate may fall below 0 where the signal is gone.
@@ -41,7 +50,4 @@ def learning_curves(histories: dict[str, History], path: str | Path, title: str 
         axes.spines[["top", "right"]].set_visible(False)
     returns.legend(frameon=False)
     figure.suptitle(title)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, dpi=150)
-    return target
+    return figure

@@ -1,11 +1,14 @@
 """The style sheet of the audit's page: light and dark, narrow and wide, and paper."""
 
-STYLE = """
+COLOURS = """
 :root { color-scheme: light dark; --ink: #1d2129; --faint: #667085; --grid: #e3e6ec;
   --paper: #ffffff; --raised: #f6f7f9; --accent: #2456c8; --mark: #c2410c; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e7e9ee; --faint: #98a1b2; --grid: #333945;
   --paper: #14171c; --raised: #1d2129; --accent: #8ab0ff; --mark: #ff9d5c; } }
-* { box-sizing: border-box; }
+"""
+STYLE = (
+    COLOURS
+    + """* { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 main, header { max-width: 1320px; margin: 0 auto; padding: 0 1rem; }
@@ -57,3 +60,4 @@ dd { margin: 0; overflow-wrap: anywhere; }
   .full tbody th { position: static; } tr, li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } }
 """
+)
