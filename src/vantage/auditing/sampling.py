@@ -140,7 +140,7 @@ def collect(
         for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
             for estimator, own in zip(estimators, vectors, strict=True):
                 unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor")
+                place = torch.div(first + rows, unit, rounding_mode="floor").to(own.device)
                 units.gradients[estimator.name].index_add_(0, place, own / unit)
         units.note_times(clock, time.perf_counter() - clock[-1], count)
         units.steps += batch.steps

@@ -94,9 +94,9 @@ def episodes_and_returns(
     shared: int = 1,
 ) -> tuple[Batch, Finished]:
     """`episodes`, and their returns in the environment's own rewards."""
-    quota = quotas(count, env.lanes)
     record = _Record(env, policy, seed, greedy, shared)
-    finished = torch.zeros(env.lanes, dtype=torch.long)
+    quota = quotas(count, env.lanes).to(record.sight.seen.device)
+    finished = torch.zeros_like(quota)
     while bool((finished < quota).any()):
         step = record.advance(counts=finished < quota)
         finished += (step.terminated | step.truncated).long()
@@ -116,7 +116,7 @@ def grouped_by(size: int, batch: Batch) -> Batch:
     compared with one another, which leaves a leave-one-out baseline as unbiased as a start in
     common would.
     """
-    return replace(batch, group=torch.arange(batch.rows) // size)
+    return replace(batch, group=torch.arange(batch.rows, device=batch.mask.device) // size)
 
 
 class _Record:
@@ -270,7 +270,7 @@ def _one_row_per_episode(lanes: Batch) -> Batch:
     episode = lanes.episode[lanes.mask]  # in order of lane and time
     length = torch.bincount(episode)
     first = torch.cumsum(length, 0) - length
-    step = torch.arange(len(episode)) - first[episode]
+    step = torch.arange(len(episode), device=episode.device) - first[episode]
     rows, longest = len(length), int(length.max())
 
     def lay_out(tensor: Tensor) -> Tensor:
@@ -283,7 +283,7 @@ def _one_row_per_episode(lanes: Batch) -> Batch:
         for name, tensor in lanes.tensors().items()
         if name not in ("group", "weight", "episode")
     }
-    number = torch.arange(rows)
+    number = torch.arange(rows, device=episode.device)
     weight = lanes.weight.new_full((rows,), 1 / rows)
     return Batch(
         **grid, group=number, weight=weight, episode=number[:, None].expand(-1, longest).clone()

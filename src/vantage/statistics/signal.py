@@ -96,7 +96,8 @@ def gradient_and_signal(
     if estimator.couples == "batch":
         return _by_parts(policy, batch, estimator)
     weights = estimator.weights(batch)
-    unit = batch.group if estimator.couples == "group" else torch.arange(batch.rows)
+    alone = torch.arange(batch.rows, device=batch.mask.device)
+    unit = batch.group if estimator.couples == "group" else alone
     members, size = _members(unit)
     total, squares = torch.zeros(()), 0.0
     for ids in torch.arange(len(members)).split(max(1, chunk // size)):

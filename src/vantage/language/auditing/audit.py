@@ -7,6 +7,7 @@ lies between prompts.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -169,6 +170,7 @@ def _collect(
         chosen = task.stream(first // size, groups, seed)
         generator = generator_of(seed, first)
         drawn = rollout(task, policy, chosen, generator, environment=environment)
+        drawn = replace(drawn, batch=drawn.batch.to(policy.device))
         passes = plan_passes(drawn.batch, policy)
         batch = valued(drawn.batch, policy, value, passes)
         clock += [time.perf_counter()] * 2
@@ -188,7 +190,7 @@ def _collect(
         for rows, vectors in chunks:
             for estimator, part in zip(estimators, vectors, strict=True):
                 unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor")
+                place = torch.div(first + rows, unit, rounding_mode="floor").to(part.device)
                 units.gradients[estimator.name].index_add_(0, place, part / unit)
                 if estimator.name in kept and size > 1 and first // size < PROMPTS:
                     held = own.setdefault(estimator.name, part.new_zeros(batch.rows, part.shape[1]))
