@@ -19,6 +19,7 @@ from torch.nn.utils import parameters_to_vector
 
 import vantage as vt
 from vantage import language as vl
+from vantage.commands.main import main
 from vantage.runs import kept
 from vantage.runs.lock import locked
 from vantage.runs.run import read_metrics, read_run
@@ -374,6 +375,31 @@ def test_settings_that_cannot_work_are_refused_before_the_folder_is_made(tmp_pat
         vl.train(task, policy, vt.estimators.rloo(), updates=1, batch=4, evaluate_every=1)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--algorithm", "ppo", "--set", "epsilon=nan"), "epsilon='nan' must be a number"),
+        (("--algorithm", "ppo", "--set", "epsilon=1e999"), "must be a number, finite"),
+        (("--algorithm", "ppo", "--set", "epochs=2.5"), "epochs=2.5 must be a whole number"),
+        (("--estimator", "ppo", "--set", "lambda_=nan"), "lambda_='nan' must be a number"),
+        (("--seed", "-1"), "seed=-1"),
+        (("--algorithm", "trpo", "--lr", "0.1"), "no learning rate"),
+    ],
+)
+def test_a_command_that_is_refused_takes_no_folder(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    command = ["vantage", "train", "tensor/CartPole-v1", *arguments, "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", [*command, "--updates", "1"])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
 # Two processes, and files that were changed.
 
 
@@ -467,28 +493,28 @@ def test_the_page_on_training_prints_what_it_says() -> None:
     assert tried > 5
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vantage.commands.main", *arguments],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def test_all_of_it_is_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["vantage", *arguments])
+        main()
+        return capsys.readouterr().out
 
-
-def test_all_of_it_is_on_the_command_line(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    ran = command(
-        *("train", "tensor/CartPole-v1", "--lanes", "4", "--batch", "8", "--hidden", "8"),
-        *("--updates", "9", "--evaluate-every", "2", "--evaluation-episodes", "2"),
-        *("--keep-best", "--keep-last", "2", "--stop-at", "9.5", "--out", str(out)),
+    said = command(
+        *("train", "tensor/CartPole-v1", "--estimator", "reinforce", "--lanes", "4"),
+        *("--batch", "8", "--hidden", "8", "--updates", "9", "--out", str(out)),
+        *("--evaluate-every", "2", "--evaluation-episodes", "2", "--keep-best"),
+        *("--keep-last", "2", "--stop-at", "7.5"),
     )
-    assert ran.returncode == 0, ran.stderr
-    # every episode of CartPole is longer than 9 steps
-    assert "Ended early: return" in ran.stdout
-    assert "at update 2." in ran.stdout
+    # no episode of CartPole is over within 7 steps
+    assert "Ended early: return" in said
+    assert "reached stop_at=7.5 at update 2." in said
     assert list(kept.kept_updates(out)) == [2]
     for choice in (("--best",), ("--update", "2")):
-        shown = command("evaluate", str(out), "--episodes", "2", *choice)
-        assert shown.returncode == 0, shown.stderr
-    missing = command("evaluate", str(out), "--update", "1")
-    assert missing.returncode == 2
-    assert "there are those of 2." in missing.stderr
+        assert "mean return" in command("evaluate", str(out), "--episodes", "2", *choice)
+    with pytest.raises(SystemExit) as refused:
+        command("evaluate", str(out), "--update", "1")
+    assert refused.value.code == 2
+    assert "there are those of 2." in capsys.readouterr().err

@@ -31,6 +31,7 @@ from vantage.estimators.aggregates import (
 from vantage.estimators.averages import by_group_and_position
 from vantage.estimators.columns import parts
 from vantage.estimators.estimator import Column, Estimator
+from vantage.estimators.settings import check_kinds
 from vantage.estimators.shrinkage import shrinkage
 
 __all__ = [
@@ -91,19 +92,20 @@ def named(name: str, **settings: object) -> Estimator:
     'ppo(epsilon=0.1, epsilon_high=None)'
 
     Raises:
-        InputError: no such row or setting, with near matches.
+        InputError: no such row or setting, with near matches; a setting of another kind.
     """
     name = ALIASES.get(name, name)
     near = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
     refuse_unless(name in TABLE, f"No estimator is called {name!r}; {hint}")
-    known = list(inspect.signature(TABLE[name]).parameters)
+    known = inspect.signature(TABLE[name]).parameters
     for setting in settings:
         refuse_unless(
             setting in known,
             f"Estimator {name!r} has no setting {setting!r}; it has {', '.join(known) or 'none'}. "
             f"Columns are exchanged with named({name!r}).replace(...).",
         )
+    check_kinds(f"Estimator {name!r}", settings, known)
     return TABLE[name](**settings)
 
 

@@ -26,6 +26,7 @@ from vantage import estimators
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.estimators.columns import parts
+from vantage.estimators.settings import check_kinds
 from vantage.training import schedules, updates
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.schedules import Schedule, name_of
@@ -149,7 +150,7 @@ def named(name: str, **settings: Any) -> Algorithm:
     10
 
     Raises:
-        InputError: no such algorithm or setting, with near matches.
+        InputError: no such algorithm or setting, with near matches; a setting of another kind.
     """
     near = difflib.get_close_matches(name, TABLE, n=2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
@@ -159,6 +160,7 @@ def named(name: str, **settings: Any) -> Algorithm:
         near = difflib.get_close_matches(setting, known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
         refuse_unless(setting in known, f"Algorithm {name!r} has no setting {setting!r}; {hint}")
+    check_kinds(f"Algorithm {name!r}", settings, known)
     return TABLE[name](**settings)
 
 
