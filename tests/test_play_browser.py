@@ -189,6 +189,60 @@ def test_walks_have_their_probability(page: Page, values: dict[str, Any]) -> Non
     compare(shown(section), expected.trajectories(values, {}))
 
 
+CORNERS = """(station) => {
+  // Every slider at its ends and middle with all others at either end: no number may be lost, no
+  // picture may be left without its coordinates.
+  const root = document.getElementById(station);
+  const faults = [];
+  const check = (where) => {
+    for (const place of root.querySelectorAll("[data-number]")) {
+      const said = place.textContent;
+      if (said === "–" ? place.value !== "NaN" : !/^−?[0-9.]+(e−?[0-9]+)?$/.test(said)) {
+        faults.push(`${where}: ${place.dataset.number} says ${said}`);
+      }
+    }
+    const drawn = root.querySelector("svg[role=img]").innerHTML;
+    if (/NaN|Infinity|undefined/.test(drawn)) faults.push(`${where}: picture`);
+    if (/NaN|Infinity|undefined/.test(root.querySelector("figcaption").textContent)) {
+      faults.push(`${where}: words`);
+    }
+  };
+  const set = (input, value) => {
+    input.value = value;
+    input.dispatchEvent(new Event("input", { bubbles: true }));
+  };
+  const worlds = [...root.querySelectorAll("[name=world]")];
+  for (const world of worlds.length ? worlds : [null]) {
+    if (world) world.click();
+    const inputs = [...root.querySelectorAll("input[type=range], input[type=number]")];
+    for (const end of ["min", "max"]) {
+      for (const other of inputs) set(other, other[end]);
+      check(`all at ${end}`);
+      for (const moved of inputs) {
+        for (const value of [moved.min, (Number(moved.min) + Number(moved.max)) / 2, moved.max]) {
+          set(moved, value);
+          check(`others at ${end}, ${moved.name} at ${value}`);
+        }
+        set(moved, moved[end]);
+      }
+      for (const button of root.querySelectorAll("button")) {
+        if (button.isConnected) button.click();
+        check(`at ${end} after ${button.textContent}`);
+      }
+    }
+  }
+  return faults;
+}"""
+
+
+@pytest.mark.parametrize("station", STATIONS)
+def test_no_setting_breaks_a_station(page: Page, station: str) -> None:
+    at(page, station)
+    before = len(page.faults)  # type: ignore[attr-defined]
+    assert page.evaluate(CORNERS, station) == []
+    assert page.faults[before:] == []  # type: ignore[attr-defined]
+
+
 def test_the_two_samples_of_the_article(page: Page) -> None:
     """Theory: raw weights 7 and 5 give (−1.75, 1.75, −1.25, 1.25), whose cosine is −0.399."""
     section = at(page, "reinforce")

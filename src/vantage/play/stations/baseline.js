@@ -19,10 +19,14 @@
     const chances = ARTICLE.edges.map(({ s, a }) => ARTICLE.initial[s] * process.pi[s][a]);
     return {
       numbers: { mean, gradient: G, bias, trace, raw, least },
-      words: `The mean of ĝ is ${bias < 1e-12 ? "∇J exactly" : `off by ${brief(bias)}: a bias that no number of samples removes`}. The variance is ${brief(
-        trace,
-        4,
-      )}, ${brief((100 * trace) / raw)} % of what it is without a baseline. Dots: ${DRAWS} means of ${M} trajectories; ellipse: two standard deviations.`,
+      words: [
+        bias < 1e-12
+          ? "The mean of ĝ is ∇J exactly."
+          : `The mean of ĝ is off by ${brief(bias)}: a bias that no number of samples removes.`,
+        `The variance is ${brief(trace, 4)},`,
+        `${brief((100 * trace) / raw)} % of what it is without a baseline.`,
+        `Dots: ${DRAWS} means of ${M} trajectories; ellipse: two standard deviations.`,
+      ].join(" "),
       view: {
         mean: [mean[0], mean[2]],
         true: [G[0], G[2]],

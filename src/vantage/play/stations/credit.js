@@ -46,10 +46,12 @@
         value: V[s],
         advantage: Q[s][a] - V[s],
       },
-      words: `Step ${t}: ${["left", "right"][a]} in ${NAMES[s]} is weighed by ${brief(shown(t))}. All three weights have the same mean; their variance is ${brief(
-        total.trace,
-        4,
-      )}, ${brief(toGo.trace, 4)} and ${brief(advantage.trace, 4)}. The walk shown is one of at most ${LONGEST} steps.`,
+      words: [
+        `Step ${t}: ${["left", "right"][a]} in ${NAMES[s]} is weighed by ${brief(shown(t))}.`,
+        "All three weights have the same mean; their variance is",
+        `${brief(total.trace, 4)}, ${brief(toGo.trace, 4)} and ${brief(advantage.trace, 4)}.`,
+        `The walk shown is one of at most ${LONGEST} steps.`,
+      ].join(" "),
       view: {
         walk: walk.map((edge) => [edge.s, edge.a, edge.next]),
         bars: walk.map((_, i) => shown(i)),

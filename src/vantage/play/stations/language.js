@@ -98,12 +98,14 @@
   }
 
   function said(G, moments, tilts, size) {
-    if (norm(G) < 1e-12)
-      return "All completions earn the same, or nearly: there is no gradient to estimate.";
+    if (norm(G) < 1e-12) return "∇J is nothing here: there is no gradient to estimate.";
     const length = (i) => brief(norm(moments[i].mean) / norm(G));
-    return `Groups of ${size}: RLOO’s mean is ∇J; Dr. GRPO’s is ${length(2)} of it; GRPO’s is ${length(
-      1,
-    )} as long and ${tilts[1] < 1e-3 ? "not tilted" : `tilted by ${brief(tilts[1])}°`}. Ellipses: one standard deviation of one group; dots: the group drawn.`;
+    const tilt = tilts[1] < 1e-3 ? "not tilted" : `tilted by ${brief(tilts[1])}°`;
+    return [
+      `Groups of ${size}: RLOO’s mean is ∇J; Dr. GRPO’s is ${length(2)} of it;`,
+      `GRPO’s is ${length(1)} as long and ${tilt}.`,
+      "Ellipses: one standard deviation of one group; dots: the group drawn.",
+    ].join(" ");
   }
 
   function draw(pen, view, size) {

@@ -45,7 +45,7 @@
           marks: MARKS.map(([name]) => named[name][s]),
         })),
         range: values.world === "bandit" ? [-2, 12] : [-40, 10],
-        top: Math.max(traces[0], traces[1], trace) * 1.12,
+        top: Math.max(traces[0], traces[1], trace, 1e-6) * 1.12,
       },
       height: (width) => (width < 560 ? 320 : 420),
     };

@@ -47,9 +47,11 @@
         trace,
         snr: dot(G, G) / trace,
       },
-      words: `${m === 1 ? "One trajectory" : `${m} trajectories`}: the cosine of ĝ and ∇J is ${brief(away)}. ${
-        away < 0 ? "This step would lower J." : "This step points uphill."
-      } In repeated draws (dots) ĝ strays by ${brief(Math.sqrt(trace))}, and ∇J is ${brief(norm(G))} long.`,
+      words: [
+        m === 1 ? "One trajectory:" : `${m} trajectories:`,
+        direction(away),
+        `In repeated draws (dots) ĝ strays by ${brief(Math.sqrt(trace))}, and ∇J is ${brief(norm(G))} long.`,
+      ].join(" "),
       view: {
         gradients: gradients.map((g) => [g[0], g[2]]),
         shares: counts.map((count) => count / m),
@@ -61,6 +63,12 @@
       height: (width) => (width < 560 ? 330 : 430),
       outputs: { size: String(m) },
     };
+  }
+
+  function direction(cosineWithTruth) {
+    if (Number.isNaN(cosineWithTruth)) return "ĝ is nothing, and there is no step.";
+    const said = `the cosine of ĝ and ∇J is ${brief(cosineWithTruth)}.`;
+    return `${said} A short step ${cosineWithTruth < 0 ? "would lower J." : "raises J."}`;
   }
 
   function draw(pen, view, size) {
