@@ -6,6 +6,7 @@ from vantage.environments.checking.record import EnvironmentReport, Finding
 from vantage.environments.classic import CartPole, MountainCar, MountainCarContinuous, Pendulum
 from vantage.environments.contract import contract
 from vantage.environments.envpool import EnvPool
+from vantage.environments.functional import Functional
 from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment, Step
 from vantage.environments.lqr import LQR
@@ -24,6 +25,7 @@ __all__ = [
     "Environment",
     "EnvironmentReport",
     "Finding",
+    "Functional",
     "Gymnasium",
     "MountainCar",
     "MountainCarContinuous",
