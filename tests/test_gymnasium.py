@@ -11,7 +11,6 @@ from lanes import Scripted
 
 import vantage as vt
 from vantage.environments.gymnasium import NATIVE_FROM
-from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
 
 
@@ -24,7 +23,7 @@ def played(env: vt.Gymnasium, steps: int, seed: int = 3) -> list[tuple[torch.Ten
             action = torch.randint(0, int(env.actions.n), (env.lanes,), generator=generator)
         else:
             action = torch.randn(env.lanes, *env.actions.shape, generator=generator)
-        rows.append(tuple(t.clone() for t in env.step(action)[: len(Step._fields) - 1]))
+        rows.append(tuple(t.clone() for t in env.step(action)[:6]))
     env.close()
     return rows
 

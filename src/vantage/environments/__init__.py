@@ -12,6 +12,7 @@ from vantage.environments.interface import Environment, Step
 from vantage.environments.lqr import LQR
 from vantage.environments.making import TENSOR, make
 from vantage.environments.normalise import Normalized
+from vantage.environments.pettingzoo import PettingZoo
 from vantage.environments.tabular import Tabular
 from vantage.environments.tensor import Dynamics, TensorEnvironment
 
@@ -31,6 +32,7 @@ __all__ = [
     "MountainCarContinuous",
     "Normalized",
     "Pendulum",
+    "PettingZoo",
     "Step",
     "Tabular",
     "TensorEnvironment",

@@ -25,6 +25,7 @@ from torch import Tensor
 from vantage.environments import fitted, spaces
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
+from vantage.environments.plugins import register
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
@@ -250,6 +251,7 @@ def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:
 
 
 def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+    register(name)
     try:
         if _stepped_here(name, lanes, settings):
             wrappers = settings.get("wrappers") or []

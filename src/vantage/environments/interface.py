@@ -20,6 +20,8 @@ class Step(NamedTuple):
         real: [lanes] False where the step was a dummy: the environment used it to reset the lane
             and ignored the action.
         raw_reward: [lanes] the reward before a normaliser scaled it; None where nothing did.
+        idle: [lanes] True where a dummy step repeats what its lane had shown before, waiting for
+            other lanes; None where none ever does.
     """
 
     observation: Shaped[Tensor, "lanes ..."]
@@ -29,6 +31,7 @@ class Step(NamedTuple):
     final_observation: Shaped[Tensor, "lanes ..."]
     real: Bool[Tensor, " lanes"]
     raw_reward: Float[Tensor, " lanes"] | None = None
+    idle: Bool[Tensor, " lanes"] | None = None
 
 
 @runtime_checkable

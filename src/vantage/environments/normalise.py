@@ -184,7 +184,9 @@ class Normalized:
             scaled = _clipped(_fast(raw) * self._scale[-1], self.clip)
             reward = torch.as_tensor(scaled, dtype=raw.dtype)
         raw = raw if step.raw_reward is None else step.raw_reward
-        return Step(observation, reward, step.terminated, step.truncated, final, step.real, raw)
+        return step._replace(
+            observation=observation, reward=reward, final_observation=final, raw_reward=raw
+        )
 
     def policy(self, *arguments: Any, **choices: Any) -> Policy:
         """A policy that fits, as the environment makes it; `act` normalises as is done here."""
@@ -255,8 +257,14 @@ class Normalized:
             if real.all() and not ended.any():
                 _merge(table, join([shown, running[:, None]], 1))
                 return
+            if step.idle is not None:
+                shown = shown[~_fast(step.idle)]
             if step.observation is not step.final_observation:
-                shown = join([shown, self._flat(step.observation)[ended]], 0)
+                fresh = self._flat(step.observation)
+                anew = ended
+                if step.idle is not None:  # a lane that waits shows its last observation again
+                    anew = ended & (fresh != self._flat(step.final_observation)).any(1)
+                shown = join([shown, fresh[anew]], 0)
             _merge(table[:, :-1], shown)
         if real.any():
             _merge(table[:, -1:], running[real][:, None])

@@ -141,7 +141,8 @@ class SlowNormaliser:
         """The answers, normalised, once all that they show has been counted."""
         for lane, answer in enumerate(answers):
             ended = bool(answer.terminated or answer.truncated)
-            self.shown.append(answer.final_observation)
+            if step.idle is None or not bool(step.idle[lane]):
+                self.shown.append(answer.final_observation)
             if ended and not np.array_equal(answer.observation, answer.final_observation):
                 self.shown.append(answer.observation)
             if bool(step.real[lane]):
