@@ -160,9 +160,9 @@ class ControlLearner(Learner):
         """The mean return of the last 100 episodes of training."""
         return self.history[number - 1]["return_100"]
 
-    def settled(self, number: int) -> bool:
+    def settled(self) -> bool:
         """Whether there have been 100 episodes."""
-        return sum(row["episodes"] for row in self.history[:number]) >= RECENT
+        return len(self.recent) == RECENT
 
     def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
         """A copy of the policy, which acts with the normaliser's statistics of that time."""

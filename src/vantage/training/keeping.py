@@ -49,7 +49,7 @@ class Keeper:
         if goal is None or number == 0:
             return None
         score = self.score(number)
-        settled = self.evaluate_every > 0 or self.learner.settled(number)
+        settled = self.evaluate_every > 0 or self.learner.settled()
         if score is None or not settled or not score >= goal:
             return None
         return f"return {score:.6g} reached stop_at={goal:g} at update {number}"

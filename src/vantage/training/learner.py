@@ -92,8 +92,8 @@ class Learner(ABC):
         """The mean return of training as of update `number`, from 1, by the history alone."""
 
     @abstractmethod
-    def settled(self, number: int) -> bool:
-        """Whether that mean is of as many episodes as it is to be."""
+    def settled(self) -> bool:
+        """Whether that mean, as it is now, is of as many episodes as it is to be."""
 
     @abstractmethod
     def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:

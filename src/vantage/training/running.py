@@ -61,6 +61,10 @@ class RunOptions:
             self.stop_at is None or self.stop_at == self.stop_at,
             f"train(stop_at={self.stop_at}): give a return, a number.",
         )
+        refuse_unless(
+            not callable(self.callbacks),
+            f"train(callbacks={self.callbacks!r}): give a list of functions, callbacks=[f].",
+        )
         for callback in self.callbacks:
             refuse_unless(
                 callable(callback),

@@ -167,9 +167,9 @@ class LanguageLearner(Learner):
         returns = [row["return"] for row in rows if _is_number(row["return"])]
         return sum(returns) / len(returns) if returns else None
 
-    def settled(self, number: int) -> bool:
+    def settled(self) -> bool:
         """Whether there have been five batches."""
-        return number >= RECENT
+        return len(self.history) >= RECENT
 
     def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
         """A copy of the policy."""
