@@ -69,8 +69,18 @@
     restart: () => ({ values: { u: 0, v: 0 }, state: { trail: [] } }),
   };
 
-  function draw(pen, { at, slope, alpha, trail }, size) {
-    const area = plane(size.width, size.height, REACH);
+  // What does not move is drawn once for every size of the picture.
+  let surface = { key: "", elements: [] };
+  function surfaceOf(area, size) {
+    const key = `${size.width} ${size.height}`;
+    if (surface.key !== key) {
+      surface = { key, elements: [] };
+      drawSurface((...drawn) => surface.elements.push(...drawn), area, size);
+    }
+    return surface.elements;
+  }
+
+  function drawSurface(pen, area, size) {
     CONTOURS.forEach(({ level, points }, i) => {
       const placed = points.map(([u, v]) => [area.x(u), area.y(v)]);
       if (placed.length < 2) return;
@@ -89,6 +99,11 @@
     );
     pen(label(size.width - 8, size.height - 10, "u: s₁ prefers a₁ →", "small halo", "end"));
     pen(label(area.x(0) + 8, 16, "↑ v: s₂ prefers a₁", "small halo", "start"));
+  }
+
+  function draw(pen, { at, slope, alpha, trail }, size) {
+    const area = plane(size.width, size.height, REACH);
+    pen(...surfaceOf(area, size));
     const [x, y] = [area.x(at[0]), area.y(at[1])];
     const trailed = [...trail, at].map(([u, v]) => [area.x(u), area.y(v)]);
     if (trailed.length > 1) pen(path(trailed, "trail"));

@@ -10,7 +10,15 @@
   function sampled(chances, m, seed) {
     const uniform = stream(seed);
     const counts = zeros(chances.length);
-    for (let i = 0; i < m; i++) counts[drawn(chances, uniform())] += 1;
+    let total = 0;
+    const upTo = chances.map((chance) => (total += chance));
+    const last = chances.length - 1;
+    for (let i = 0; i < m; i++) {
+      const at = uniform();
+      let k = 0;
+      while (k < last && at >= upTo[k]) k++;
+      counts[k] += 1;
+    }
     return counts;
   }
 
