@@ -7,36 +7,35 @@ anything else is an environment.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from vantage.commands.audit_language import audit_lm
 from vantage.commands.language_options import (
+    LearningOptions,
+    ModelOptions,
+    TaskOptions,
     carried_on,
-    first_batch,
-    named,
     print_end,
     print_plan,
     quieten,
-    task_from,
     watch,
 )
 from vantage.commands.train_tiny import tiny_command
 from vantage.errors import refuse_unless
-from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
-from vantage.language.scoring.arithmetic import Workload, shape_of
+from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.train import train
 from vantage.language.transcripts.records import chosen, read_transcripts, updates_of
 from vantage.language.transcripts.view import show
 from vantage.runs.progress import terminal
-from vantage.training.schedules import Name
 
+LEARNING = LearningOptions()
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -56,153 +55,44 @@ def commands() -> dict[str, Callable[..., None]]:
 
 
 def train_lm(
-    model: Path,
-    data: Path,
-    reward: tuple[str, ...],
-    weights: tuple[float, ...] = (),
-    estimator: str = "rloo",
-    beta: float | None = None,
-    num_generations: int = 8,
-    batch: int | Literal["auto"] = 64,
-    target_snr: float = 1.0,
-    baseline: Literal["auto"] | None = None,
-    updates: int = 200,
-    lr: float = 1e-5,
-    schedule: Name = "constant",
+    model: OmitArgPrefixes[ModelOptions],
+    rows: OmitArgPrefixes[TaskOptions],
+    learning: OmitArgPrefixes[LearningOptions] = LEARNING,
     warmup: int = 0,
-    epochs: Annotated[int, arg(aliases=["--num-iterations"])] = 1,
-    minibatches: int = 1,
     max_grad_norm: float | None = 1.0,
-    max_completion_length: int = 256,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
     mask_truncated_completions: bool = False,
-    resample_dead_groups: int = 0,
-    lora: int | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     gradient_checkpointing: bool = False,
     token_budget: int = 16384,
     continuous_batching: bool = False,
-    prompt: str = "prompt",
-    answer: str = "answer",
-    system: str | None = None,
-    held_out: float = 0.1,
-    evaluate_every: int = 0,
-    keep_best: bool = False,
-    keep_last: int = 0,
-    stop_at: float | None = None,
-    transcripts_every: int = 1,
-    seed: int = 0,
-    out: Path | None = None,
-    resume: bool = False,
-    device: str = "cpu",
-    threads: int = 1,
-    dry_run: bool = False,
 ) -> None:
     """Train a causal language model on rewards.
 
     Args:
-        model: folder of a model and tokenizer that transformers loads.
-        data: rows, as JSONL, CSV or Parquet.
-        reward: FILE.py:FUNCTION, or exact_match, number, format; several with spaces between them.
-        weights: of the rewards; 1 each by default.
-        estimator: a row of the table that `vantage estimators` prints.
-        beta: of the KL to the model as it was, for estimators that have one.
-        num_generations: completions per prompt.
-        batch: completions per update; "auto" follows the gradient's noise scale.
-        target_snr: of a batch's gradient, held by --batch auto.
-        baseline: "auto" takes the unbiased baseline of least measured variance at every update.
-        updates: batches to learn from.
-        lr: learning rate (AdamW).
-        schedule: of the learning rate, after the warm-up.
         warmup: updates over which the learning rate rises.
-        epochs: passes over each batch.
-        minibatches: optimiser steps of an epoch.
         max_grad_norm: longest gradient let through to the optimiser.
-        max_completion_length: tokens after which a completion is cut.
-        temperature: of the sampling law.
-        top_k: of the sampling law: only the k likeliest tokens.
-        top_p: of the sampling law: only the likeliest tokens that make up p.
-        min_p: of the sampling law: only tokens p times as likely as the likeliest.
         mask_truncated_completions: leave cut completions out of the loss.
-        resample_dead_groups: rounds of drawing other prompts for groups of equal rewards.
-        lora: rank of an adapter to train in place of the model.
-        dtype: of the weights.
         gradient_checkpointing: less memory, more time.
         token_budget: tokens of one forward and backward pass; no result depends on it.
         continuous_batching: generate with the paged engine of transformers.
-        prompt: column with the prompts.
-        answer: column with the gold answers.
-        system: system message to put in front of every prompt.
-        held_out: share of the prompts that is never trained on.
-        evaluate_every: updates between evaluations on those; 0 for none.
-        keep_best: keep the checkpoint of the largest reward, of evaluations where there are any.
-        keep_last: checkpoints to keep of evaluated updates, or else of those at which one was
-            due, each with its model.
-        stop_at: end the run once that reward is reached, by evaluations where there are any.
-        transcripts_every: updates between transcripts; 0 for none.
-        seed: of everything random.
-        out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
-        resume: carry on the run in that folder.
-        device: cpu, cuda, cuda:1, ...
-        threads: torch threads.
-        dry_run: print the batch arithmetic, token counts and memory, and stop.
     """
-    import torch
-
     quieten()
-    rule = named(estimator, beta)
-    task = task_from(
-        data,
-        reward,
-        weights,
-        answer,
-        num_generations=num_generations,
-        prompt=prompt,
-        held_out=held_out,
-        seed=seed,
-        system=system,
-    )
-    folder = out or Path("runs") / f"{model.resolve().name}-{rule.name}-{seed}"
-    if dry_run:
-        refuse_unless(
-            batch == "auto" or batch % num_generations == 0,
-            f"--batch {batch}: a batch holds whole groups of --num-generations {num_generations}.",
-        )
-        empty, tokens = _without_weights(model)
-        shape = shape_of(empty, BYTES[dtype], _lora_parameters(empty, lora))
-        plan = Workload(
-            shape=shape,
-            lengths=[len(ids) for ids in task.encode(tokens)],
-            rows=len(task.train),
-            held_out=len(task.held_out),
-            batch=first_batch(batch, num_generations),
-            num_generations=num_generations,
-            num_iterations=epochs,
-            minibatches=minibatches,
-            updates=updates,
-            max_completion_length=max_completion_length,
+    rule, task = learning.rule(), rows.task(learning.seed)
+    folder = learning.folder(model.model.resolve().name)
+    if learning.dry_run:
+        empty, tokens = _without_weights(model.model)
+        plan = learning.workload(
+            task,
+            [len(ids) for ids in task.encode(tokens)],
+            shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model.lora)),
+            max_completion_length=model.max_completion_length,
             token_budget=token_budget,
             checkpointing=gradient_checkpointing,
-            reference="reference_log_prob" in rule.needs and lora is None,
+            reference="reference_log_prob" in rule.needs and model.lora is None,
         )
         plan.refuse_what_does_not_fit()
         print_plan(rule, plan, folder)
         return
-    policy = Policy(
-        model,
-        max_completion_length=max_completion_length,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        dtype=getattr(torch, dtype),
-        lora=lora,
-        gradient_checkpointing=gradient_checkpointing,
-        device=device,
-    )
+    policy = model.policy(gradient_checkpointing=gradient_checkpointing)
     run = carried_on(
         folder,
         partial(
@@ -210,30 +100,15 @@ def train_lm(
             task,
             policy,
             rule,
-            updates=updates,
-            batch=batch,
-            target_snr=target_snr,
-            baseline=baseline,
-            lr=lr,
-            schedule=schedule,
             warmup=warmup,
-            epochs=epochs,
-            minibatches=minibatches,
             max_grad_norm=max_grad_norm,
             value=ValueHead(policy) if "value" in rule.needs else None,
             mask_truncated_completions=mask_truncated_completions,
-            resample_dead_groups=resample_dead_groups,
             engine=ContinuousBatching() if continuous_batching else None,
             token_budget=token_budget,
-            evaluate_every=evaluate_every,
-            keep_best=keep_best,
-            keep_last=keep_last,
-            stop_at=stop_at,
-            watch=watch(folder, task, policy, transcripts_every),
-            seed=seed,
+            watch=watch(folder, task, policy, learning.transcripts_every),
             out=folder,
-            resume=resume,
-            threads=threads,
+            **learning.settings(),
         ),
     )
     if len(task.held_out) >= 2:

@@ -4,8 +4,11 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from vantage import estimators as table
 from vantage.errors import refuse_unless
@@ -20,6 +23,7 @@ from vantage.language.training.settings import FIRST_BATCH
 from vantage.language.transcripts.records import recorder
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
 from vantage.runs.run import Run
+from vantage.training.schedules import Name
 
 
 def quieten() -> None:
@@ -29,23 +33,171 @@ def quieten() -> None:
     logging.disable_progress_bar()
 
 
-def named(estimator: str, beta: float | None) -> Estimator:
-    """The row of that name, with the coefficient of its KL where one is given."""
-    return table.named(estimator) if beta is None else table.named(estimator, beta=beta)
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and by which law it samples.
+
+    Attributes:
+        model: folder of a model and tokenizer that transformers loads.
+        max_completion_length: tokens after which a completion is cut.
+        temperature: of the sampling law.
+        top_k: of the sampling law: only the k likeliest tokens.
+        top_p: of the sampling law: only the likeliest tokens that make up p.
+        min_p: of the sampling law: only tokens p times as likely as the likeliest.
+        lora: rank of an adapter that is trained or audited in place of the model.
+        dtype: of the weights.
+        device: cpu, cuda, cuda:1, ...
+    """
+
+    model: Path
+    max_completion_length: int = 256
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    lora: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "cpu"
+
+    def policy(self, **settings: Any) -> Policy:
+        """The model as a policy under that law."""
+        import torch
+
+        law = {item.name: getattr(self, item.name) for item in fields(self)}
+        law |= {"dtype": getattr(torch, self.dtype)}
+        return Policy(law.pop("model"), **law | settings)
 
 
-def task_from(
-    data: Path, reward: tuple[str, ...], weights: tuple[float, ...], answer: str, **settings: Any
-) -> Task:
-    """The rows of a file with rewards by name, called as the file is."""
-    return Task(
-        data,
-        [_reward_named(spec, answer) for spec in reward],
-        weights=weights or None,
-        answer=answer,
-        name=data.stem,
-        **settings,
-    )
+@dataclass(frozen=True)
+class TaskOptions:
+    """Which prompts, and what their completions are worth.
+
+    Attributes:
+        data: rows, as JSONL, CSV or Parquet.
+        reward: FILE.py:FUNCTION, or exact_match, number, format; several are weighted and summed.
+        weights: of the rewards; 1 each by default.
+        num_generations: completions per prompt.
+        prompt: column with the prompts.
+        answer: column with the gold answers.
+        system: system message to put in front of every prompt.
+        held_out: share of the prompts that is never trained on.
+    """
+
+    data: Path
+    reward: tuple[str, ...]
+    weights: tuple[float, ...] = ()
+    num_generations: int = 8
+    prompt: str = "prompt"
+    answer: str = "answer"
+    system: str | None = None
+    held_out: float = 0.1
+
+    def task(self, seed: int) -> Task:
+        """The rows with their rewards, split by the seed and called as the file is."""
+        return Task(
+            self.data,
+            [_reward_named(spec, self.answer) for spec in self.reward],
+            weights=self.weights or None,
+            answer=self.answer,
+            name=self.data.stem,
+            num_generations=self.num_generations,
+            prompt=self.prompt,
+            held_out=self.held_out,
+            seed=seed,
+            system=self.system,
+        )
+
+
+@dataclass(frozen=True)
+class LearningOptions:
+    """How a language model learns, for how long, and what is kept of it.
+
+    Attributes:
+        estimator: a row of the table that `vantage estimators` prints.
+        beta: of the KL to the model as it was, for estimators that have one.
+        batch: completions per update; "auto" follows the gradient's noise scale.
+        target_snr: of a batch's gradient, held by --batch auto.
+        baseline: "auto" takes the unbiased baseline of least measured variance at every update.
+        updates: batches to learn from.
+        lr: learning rate (AdamW).
+        schedule: of the learning rate, after the warm-up.
+        epochs: passes over each batch.
+        minibatches: optimiser steps of an epoch.
+        resample_dead_groups: rounds of drawing other prompts for groups of equal rewards.
+        evaluate_every: updates between evaluations on held-out prompts; 0 for none.
+        keep_best: keep the checkpoint of the largest reward, of evaluations where there are any.
+        keep_last: checkpoints to keep of evaluated updates, or else of those at which one was due,
+            each with its model.
+        stop_at: end the run once that reward is reached, by evaluations where there are any.
+        transcripts_every: updates between transcripts; 0 for none.
+        seed: of everything random.
+        out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
+        resume: resume the run in that folder, bit for bit.
+        threads: torch threads; small networks want one.
+        dry_run: print the batch arithmetic, token counts and memory, and stop.
+    """
+
+    estimator: str = "rloo"
+    beta: float | None = None
+    batch: int | Literal["auto"] = 64
+    target_snr: float = 1.0
+    baseline: Literal["auto"] | None = None
+    updates: int = 200
+    lr: float = 1e-5
+    schedule: Name = "constant"
+    epochs: Annotated[int, arg(aliases=["--num-iterations"])] = 1
+    minibatches: int = 1
+    resample_dead_groups: int = 0
+    evaluate_every: int = 0
+    keep_best: bool = False
+    keep_last: int = 0
+    stop_at: float | None = None
+    transcripts_every: int = 1
+    seed: int = 0
+    out: Path | None = None
+    resume: bool = False
+    threads: int = 1
+    dry_run: bool = False
+
+    def rule(self) -> Estimator:
+        """The row of that name, with the coefficient of its KL where one is given."""
+        if self.beta is None:
+            return table.named(self.estimator)
+        return table.named(self.estimator, beta=self.beta)
+
+    def folder(self, name: str) -> Path:
+        """The run folder of a model or task of that name."""
+        return self.out or Path("runs") / f"{name}-{self.rule().name}-{self.seed}"
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `vantage.language.train` that bear the same name."""
+        apart = {"estimator", "beta", "transcripts_every", "out", "dry_run"}
+        return {
+            item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart
+        }
+
+    def workload(self, task: Task, lengths: list[int], **facts: Any) -> Workload:
+        """The arithmetic of the run, for `--dry-run`.
+
+        Raises:
+            InputError: a batch that does not hold whole groups.
+        """
+        size = task.num_generations
+        refuse_unless(
+            self.batch == "auto" or self.batch % size == 0,
+            f"--batch {self.batch}: a batch holds whole groups of --num-generations {size}.",
+        )
+        return Workload(
+            lengths=lengths,
+            rows=len(task.train),
+            held_out=len(task.held_out),
+            batch=first_batch(self.batch, size),
+            num_generations=size,
+            num_iterations=self.epochs,
+            minibatches=self.minibatches,
+            updates=self.updates,
+            **facts,
+        )
 
 
 def _reward_named(spec: str, answer: str) -> RewardFunction:
