@@ -17,7 +17,7 @@ from vantage.estimators.table import named
 from vantage.policies import Policy
 from vantage.runs.progress import counting
 from vantage.runs.threads import torch_threads
-from vantage.training.door import check_policy, check_value, opened, resolve, several
+from vantage.training.door import check_policy, check_value, estimator_of, opened, several
 
 
 @singledispatch
@@ -48,7 +48,7 @@ def audit(
         env: where: an environment, or what `vantage.make` makes one of; an MDP is sampled.
         policy: whose gradient is measured; it is not changed.
         estimators: rows of the table, or your own, with different names; of an algorithm, its
-            estimator; or the name of either.
+            estimator; or the name of either (a row's, where both bear it).
         trajectories: how many to sample, rounded down to whole batches.
         batch: trajectories of one gradient step, whose quality is reported.
         seed: of everything random here.
@@ -75,7 +75,7 @@ def audit(
     check_policy(env, policy)
     if value is not None:
         check_value(env, policy, value)
-    rows = [resolve(each)[1] for each in several(estimators)]
+    rows = [estimator_of(each) for each in several(estimators)]
     yardstick = _checked(rows, reference, value)
     exact_gradient = exactly.gradient(env, policy)
     same = yardstick if exact_gradient is None and behaviour is None else None

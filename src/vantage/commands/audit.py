@@ -16,7 +16,7 @@ from vantage.exact.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.runs.progress import terminal
 from vantage.training import load
-from vantage.training.door import resolve
+from vantage.training.door import estimator_of
 
 
 def audit(
@@ -100,7 +100,7 @@ def audit(
 
 def rows_named(estimators: tuple[str, ...]) -> list[Estimator]:
     """Estimators by name, of rows of the table or of algorithms."""
-    return [resolve(name)[1] for name in estimators]
+    return [estimator_of(name) for name in estimators]
 
 
 def check_endings(json: Path | None, html: Path | None) -> None:

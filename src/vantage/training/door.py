@@ -152,6 +152,17 @@ def resolve(given: Any) -> tuple[Algorithm | None, Estimator]:
     )
 
 
+def estimator_of(given: Any) -> Estimator:
+    """The estimator that is meant where estimators are measured: a row goes before an algorithm.
+
+    Raises:
+        InputError: neither, saying what to write instead.
+    """
+    if isinstance(given, str) and (given in estimators.TABLE or given in estimators.ALIASES):
+        return estimators.named(given)
+    return resolve(given)[1]
+
+
 def several(given: Any) -> list[Any]:
     """What was given as a list, also where it is one thing alone."""
     alone = isinstance(given, Estimator | Algorithm | str) or callable(given)
