@@ -171,8 +171,11 @@ def test_pictures_with_channels_first_and_last_are_the_same_picture() -> None:
     torch.testing.assert_close(last(pixels[0, 0]), out[0, 0])
     unscaled = cnn((84, 60, 4), 5, gain=1.0, generator=torch.Generator().manual_seed(0), scale=1.0)
     torch.testing.assert_close(unscaled(pixels.float() / 255), out)
-    for shape in ((40, 50, 60), (3, 30, 40), (10, 10, 4)):
-        with pytest.raises(vt.InputError, match="net="):
+    for shape in ((40, 50, 60), (3, 30, 40), (10, 10, 4), (7, 7, 3), (1, 2, 2), (2, 2, 1), (9, 50)):
+        small = cnn(shape, 5, gain=1.0, generator=torch.Generator().manual_seed(0))
+        assert small(torch.zeros(2, 3, *shape, dtype=torch.uint8)).shape == (2, 3, 5)
+    for shape in ((4,), (3, 0, 4), (1, 2, 3, 4)):
+        with pytest.raises(vt.InputError, match="height and width"):
             cnn(shape, 5, gain=1.0, generator=torch.Generator())
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -19,6 +20,7 @@ from vantage.environments.spaces import (
     unflatten,
     width,
 )
+from vantage.gradients.passes import AutogradPasses
 from vantage.policies import (
     Bernoulli,
     Gaussian,
@@ -26,6 +28,7 @@ from vantage.policies import (
     Recurrent,
     SquashedGaussian,
 )
+from vantage.policies.networks import Pixels
 
 NESTED = spaces.Dict(
     {
@@ -208,9 +211,10 @@ def test_pictures_keep_their_shape_and_bytes(dtype: Any) -> None:
 def test_small_boxes_of_three_dimensions_are_vectors_but_bytes_are_pictures() -> None:
     assert not is_picture(spaces.Box(0, 1, (4, 4, 2)))
     assert is_picture(spaces.Box(0, 255, (10, 10, 4), np.uint8))
+    assert is_picture(spaces.Box(0, 255, (84, 84), np.uint8))
+    assert not is_picture(spaces.Box(0, 12, (8, 8), np.uint8))  # a board
     env = vt.Gymnasium(lanes_of(spaces.Box(0, 255, (10, 10, 4), np.uint8), spaces.Discrete(2)))
-    with pytest.raises(vt.InputError, match="net="):
-        env.policy()
+    assert env.value()(env.reset(seed=0)).shape == (4,)
     net = torch.nn.Sequential(torch.nn.Flatten(-3), torch.nn.Linear(400, 2).to(torch.float32))
     assert env.policy(net=net).made is None
 
@@ -272,3 +276,93 @@ def test_spaces_without_a_fixed_size_are_refused_with_a_remedy() -> None:
             observation_reader(spaces.Dict({"x": space}), "mine")
         with pytest.raises(vt.InputError, match=r"action space .*TransformAction"):
             action_writer(space, None, "mine")
+
+
+def test_pictures_inside_dictionaries_are_seen_by_convolutions() -> None:
+    space = spaces.Dict(
+        {
+            "camera": spaces.Box(0, 255, (40, 36, 3), np.uint8),
+            "radar": spaces.Box(0, 12, (30, 30), np.uint8),
+            "speed": spaces.Box(-1, 1, (2,), np.float32),
+            "gear": spaces.Discrete(3),
+        }
+    )
+    env = vt.Gymnasium(lanes_of(space, spaces.Discrete(2)))
+    policy, value = env.policy(hidden=(8,)), env.value(hidden=(8,))
+    kinds = [type(module) for module in policy.modules()]
+    assert kinds.count(torch.nn.Conv2d) == 4  # three layers for 36 pixels, one below
+    observation = env.reset(seed=0)
+    assert policy(observation).shape == (4, 2)
+    assert value(observation[None]).shape == (1, 4)
+    # each picture is scaled by its own highest value, where the network reads it
+    radar = env.unflatten(observation)["radar"]
+    first = [m for m in policy.modules() if isinstance(m, Pixels)]
+    assert sorted(pixels.scale for pixels in first) == [1 / 255, 1 / 12]
+    assert radar.max() <= 12
+    normalised = vt.Normalized(env)
+    seen = normalised.unflatten(normalised.reset(seed=0))
+    assert torch.equal(seen["radar"], env.unflatten(env.reset(seed=0))["radar"])
+    for recurrent in (None, 5):
+        policy = env.policy(hidden=(8,), recurrent=recurrent)
+        value = env.value(hidden=(8,), recurrent=recurrent)
+        run = vt.train(
+            env, policy, vt.estimators.a2c(), value=value, fragment=4, updates=1, progress=False
+        )
+        assert len(run.history) == 1
+
+
+@pytest.mark.parametrize("activation", ["relu", "SiLU", torch.nn.ELU])
+def test_activations_by_name_or_class(activation: Any) -> None:
+    env = vt.Gymnasium("CartPole-v1", lanes=2)
+    policy, value = env.policy(activation=activation), env.value(activation=activation)
+    kind = (
+        activation if isinstance(activation, type) else getattr(torch.nn, policy.made["activation"])
+    )  # type: ignore[index]
+    for module in (policy, value):
+        assert sum(isinstance(each, kind) for each in module.modules()) == 2
+        assert not any(isinstance(each, torch.nn.Tanh) for each in module.modules())
+    again = env.policy(**json.loads(json.dumps(policy.made)))
+    assert repr(again) == repr(policy)
+    with pytest.raises(vt.InputError, match="there are Tanh, ReLU"):
+        env.policy(activation="swoosh")
+
+
+@pytest.mark.parametrize("picture", [False, True])
+def test_a_trunk_in_common_is_trained_by_both(picture: bool, tmp_path: Path) -> None:
+    seen = spaces.Box(0, 255, (9, 9, 2), np.uint8) if picture else spaces.Box(-1, 1, (3,))
+    env = vt.Gymnasium(lanes_of(seen, spaces.Discrete(2)))
+    policy = env.policy()
+    value = env.value(trunk=policy)
+    common = {id(p) for p in policy.parameters()} & {id(p) for p in value.parameters()}
+    assert len(common) == 4  # weights and biases of two layers
+    settings: dict[str, Any] = {"value": value, "fragment": 4, "updates": 2, "progress": False}
+    vt.train(env, policy, vt.estimators.ppo(), **settings)
+    observation = env.reset(seed=0)
+    passes = AutogradPasses(policy, value)
+    assert len(passes.parameters) == len({id(p) for p in passes.parameters}) == 8
+    passes.forward(observation, torch.zeros(4, dtype=torch.long))
+    passes.backward(torch.zeros(4), value_slope=torch.ones(4))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in value.parameters())
+    with pytest.raises(vt.InputError, match="which would move the layers"):
+        vt.train(env, policy, vt.estimators.reinforce_baseline(), value=value, updates=1)
+    with pytest.raises(vt.InputError, match="no hidden layers"):
+        env.value(trunk=vt.Categorical(torch.nn.Embedding(2, 2)))
+    with pytest.raises(vt.InputError, match="memoryless"):
+        env.value(trunk=env.policy(recurrent=4))
+
+
+def test_a_run_with_a_trunk_in_common_loads_again(tmp_path: Path) -> None:
+    env = vt.Gymnasium("CartPole-v1", lanes=2)
+    policy = env.policy(hidden=(8,), activation="relu")
+    value = env.value(trunk=policy)
+    vt.train(
+        env, policy, vt.estimators.ppo(), value=value, fragment=16, updates=1, progress=False,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    _, policy_again, value_again = vt.load(tmp_path / "run")
+    assert value_again is not None
+    observation = env.reset(seed=1)
+    torch.testing.assert_close(policy_again(observation), policy(observation))
+    torch.testing.assert_close(value_again(observation), value(observation))
+    mine = {id(p) for p in policy_again.parameters()}
+    assert any(id(p) in mine for p in value_again.parameters())

@@ -9,6 +9,7 @@ from tyro.conf import Positional
 from vantage.auditing.audit import audit as measure
 from vantage.auditing.sampling import samplings
 from vantage.auditing.units import compares
+from vantage.commands.arguments import assignments
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
@@ -32,6 +33,7 @@ def audit(
     trajectories: int = 4096,
     batch: int = 64,
     group_size: int = 8,
+    env_set: tuple[str, ...] = (),
     lanes: int = 64,
     discount: float | None = None,
     hidden: tuple[int, ...] = (64, 64),
@@ -48,14 +50,15 @@ def audit(
     Language models have a command of their own: `vantage audit lm --help`.
 
     Args:
-        env: a Gymnasium id. One with a table of transitions (FrozenLake-v1, say) is audited against
-            its exact gradient.
+        env: a Gymnasium id, or module:Name for one of your own. One with a table of transitions
+            (FrozenLake-v1, say) is audited against its exact gradient.
         policy: run folder whose policy (and value function) is audited; without it, the policy that
             training would start from.
         estimators: rows of the table that `vantage estimators` prints, or algorithms.
         trajectories: whole episodes to sample.
         batch: episodes of one gradient step, whose quality is reported.
         group_size: episodes of one start state, which estimators that need groups compare.
+        env_set: settings of the environment, NAME=VALUE, where no run is given.
         lanes: copies of the environment that run side by side.
         discount: γ of the objective; the run's, or 0.99.
         hidden: widths of the hidden layers, where no run is given.
@@ -69,7 +72,7 @@ def audit(
     """
     rows = rows_named(estimators)
     check_endings(json, html)
-    world, actor, value = _audited(env, policy, lanes, discount, hidden)
+    world, actor, value = _audited(env, env_set, policy, lanes, discount, hidden)
     if dry_run:
         for plan in samplings(world, rows, None, trajectories, batch, group_size):
             for row in plan.estimators:
@@ -120,11 +123,17 @@ def write(save: Callable[[Path], Path], json: Path | None, html: Path | None) ->
 
 
 def _audited(
-    env: str, run: Path | None, lanes: int, discount: float | None, hidden: tuple[int, ...]
+    env: str,
+    env_set: tuple[str, ...],
+    run: Path | None,
+    lanes: int,
+    discount: float | None,
+    hidden: tuple[int, ...],
 ) -> tuple[Environment, Policy, Value]:
     """The environment, policy and value function to audit."""
     if run is not None:
-        trained, policy, value = load(run, lanes)
+        trained, policy, value = load(run, lanes, env=env if ":" in env else None)
+        refuse_unless(not env_set, f"--env-set: {run} has its own environment's settings.")
         refuse_unless(
             trained.name == env, f"{run} was trained on {trained.name}, not {env}; name that."
         )
@@ -138,10 +147,12 @@ def _audited(
             )
         return trained, policy, value or trained.value(hidden)
     gamma = 0.99 if discount is None else discount
-    known = Gymnasium(env, lanes=lanes, discount=gamma)
+    settings = assignments("--env-set", env_set)
+    known = Gymnasium(env, lanes=lanes, discount=gamma, **settings)
     world: Environment = known
-    if hasattr(known.vector, "envs") and hasattr(known.vector.envs[0].unwrapped, "P"):
-        world = Tabular(MDP.from_gymnasium(env, discount=gamma), lanes)
+    as_it_is = ":" not in env and not {"wrappers", "action_mask"} & settings.keys()
+    if as_it_is and hasattr(known.vector, "envs") and hasattr(known.vector.envs[0].unwrapped, "P"):
+        world = Tabular(MDP.from_gymnasium(env, discount=gamma, **settings), lanes)
     return world, known.policy(hidden), known.value(hidden)
 
 

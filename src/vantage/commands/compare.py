@@ -7,7 +7,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from vantage.commands.arguments import literal
+from vantage.commands.arguments import assignments, literal
 from vantage.comparing.compare import Study, compare, cores, plan
 from vantage.comparing.display import duration
 from vantage.comparing.jobs import Job
@@ -26,6 +26,7 @@ def compare_command(
     out: Path = Path("runs/compare"),
     workers: int | None = None,
     threads: int = 1,
+    env_set: tuple[str, ...] = (),
     lanes: int | None = None,
     discount: float = 0.99,
     hidden: tuple[int, ...] = (64, 64),
@@ -54,6 +55,7 @@ def compare_command(
         out: folder; every run has an ordinary run folder in it.
         workers: runs at one time; one for every core by default.
         threads: torch threads of each; small networks want one.
+        env_set: settings of the environments, NAME=VALUE, such as is_slippery=False.
         lanes: copies of the environment that run side by side; by default those of each algorithm,
             and 64 for an estimator.
         discount: γ of the objective, in (0, 1].
@@ -84,7 +86,7 @@ def compare_command(
         "threads": threads,
         "lanes": lanes,
         "discount": discount,
-        "environment_settings": None,
+        "environment_settings": assignments("--env-set", env_set),
         "hidden": hidden,
         "value": value,
         "evaluation_episodes": evaluation_episodes,

@@ -64,6 +64,8 @@ def algorithms(name: Annotated[Positional[str | None], arg(metavar="NAME")] = No
 
 def main() -> None:
     """Entry point of the `vantage` command."""
+    # modules of one's own lie where the command is given; last, so that they hide nothing
+    sys.path.append(str(Path.cwd()))
     try:
         arguments = prepared(sys.argv[1:])
         if arguments in (["--version"], ["version"]):

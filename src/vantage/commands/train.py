@@ -1,12 +1,13 @@
 """`vantage train` on environments, and `vantage evaluate`."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from vantage import estimators as table
 from vantage.commands.arguments import assignments
@@ -31,6 +32,7 @@ def train(
     algorithm: str | None = None,
     estimator: str | None = None,
     set: tuple[str, ...] = (),
+    env_set: tuple[str, ...] = (),
     steps: int | None = None,
     updates: int | None = None,
     fragment: int | None = None,
@@ -69,12 +71,15 @@ def train(
 
     Args:
         env: a Gymnasium id, such as CartPole-v1; "tensor/" before it runs the dynamics as tensor
-            code, "envpool/" runs EnvPool's.
+            code, "envpool/" runs EnvPool's. For one of your own module:Name or file.py:Name, a
+            class, a function that makes one, or an id that the module registers.
         algorithm: a published combination, with its own number of lanes and learning rate, that
             `vantage algorithms` prints.
         estimator: a row of the table that `vantage estimators` prints, with the update rule it is
             made for; reinforce_baseline where no algorithm is named.
         set: settings of the algorithm or the estimator, NAME=VALUE, such as epochs=10.
+        env_set: settings of the environment, NAME=VALUE: is_slippery=False, action_mask=True,
+            max_episode_steps=200, wrappers=gymnasium.wrappers:FlattenObservation.
         steps: environment steps to use; 300,000 where neither steps nor updates is given.
         updates: updates to make.
         fragment: steps of every lane per update, episodes carried over.
@@ -117,10 +122,11 @@ def train(
     else:
         with_value = "value" in weighs.needs or baseline == "auto"
     assert isinstance(rule, Estimator)
-    folder = out or Path("runs") / f"{env.replace('/', '-')}-{label}-{seed}"
+    folder = out or Path("runs") / f"{re.sub('[/:]+', '-', env)}-{label}-{seed}"
     network: dict[str, Any] = {"hidden": hidden, "recurrent": recurrent}
     published = weighs if isinstance(weighs, Algorithm) else None
-    world = opened(env, published, lanes, discount, normalise)
+    chosen = assignments("--env-set", env_set)
+    world = opened(env, published, lanes, discount, normalise, **chosen)
     critic = world.value(seed=seed_of(seed, VALUE), **network)
     if not (with_value if value is None else value):
         critic = None
@@ -169,6 +175,7 @@ def train(
 
 def evaluate(
     run: Positional[Path],
+    env: Annotated[Positional[str | None], arg(metavar="ENV")] = None,
     episodes: int = 100,
     seed: int = 1,
     greedy: bool = False,
@@ -181,6 +188,7 @@ def evaluate(
 
     Args:
         run: the run folder.
+        env: the environment, where it is one of your own, module:Name or file.py:Name.
         episodes: how many whole episodes.
         seed: of the environment and the actions; another than the training seed.
         greedy: take the likeliest action instead of sampling.
@@ -193,13 +201,13 @@ def evaluate(
         video is None or (update is None and not best),
         "--video films the latest checkpoint; leave --update and --best out.",
     )
-    env, policy, _ = load(run, lanes, update=update, best=best)
+    world, policy, _ = load(run, lanes, env=env, update=update, best=best)
     refuse_unless(
-        env is not None,
+        world is not None,
         f"{run} holds a language model: evaluate it in Python with vantage.language.evaluate.",
     )
-    result = evaluate_policy(env, policy, episodes, seed, greedy)
-    terminal.print(f"{env.name}, policy of {run}: {result}")
+    result = evaluate_policy(world, policy, episodes, seed, greedy)
+    terminal.print(f"{world.name}, policy of {run}: {result}")
     if video is not None:
         terminal.print(film_run(run, video, 1, seed, greedy))
 

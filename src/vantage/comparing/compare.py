@@ -262,7 +262,7 @@ def _write(file: Path, settings: dict[str, Any]) -> None:
 
 def _world(spec: Any, settings: dict[str, Any]) -> World:
     name = spec if isinstance(spec, str) else getattr(spec, "__name__", type(spec).__name__)
-    return World(name, spec, settings if isinstance(spec, str) else {})
+    return World(name, spec, settings)
 
 
 def _contenders(

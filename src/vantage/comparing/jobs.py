@@ -2,11 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vantage.environments.interface import Environment
 from vantage.environments.making import make
 from vantage.runs.run import CONFIG
 from vantage.runs.seeds import seed_of
@@ -25,13 +25,14 @@ class World:
 
     Attributes:
         name: how folders, tables and figures call it.
-        make: a Gymnasium id; or an importable function without arguments that gives an environment
-            with `.policy(hidden, seed)` and `.value(hidden, seed)`.
-        settings: lanes, discount and what else an id is made with; unused by a function.
+        make: what `vantage.make` makes lanes of; or an importable function without arguments that
+            gives an environment with `.policy(hidden, seed)` and `.value(hidden, seed)`.
+        settings: lanes, discount and what else lanes are made with; unused where the function gives
+            them.
     """
 
     name: str
-    make: str | Callable[[], Any]
+    make: Any
     settings: dict[str, Any]
 
     def build(self, contender: "Contender") -> Any:
@@ -40,8 +41,10 @@ class World:
         Raises:
             InputError: as `vantage.Gymnasium`.
         """
-        if not isinstance(self.make, str):
-            return self.make()
+        if callable(self.make) and not isinstance(self.make, type):
+            built = self.make()
+            if isinstance(built, Environment):
+                return built
         normalise = getattr(contender.estimator, "normalise", False)
         asked: dict[str, Any] = {"lanes": contender.lanes, "normalise": normalise}
         return make(self.make, **asked | self.settings)

@@ -71,8 +71,9 @@ class EnvPool(Gymnasium):
             "vantage.Gymnasium instead."
         )
 
-    def _make(self, name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+    def _make(self, env: Any, lanes: int, settings: dict[str, Any]) -> VectorEnv:
         envpool = _package()
+        name = self.name = str(env)
         if name not in envpool.list_all_envs():
             near = difflib.get_close_matches(name, envpool.list_all_envs(), n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else "see envpool.list_all_envs()."

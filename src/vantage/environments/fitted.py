@@ -1,6 +1,5 @@
 """Policies and value functions that fit a pair of spaces."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,24 +7,33 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from torch import Tensor, nn
+from torch import nn
 
-from vantage.environments.spaces import is_picture, width
+from vantage.environments.encoders import (
+    Columns,
+    WithoutMask,
+    encoder,
+    network,
+    trunk_of,
+    with_memory,
+)
+from vantage.environments.spaces import Part, width
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import (
     Bernoulli,
     Categorical,
     Gaussian,
+    MaskedCategorical,
     MultiCategorical,
     Policy,
     Recurrent,
     SoftmaxTable,
     SquashedGaussian,
     Value,
-    cnn,
     mlp,
     orthogonal_,
 )
+from vantage.policies.networks import activation_named
 
 
 def policy(
@@ -39,25 +47,30 @@ def policy(
     log_std: float = 0.0,
     orthogonal: bool = False,
     recurrent: int | None = None,
+    activation: str | type[nn.Module] = "Tanh",
+    mask: Part | None = None,
 ) -> Policy:
     """A policy that fits two spaces.
 
     Categorical for Discrete actions (a softmax table where observations are ids), MultiCategorical
-    for MultiDiscrete, Bernoulli for MultiBinary, Gaussian for Box. Inside: a perceptron, or the
-    convolutional network of Mnih et al. 2015 where observations are pictures, with orthogonal
-    weights. The last layer starts small, so that the first policy is close to uniform.
+    for MultiDiscrete, Bernoulli for MultiBinary, Gaussian for Box; MaskedCategorical where the
+    observation tells which actions are allowed. Inside: a perceptron; a convolutional network where
+    observations are pictures, and both where a Dict or Tuple holds pictures; orthogonal weights.
+    The last layer starts small, so that the first policy is close to uniform.
 
     Args:
         observation, action: spaces of one lane.
         hidden: widths of the hidden layers (pictures have their own).
         seed: of the initial weights.
         net: a network of your own, from observations [..., *shape] to what the distribution needs:
-            logits of every choice, or means.
+            logits of every choice, or means. It does not see a mask.
         squash: for Box actions with finite bounds: squash into them by tanh instead of clipping.
         log_std: initial log σ of a Gaussian.
         orthogonal: start `net` by `orthogonal_`, with gain 0.01 in its last layer; networks made
             here start so already.
         recurrent: size of the memory of a GRU; `hidden` is then what encodes an observation for it.
+        activation: between hidden layers: a name of `torch.nn`, such as "relu".
+        mask: where the mask of actions lies in the observation.
 
     Raises:
         InputError: a space or a combination that is not supported, with the remedy.
@@ -73,19 +86,25 @@ def policy(
         "head, memory, encoder=net).",
     )
     made: Policy
-    outputs = _outputs(action)
-    ids = isinstance(observation, spaces.Discrete)
+    between, outputs = activation_named(activation), _outputs(action)
+    table = isinstance(observation, spaces.Discrete) and isinstance(action, spaces.Discrete)
     if recurrent is not None:
-        encoder, encoded = _encoder(observation, tuple(hidden), generator)
-        last = mlp(recurrent, (), outputs, gain=0.01, generator=generator)
-        head = _distribution(action, last, squash, log_std)
-        made = Recurrent(width(observation), head, recurrent, encoder, encoded, generator)
-    elif net is None and ids and isinstance(action, spaces.Discrete):
-        assert isinstance(observation, spaces.Discrete)
-        made = SoftmaxTable(int(observation.n), outputs)
+        inside, encoded = encoder(observation, tuple(hidden), generator, between)
+        last: nn.Module = mlp(recurrent, (), outputs, gain=0.01, generator=generator)
+        beside = None if mask is None else (mask.first, mask.last)
+        if beside is not None:
+            last = nn.Sequential(Columns(0, recurrent), last)
+        head = _distribution(action, last, squash, log_std, recurrent if beside else None)
+        inputs = width(observation)
+        made = Recurrent(inputs, head, recurrent, inside, encoded, generator, beside)
+    elif net is None and table:
+        made = SoftmaxTable(width(observation), outputs)
     else:
-        inside = net or _net(observation, tuple(hidden), outputs, 0.01, generator)
-        made = _distribution(action, inside, squash, log_std)
+        if net is None:
+            reads = network(observation, mask, tuple(hidden), outputs, 0.01, generator, between)
+        else:
+            reads = _behind_mask(observation, mask, net)
+        made = _distribution(action, reads, squash, log_std, None if mask is None else mask.first)
     if net is not None:
         return made if not orthogonal else _restarted(made, net, 0.01, generator)
     made.hidden = tuple(hidden)
@@ -94,6 +113,7 @@ def policy(
         "squash": squash,
         "log_std": log_std,
         "recurrent": recurrent,
+        "activation": between,
     }
     return made
 
@@ -106,6 +126,9 @@ def value(
     net: nn.Module | None = None,
     orthogonal: bool = False,
     recurrent: int | None = None,
+    activation: str | type[nn.Module] = "Tanh",
+    trunk: Policy | None = None,
+    mask: Part | None = None,
 ) -> Value:
     """A value function over a space of observations, initially close to 0.
 
@@ -119,37 +142,48 @@ def value(
             flag and memory, each step by itself. So it is fitted in any order of steps and
             evaluated at any single observation, without running through time; gradients of its loss
             do not shape the memory.
+        activation: as in `policy`.
+        trunk: a policy made for this space, whose hidden layers V reads and trains too; V itself is
+            one linear layer more.
+        mask: where the mask of actions lies in the observation.
+
+    Raises:
+        InputError: a trunk without hidden layers, or beside another network.
     """
     generator = torch.Generator().manual_seed(seed)
     gain = 1.0 if orthogonal else 0.01
     if net is not None:
-        made = Value(net)
+        made = Value(_behind_mask(observation, mask, net))
         return made if not orthogonal else _restarted(made, net, gain, generator)
-    if recurrent is None:
-        made = Value(_net(observation, tuple(hidden), 1, gain, generator))
+    between = activation_named(activation)
+    if trunk is not None:
+        refuse_unless(
+            recurrent is None and not isinstance(trunk, Recurrent) and hasattr(trunk, "net"),
+            f"value(trunk={type(trunk).__name__}): hidden layers can be shared with a memoryless "
+            "policy that env.policy() made; leave trunk out.",
+        )
+        shared: Any = trunk
+        body, size = trunk_of(shared.net)
+        made = Value(nn.Sequential(body, mlp(size, (), 1, gain=gain, generator=generator)))
+    elif recurrent is None:
+        made = Value(network(observation, mask, tuple(hidden), 1, gain, generator, between))
     else:
-        made = Value(_with_memory(observation, tuple(hidden), recurrent, gain, generator))
+        made = Value(with_memory(observation, tuple(hidden), recurrent, gain, generator, between))
     made.hidden = tuple(hidden)
-    made.made = {"hidden": list(hidden), "orthogonal": orthogonal, "recurrent": recurrent}
+    made.made = {
+        "hidden": list(hidden),
+        "orthogonal": orthogonal,
+        "recurrent": recurrent,
+        "activation": between,
+    } | ({} if trunk is None else {"trunk": True})
     return made
 
 
-class BesideMemory(nn.Module):
-    """Encodes the features of a recorded observation and leaves flag and memory as they are.
-
-    Args:
-        encoder: maps features [..., D] to [..., E].
-        inputs: D.
-    """
-
-    def __init__(self, encoder: nn.Module, inputs: int):
-        super().__init__()
-        self.encoder, self.inputs = encoder, inputs
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """[..., D + 1 + H] to [..., E + 1 + H]."""
-        features, rest = observation[..., : self.inputs], observation[..., self.inputs :]
-        return torch.cat([self.encoder(features), rest], -1)
+def _behind_mask(space: gymnasium.Space, mask: Part | None, net: nn.Module) -> nn.Module:
+    """A network of the user's own, which does not see the mask."""
+    if mask is None:
+        return net
+    return nn.Sequential(WithoutMask(space, mask), net)
 
 
 def _outputs(action: gymnasium.Space) -> int:
@@ -167,10 +201,11 @@ def _outputs(action: gymnasium.Space) -> int:
 
 
 def _distribution(
-    action: gymnasium.Space, net: nn.Module, squash: bool, log_std: float
+    action: gymnasium.Space, net: nn.Module, squash: bool, log_std: float, mask: int | None
 ) -> Categorical | MultiCategorical | Bernoulli | Gaussian:
+    """The distribution over a space; `mask` is the first column of a mask of actions."""
     if isinstance(action, spaces.Discrete):
-        return Categorical(net)
+        return Categorical(net) if mask is None else MaskedCategorical(net, mask)
     if isinstance(action, spaces.MultiDiscrete):
         return MultiCategorical(net, action.nvec.flatten().tolist())
     if isinstance(action, spaces.MultiBinary):
@@ -180,57 +215,6 @@ def _distribution(
         low, high = (torch.from_numpy(bound.flatten()) for bound in (action.low, action.high))
         return SquashedGaussian(net, low, high, log_std)
     return Gaussian(net, _outputs(action), log_std)
-
-
-def _net(
-    space: gymnasium.Space,
-    hidden: tuple[int, ...],
-    outputs: int,
-    gain: float,
-    generator: torch.Generator,
-) -> nn.Module:
-    if isinstance(space, spaces.Discrete):
-        table = nn.utils.skip_init(nn.Embedding, int(space.n), outputs)
-        nn.init.zeros_(table.weight)
-        return table
-    if is_picture(space):
-        assert space.shape is not None
-        return cnn(space.shape, outputs, gain=gain, generator=generator, scale=_scale(space))
-    return mlp(width(space), hidden, outputs, gain=gain, generator=generator)
-
-
-def _encoder(
-    space: gymnasium.Space, hidden: tuple[int, ...], generator: torch.Generator
-) -> tuple[nn.Module, int]:
-    """What turns flat features into the inputs of a GRU, and how many those are."""
-    if is_picture(space):
-        assert space.shape is not None
-        size, gain = hidden[-1] if hidden else 256, math.sqrt(2)
-        pixels = cnn(space.shape, size, gain=gain, generator=generator, scale=_scale(space))
-        return nn.Sequential(nn.Unflatten(-1, space.shape), pixels, nn.ReLU()), size
-    if not hidden:
-        return nn.Identity(), width(space)
-    net = mlp(width(space), hidden[:-1], hidden[-1], gain=math.sqrt(2), generator=generator)
-    return net.append(nn.Tanh()), hidden[-1]
-
-
-def _with_memory(
-    space: gymnasium.Space,
-    hidden: tuple[int, ...],
-    memory: int,
-    gain: float,
-    generator: torch.Generator,
-) -> nn.Module:
-    """A network that reads recorded observations [..., D + 1 + H]."""
-    if not is_picture(space):
-        return mlp(width(space) + 1 + memory, hidden, 1, gain=gain, generator=generator)
-    encoder, encoded = _encoder(space, (), generator)
-    last = mlp(encoded + 1 + memory, hidden, 1, gain=gain, generator=generator)
-    return nn.Sequential(BesideMemory(encoder, width(space)), last)
-
-
-def _scale(space: gymnasium.Space) -> float:
-    return 1 / 255 if space.dtype == np.uint8 else 1.0
 
 
 def _restarted(made: Any, net: nn.Module, gain: float, generator: torch.Generator) -> Any:

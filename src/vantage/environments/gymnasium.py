@@ -11,7 +11,6 @@ Gymnasium 1.x vector environments differ in what happens when an episode ends:
 The adapter reads `metadata["autoreset_mode"]` and turns all three into the same `Step`.
 """
 
-import difflib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -19,13 +18,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
 from vantage.environments import fitted, spaces
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
-from vantage.environments.plugins import register
+from vantage.environments.masks import mask_part
+from vantage.environments.sources import Source, lane, remedy, source
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
@@ -37,25 +37,38 @@ class Gymnasium:
     """Many lanes of a Gymnasium environment, stepped together.
 
     Args:
-        env: an id such as "CartPole-v1", or a `gymnasium.vector.VectorEnv`, whose lanes are then
-            taken as they are.
+        env: an id such as "CartPole-v1"; "module:Name" or "file.py:Name", where Name is an id that
+            the module registers or a class, function, EnvSpec or environment of it; a class derived
+            from `gymnasium.Env`; a function that makes an environment; an `EnvSpec`; an
+            environment, which is copied into every lane; or a `gymnasium.vector.VectorEnv`, whose
+            lanes are taken as they are.
         lanes: how many copies run side by side.
         discount: γ of the objective, in (0, 1].
-        **settings: passed to `gymnasium.make`, e.g. `is_slippery=False`, and to
-            `gymnasium.make_vec`: `vectorization_mode` "sync", "async" (a process a lane) or
-            "vector_entry_point". By default an id's own vector environment where it has one and
+        action_mask: which actions are allowed, told by the entry "action_mask" of Dict observations
+            (None, the default, takes it where it fits the actions); by the entry of that name
+            of `info` or of the observation (True, or its name); or by nothing (False: an entry of
+            the observation like any other). `policy` is then a masked one.
+        **settings: for what makes the environment: `gymnasium.make` (e.g. `is_slippery=False`), the
+            class or the function. Besides, `wrappers`: functions from an environment to an
+            environment, or strings such as
+            "gymnasium.wrappers:FrameStackObservation(stack_size=4)"; `max_episode_steps`; and
+            `vectorization_mode`: "sync", "async" (a process a lane) or "vector_entry_point". By
+            default an id's own vector environment where it has one and
             there are 8 lanes or more, else the lanes are stepped one by one in this process.
 
     Raises:
-        InputError: unknown id (with near matches), unsupported space, missing or unknown autoreset
-            mode, lanes or discount out of range.
+        InputError: unknown id (with near matches) or one out of date; a package that is missing;
+            what is no environment; unsupported space; missing or unknown autoreset mode; lanes or
+            discount out of range; an action mask that is not there or does not fit.
     """
 
     def __init__(
         self,
-        env: str | VectorEnv,
+        env: Any,
         lanes: int | None = None,
         discount: float = 0.99,
+        *,
+        action_mask: bool | str | None = None,
         **settings: Any,
     ):
         refuse_unless(
@@ -63,14 +76,10 @@ class Gymnasium:
             f"{type(self).__name__}(discount={discount}): γ must lie in (0, 1]; 1 means "
             "undiscounted.",
         )
-        if isinstance(env, str):
-            lanes = 64 if lanes is None else lanes
-            refuse_unless(
-                lanes >= 1, f"{type(self).__name__}(lanes={lanes}): give at least one lane."
-            )
-            self.vector = self._make(env, lanes, settings)
-            self.name = env
-        else:
+        self.settings = settings | ({} if action_mask is None else {"action_mask": action_mask})
+        self._given = env
+        self.named = not isinstance(env, VectorEnv)
+        if isinstance(env, VectorEnv):
             refuse_unless(
                 lanes is None or lanes == env.num_envs,
                 f"Gymnasium(lanes={lanes}): the environment given has {env.num_envs} lanes; "
@@ -78,12 +87,18 @@ class Gymnasium:
             )
             self.vector = env
             self.name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+        else:
+            lanes = 64 if lanes is None else lanes
+            refuse_unless(
+                lanes >= 1, f"{type(self).__name__}(lanes={lanes}): give at least one lane."
+            )
+            self.vector = self._make(env, lanes, self.settings)
         self.lanes: int = self.vector.num_envs
         self.discount = float(discount)
-        self.settings = dict(settings)
-        self._made_from_id = isinstance(env, str)
         self.observations: gymnasium.Space = self.vector.single_observation_space
         self.actions: gymnasium.Space = self.vector.single_action_space
+        self.mask = mask_part(self.observations, self.actions, action_mask, self.name)
+        self.unscaled = spaces.unscaled(self.observations, self.mask, self.name)
         dtype = getattr(self.vector.action_space, "dtype", self.actions.dtype)
         self._observe = spaces.observation_reader(self.observations, self.name)
         self._act = spaces.action_writer(self.actions, dtype, self.name)
@@ -114,15 +129,15 @@ class Gymnasium:
         """This environment with `lanes` lanes, stepped one by one, whose starts can be shared.
 
         Raises:
-            InputError: it was not made from an id, so that its lanes cannot be made again.
+            InputError: it was given as a vector environment, whose lanes cannot be made again.
         """
         refuse_unless(
-            self._made_from_id,
+            not isinstance(self._given, VectorEnv),
             f"{self.name} was given as a vector environment: its lanes cannot be started together "
             "from one state; give its id to vantage.Gymnasium instead.",
         )
         settings = self.settings | {"vectorization_mode": "sync"}
-        return Gymnasium(self.name, lanes, self.discount, **settings)
+        return Gymnasium(self._given, lanes, self.discount, **settings)
 
     def step(self, action: Tensor) -> Step:
         """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""
@@ -134,17 +149,19 @@ class Gymnasium:
         Args:
             hidden: widths of the hidden layers.
             seed: of the initial weights.
-            **choices: net, squash, log_std, orthogonal, recurrent; see
+            **choices: net, squash, log_std, orthogonal, recurrent, activation; see
                 `vantage.environments.fitted.policy`.
         """
-        policy = fitted.policy(self.observations, self.actions, hidden, seed, **choices)
+        policy = fitted.policy(
+            self.observations, self.actions, hidden, seed, mask=self.mask, **choices
+        )
         policy.terms = self.terms
         return policy
 
     @property
     def terms(self) -> Terms:
         """How a policy's tensors correspond to what one lane shows and takes."""
-        return Terms(self.observations, self.actions, self.name)
+        return Terms(self.observations, self.actions, self.name, mask=self.mask)
 
     def value(self, hidden: Sequence[int] = (64, 64), seed: int = 1, **choices: Any) -> Value:
         """A value function over this environment's observations, initially close to 0.
@@ -152,9 +169,10 @@ class Gymnasium:
         Args:
             hidden: widths of the hidden layers.
             seed: of the initial weights.
-            **choices: net, orthogonal, recurrent; see `vantage.environments.fitted.value`.
+            **choices: net, orthogonal, recurrent, activation, trunk; see
+                `vantage.environments.fitted.value`.
         """
-        return fitted.value(self.observations, hidden, seed, **choices)
+        return fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
 
     def unflatten(self, observation: Tensor) -> Any:
         """Observations [..., width] taken apart as the space is: see `spaces.unflatten`."""
@@ -164,8 +182,10 @@ class Gymnasium:
         """Free what the environment holds (processes, windows)."""
         self.vector.close()
 
-    def _make(self, name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
-        return _make(name, lanes, settings)
+    def _make(self, env: Any, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+        origin = source(env)
+        self.name, self.named = origin.name, origin.named
+        return _make(origin, lanes, settings)
 
     def _step_by_mode(self) -> Any:
         if isinstance(self.vector, Lanes):
@@ -250,34 +270,32 @@ def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:
     return terminated | truncated
 
 
-def _make(name: str, lanes: int, settings: dict[str, Any]) -> VectorEnv:
-    register(name)
-    try:
-        if _stepped_here(name, lanes, settings):
-            wrappers = settings.get("wrappers") or []
-            rest = {key: value for key, value in settings.items() if key != "wrappers"}
-            return Lanes([partial(_one, name, wrappers, rest) for _ in range(lanes)])
-        return gymnasium.make_vec(name, num_envs=lanes, **settings)
-    except gymnasium.error.UnregisteredEnv as error:
-        near = difflib.get_close_matches(name, gymnasium.registry.keys(), n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else "see gymnasium.pprint_registry()."
-        raise InputError(f"Unknown environment {name!r}; {hint}") from error
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise InputError(f"Environment {name!r} needs a package: {error}") from error
+def _make(origin: Source, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+    if origin.id is not None and not _stepped_here(origin.id, lanes, settings):
+        try:
+            return gymnasium.make_vec(origin.id, num_envs=lanes, **settings)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise remedy(origin.id, error) from error
+    rest = dict(settings)
+    mode = rest.pop("vectorization_mode", "sync")
+    refuse_unless(
+        mode in ("sync", "async"),
+        f"{origin.name}: vectorization_mode={mode!r}; lanes that are made one by one are stepped "
+        "'sync' or 'async'.",
+    )
+    each = [partial(lane, origin, rest)] * lanes
+    return Lanes(each) if mode == "sync" else AsyncVectorEnv(each)
 
 
 def _stepped_here(name: str, lanes: int, settings: dict[str, Any]) -> bool:
-    """Whether lanes are stepped one by one: unless somebody says how, or all at once is faster."""
+    """Whether lanes are made one by one: unless somebody says how, or all at once is faster."""
     spec = gymnasium.registry.get(name)
-    return (
-        spec is not None
-        and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
-        and not {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
-    )
+    if spec is None or "action_mask" in settings or _wrapped_by_name(settings):
+        return True
+    said = {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
+    return not said and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
 
 
-def _one(name: str, wrappers: Any, settings: dict[str, Any]) -> gymnasium.Env:
-    env = gymnasium.make(name, **settings)
-    for wrapper in wrappers:
-        env = wrapper(env)
-    return env
+def _wrapped_by_name(settings: dict[str, Any]) -> bool:
+    wrappers = settings.get("wrappers") or ()
+    return isinstance(wrappers, str) or any(isinstance(wrapper, str) for wrapper in wrappers)

@@ -9,6 +9,8 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
+
 from vantage.environments.acrobot import Acrobot
 from vantage.environments.classic import CartPole, MountainCar, MountainCarContinuous, Pendulum
 from vantage.environments.envpool import EnvPool
@@ -16,6 +18,7 @@ from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment
 from vantage.environments.lqr import LQR
 from vantage.environments.normalise import Normalized
+from vantage.environments.sources import imported
 from vantage.environments.tensor import TensorEnvironment
 from vantage.errors import InputError, refuse_unless
 
@@ -32,8 +35,8 @@ ENVPOOL = "envpool/"
 
 
 def make(
-    name: str,
-    lanes: int = 64,
+    name: Any,
+    lanes: int | None = None,
     discount: float = 0.99,
     normalise: dict[str, Any] | bool = False,
     **settings: Any,
@@ -41,8 +44,9 @@ def make(
     """The environment of that name, with `.policy()` and `.value()` that fit it.
 
     Args:
-        name: a Gymnasium id; or one with "tensor/" or "envpool/" before it.
-        lanes: copies that step side by side.
+        name: a Gymnasium id; or one with "tensor/" or "envpool/" before it; or anything else that
+            `Gymnasium` makes lanes of.
+        lanes: copies that step side by side; 64 by default, and all that a vector environment has.
         discount: γ of the objective.
         normalise: True, or the arguments of `Normalized`, for running statistics of observations
             and rewards.
@@ -55,6 +59,9 @@ def make(
     'tensor/Pendulum-v1'
     """
     env: Environment
+    if not isinstance(name, str):
+        return _normalised(Gymnasium(name, lanes, discount, **settings), normalise)
+    lanes = 64 if lanes is None else lanes
     if name in TENSOR:
         env = TENSOR[name](lanes=lanes, discount=discount, **settings)
     elif name.startswith("tensor/"):
@@ -64,6 +71,10 @@ def make(
         env = EnvPool(name.removeprefix(ENVPOOL), lanes, discount, **settings)
     else:
         env = Gymnasium(name, lanes, discount, **settings)
+    return _normalised(env, normalise)
+
+
+def _normalised(env: Environment, normalise: dict[str, Any] | bool) -> Any:
     if normalise is False:
         return env
     return Normalized(env, **({} if normalise is True else normalise))
@@ -72,7 +83,8 @@ def make(
 def describe(env: Environment) -> dict[str, Any]:
     """What a run folder holds of an environment: `make(**describe(env))` makes it again.
 
-    `name` is that of the class where it is none of those that `make` knows.
+    `name` is that of the class where it is none of those that `make` knows. "given" is True where
+    no name says what was given: an object, a function without a name.
     """
     inner = env.env if isinstance(env, Normalized) else env
     name = ENVPOOL + inner.name if isinstance(inner, EnvPool) else inner.name
@@ -80,19 +92,62 @@ def describe(env: Environment) -> dict[str, Any]:
         "name": name,
         "lanes": env.lanes,
         "discount": env.discount,
-        **getattr(inner, "settings", {}),
+        **{key: _plain(value) for key, value in getattr(inner, "settings", {}).items()},
     }
+    wrappers = _listed(description.get("wrappers"))
+    if not getattr(inner, "named", True) or any(":" not in wrapper for wrapper in wrappers):
+        description["given"] = True
     if isinstance(env, Normalized):
         description["normalise"] = env.normalised
     return description
 
 
-def remade(description: dict[str, Any], lanes: int | None = None) -> Any:
+def _listed(wrappers: Any) -> list[Any]:
+    return [wrappers] if isinstance(wrappers, str) else list(wrappers or ())
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON can hold it: wrappers by their names."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, type) and issubclass(value, gymnasium.Wrapper):
+        return f"{value.__module__}:{value.__qualname__}"
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    plain = value is None or isinstance(value, str | int | float | bool)
+    return value if plain else getattr(value, "__qualname__", repr(value))
+
+
+def remade(description: dict[str, Any], lanes: int | None = None, given: Any = None) -> Any:
     """The environment that `describe` described.
 
+    Args:
+        description: of it.
+        lanes: in place of those it had.
+        given: the environment itself, where the description is not enough: as `make` takes it, or
+            made already.
+
     Raises:
-        InputError: its settings cannot be made again, naming it.
+        InputError: its settings cannot be made again, naming it; it was an object or a function of
+            its owner's, or is code that nobody has imported: a file is no reason to run code.
     """
     own = dict(description) | ({} if lanes is None else {"lanes": lanes})
     refuse_unless("name" in own, f"{description} names no environment; was it edited by hand?")
-    return make(**own)
+    name, ours = own.pop("name"), own.pop("given", False)
+    if isinstance(given, Environment):
+        normalise = own.get("normalise", False)
+        return given if isinstance(given, Normalized) else _normalised(given, normalise)
+    if given is not None:
+        return make(given, **own)
+    refuse_unless(
+        not ours,
+        f"The environment {name} was an object or a function of your own; give it too: "
+        "vantage.load(path, env=...).",
+    )
+    for text in (name, *_listed(own.get("wrappers"))):
+        refuse_unless(
+            ":" not in text or imported(text),
+            f"{text} is code of your own: import {text.partition(':')[0]} first, or give the "
+            "environment: vantage.load(path, env=...).",
+        )
+    return make(name, **own)

@@ -98,7 +98,8 @@ def _clipped(x: Any, bound: float) -> Any:
 class Normalized:
     """An environment whose observations and rewards are normalised by running statistics.
 
-    Observations become (o − mean)/√(variance + ε), clipped to ±clip. Rewards are divided by the
+    Observations become (o − mean)/√(variance + ε), clipped to ±clip; masks of actions, and pictures
+    within Dict and Tuple observations, are left as they are. Rewards are divided by the
     running standard deviation of the discounted return G ← γ G + r of every lane (0 at the start of
     an episode), not centred, and clipped to ±clip; `Step.raw_reward` holds the reward as it was.
 
@@ -147,6 +148,7 @@ class Normalized:
                 "observations=False (ids need no scale, and pictures are scaled by the network).",
             )
             self._width = first[0].numel()
+        self._kept = list(getattr(env, "unscaled", ()))
         self.statistics = RunningMoments(self._width + 1)
         self.running_return = torch.zeros(env.lanes, dtype=torch.float64)
 
@@ -239,6 +241,8 @@ class Normalized:
             return observation
         centred = (self._flat(observation) - table[1, :-1]) * scale[:-1]
         out = torch.as_tensor(_clipped(centred, self.clip), dtype=observation.dtype)
+        for first, last in self._kept:
+            out[:, first:last] = observation[:, first:last]
         return out if out.shape == observation.shape else out.reshape(observation.shape)
 
     def _count(self, table: Any, step: Step) -> None:

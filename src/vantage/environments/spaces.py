@@ -3,7 +3,7 @@
 | observation space | what the policy sees, a lane |
 |---|---|
 | Discrete | an id from 0, int64 |
-| Box of three dimensions that holds a picture | the picture, its dtype kept if it is bytes |
+| Box of two or three dimensions that holds a picture | the picture, its dtype kept if it is bytes |
 | Box, MultiBinary | a float vector |
 | MultiDiscrete, Dict, Tuple (nested) | a float vector, ids as one-hot vectors |
 
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from vantage.errors import InputError, refuse_unless
 from vantage.policies.networks import SMALLEST_PICTURE
+
+SMALLEST_GREY = 24  # pixels each way, from which bytes of two dimensions are taken for a picture
 
 Leaf = spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
@@ -63,12 +65,18 @@ def width(space: gymnasium.Space, name: str = "environment") -> int:
 
 
 def is_picture(space: gymnasium.Space) -> bool:
-    """Whether a space holds pictures: three dimensions, and bytes or a height and width of some."""
-    return (
-        isinstance(space, spaces.Box)
-        and len(space.shape) == 3
-        and (space.dtype == np.uint8 or sorted(space.shape)[1] >= SMALLEST_PICTURE)
-    )
+    """Whether a space holds pictures, [height, width] or with channels first or last.
+
+    Bytes of two or three dimensions are, where height and width are 24 pixels or more (less is a
+    board) or where three dimensions say that there are channels; floats of three are from 36
+    pixels each way.
+    """
+    if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3):
+        return False
+    sides = sorted(space.shape)
+    if space.dtype == np.uint8:
+        return len(space.shape) == 3 or sides[0] >= SMALLEST_GREY
+    return len(space.shape) == 3 and sides[1] >= SMALLEST_PICTURE
 
 
 def observation_reader(space: gymnasium.Space, name: str) -> Callable[[Any], Tensor]:
@@ -158,6 +166,29 @@ def unflatten(space: gymnasium.Space, flat: Tensor, name: str = "environment") -
         [_restore(part.space, flat[..., part.first : part.last]) for part in parts(space, name)]
     )
     return _rebuild(space, leaves)
+
+
+def as_shown(leaf: Leaf, flat: Tensor) -> Tensor:
+    """The columns of one leaf, [..., width], as a policy sees the leaf alone.
+
+    Ids from 0 for Discrete, pictures [..., *shape], the columns themselves for the rest.
+    """
+    if isinstance(leaf, spaces.Discrete):
+        return flat.argmax(-1)
+    return flat.unflatten(-1, leaf.shape) if is_picture(leaf) else flat
+
+
+def unscaled(space: gymnasium.Space, mask: Part | None, name: str) -> list[tuple[int, int]]:
+    """Columns, first to last, that no normaliser may touch: masks, and pictures in Dict or Tuple.
+
+    A mask is no number, and a network scales the pixels that it reads.
+    """
+    nested = isinstance(space, spaces.Dict | spaces.Tuple)
+    return [
+        (part.first, part.last)
+        for part in (parts(space, name) if nested else ())
+        if is_picture(part.space) or (mask is not None and part.path == mask.path)
+    ]
 
 
 def _leaves(

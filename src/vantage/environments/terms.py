@@ -12,7 +12,8 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from vantage.environments.spaces import action_writer, batched, observation_reader, parts
+from vantage.environments.masks import beside
+from vantage.environments.spaces import Part, action_writer, batched, observation_reader, parts
 from vantage.errors import refuse_unless
 
 
@@ -26,27 +27,32 @@ class Terms:
         name: of the environment, for messages.
         normalise: applied to the tensor of observations [n, ...] before the policy sees it; None
             where the environment is not normalised.
+        mask: where the mask of actions lies in the observation; None without one.
     """
 
     observations: gymnasium.Space
     actions: gymnasium.Space
     name: str
     normalise: Callable[[Tensor], Tensor] | None = None
+    mask: Part | None = None
 
-    def read(self, observation: Any) -> tuple[Tensor, bool]:
+    def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
         """One observation, or a batch of them, as a tensor [n, ...].
 
         Args:
             observation: as the environment gives it, in NumPy, tensors or plain numbers; a batch as
                 a vector environment gives it.
+            action_mask: which actions are allowed, [actions] or [n, actions], where `info` tells it
+                and not the observation.
 
         Returns:
             The tensor, and whether it was one observation alone (n is then 1).
 
         Raises:
-            InputError: the shape is neither that of one observation nor that of a batch.
+            InputError: the shape is neither that of one observation nor that of a batch; a mask is
+                missing, or there is none.
         """
-        plain = _plain(observation)
+        plain = self._with_mask(_plain(observation), _plain(action_mask))
         single = self._is_single(plain)
         batch = batched(self.observations, [plain]) if single else plain
         tensor = observation_reader(self.observations, self.name)(batch)
@@ -62,6 +68,28 @@ class Terms:
         kind = getattr(self.actions, "dtype", None) or np.int64
         array = action_writer(self.actions, kind, self.name)(action.detach().cpu())
         return array[0] if single else array
+
+    def _with_mask(self, observation: Any, action_mask: Any) -> Any:
+        """The observation as the space has it, with the mask that was given beside it."""
+        if self.mask is None:
+            refuse_unless(
+                action_mask is None,
+                f"policy.act(action_mask=...): the policy knows no mask; make the environment with "
+                f"action_mask=True, as in vantage.make({self.name!r}, action_mask=True).",
+            )
+            return observation
+        assert isinstance(self.observations, gymnasium.spaces.Dict)
+        key = str(self.mask.path[0])
+        if action_mask is None:
+            refuse_unless(
+                isinstance(observation, dict) and key in observation,
+                f"policy.act: which actions are allowed? Give action_mask=info[{key!r}].",
+            )
+            return observation
+        bare = self.observations.spaces.keys() == {"observation", key}
+        whole = isinstance(observation, dict) and not (bare and "observation" not in observation)
+        mask = (np.asarray(action_mask) > 0).astype(np.int8)
+        return beside(observation, mask, key, whole)
 
     def _is_single(self, observation: Any) -> bool:
         """Whether it is one observation, by the shape of its first leaf."""

@@ -7,7 +7,13 @@ The methods compute densities directly: `torch.distributions` builds an object a
 call per environment step costs more than the network of a small policy.
 """
 
-from vantage.policies.discrete import Bernoulli, Categorical, MultiCategorical, SoftmaxTable
+from vantage.policies.discrete import (
+    Bernoulli,
+    Categorical,
+    MaskedCategorical,
+    MultiCategorical,
+    SoftmaxTable,
+)
 from vantage.policies.gaussian import Gaussian, SquashedGaussian
 from vantage.policies.networks import Value, cnn, mlp, orthogonal_
 from vantage.policies.policy import Policy
@@ -17,6 +23,7 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Gaussian",
+    "MaskedCategorical",
     "MultiCategorical",
     "Policy",
     "Recurrent",

@@ -79,6 +79,37 @@ class SoftmaxTable(Categorical):
         return self.logits[observation]
 
 
+class MaskedCategorical(Categorical):
+    """π(a|s) ∝ exp(net(s)_a) over the actions that the observation's mask allows, 0 elsewhere.
+
+    The mask is a part of the recorded observation, so that every score, entropy and ratio is that
+    of the law that was sampled.
+
+    Args:
+        net: maps observations [..., D], mask and all, to logits [..., A].
+        first: where the mask begins: observation[..., first:first + A] is above 0 where an action
+            is allowed. Where it allows nothing (a padded step), it is taken to allow everything.
+
+    Source: Huang & Ontañón 2022, "A Closer Look at Invalid Action Masking".
+
+    >>> policy = MaskedCategorical(nn.Linear(2, 2), first=0)
+    >>> policy.log_prob(torch.tensor([[0.0, 1.0]]), torch.tensor([1])).exp().item()
+    1.0
+    """
+
+    def __init__(self, net: nn.Module, first: int):
+        refuse_unless(first >= 0, f"MaskedCategorical(first={first}): a column, from 0.")
+        super().__init__(net)
+        self.first = first
+
+    def forward(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid A"]:
+        """Logits, [..., A]; −∞ where the mask forbids an action."""
+        logits = self.net(observation)
+        allowed = observation[..., self.first : self.first + logits.shape[-1]] > 0
+        allowed = allowed | ~allowed.any(-1, keepdim=True)
+        return logits.masked_fill(~allowed, -torch.inf)
+
+
 class MultiCategorical(Policy):
     """Several independent choices at once: π(a|s) = Π_k softmax(net(s)_k)_{a_k}.
 

@@ -11,7 +11,26 @@ from torch import Tensor, nn
 
 from vantage.errors import refuse_unless
 
-SMALLEST_PICTURE = 36  # pixels: what the kernels and strides of `cnn` need
+SMALLEST_PICTURE = 36  # pixels: what the kernels and strides of Mnih et al. need
+MNIH = (((8, 4, 32), (4, 2, 64), (3, 1, 64)), 512)  # kernel, stride, filters; width after them
+YOUNG = (((3, 1, 16),), 128)
+ACTIVATIONS = ("Tanh", "ReLU", "ELU", "GELU", "LeakyReLU", "SELU", "SiLU", "Softplus", "Mish")
+
+
+def activation_named(name: str | type[nn.Module]) -> str:
+    """The name in `torch.nn` of an activation: "relu", "ReLU" or `torch.nn.ReLU`.
+
+    Raises:
+        InputError: none of those known.
+    """
+    text = name.__name__ if isinstance(name, type) else str(name)
+    known = {each.lower(): each for each in ACTIVATIONS}
+    refuse_unless(
+        text.lower() in known,
+        f"activation={name!r}: there are {', '.join(ACTIVATIONS)}; for another, give a network of "
+        "your own, net=....",
+    )
+    return known[text.lower()]
 
 
 class Value(nn.Module):
@@ -37,18 +56,26 @@ class Value(nn.Module):
 
 
 def mlp(
-    inputs: int, hidden: tuple[int, ...], outputs: int, *, gain: float, generator: torch.Generator
+    inputs: int,
+    hidden: tuple[int, ...],
+    outputs: int,
+    *,
+    gain: float,
+    generator: torch.Generator,
+    activation: str = "Tanh",
 ) -> nn.Sequential:
-    """A perceptron with tanh between its layers, orthogonal weights and zero biases.
+    """A perceptron with orthogonal weights and zero biases.
 
     Args:
         inputs, hidden, outputs: layer widths.
         gain: scale of the last layer's weights; hidden layers use √2.
         generator: the source of the random weights.
+        activation: between its layers, by its name in `torch.nn`; see `activation_named`.
     """
+    between = getattr(nn, activation_named(activation))
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise((inputs, *hidden, outputs)):
-        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), nn.Tanh()]
+        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), between()]
     net = nn.Sequential(*layers[:-1])
     orthogonal_(net, gain, generator)
     return net
@@ -62,36 +89,40 @@ def cnn(
     generator: torch.Generator,
     scale: float = 1 / 255,
 ) -> "Pixels":
-    """The convolutional network of Mnih et al. 2015 for pictures [..., *shape], uint8 or float.
+    """A convolutional network for pictures [..., *shape], uint8 or float, of any size.
+
+    That of Mnih et al. 2015 from 36 pixels each way; for smaller pictures that of Young & Tian 2019
+    (MinAtar): 16 filters of 3 × 3, then 128 units.
 
     Args:
-        shape: of one picture, [height, width, channels] or [channels, height, width]; which of the
-            two is told from the sizes.
+        shape: of one picture: [height, width], [height, width, channels] or [channels, height,
+            width]; channels come first where the first size is the smaller.
         outputs: width of the last layer.
         gain: scale of the last layer's weights; the others use √2.
         generator: the source of the random weights.
         scale: what pixels are multiplied by: 1/255 for bytes.
 
     Raises:
-        InputError: a picture too small, or one whose channels could be either first or last.
+        InputError: a shape of other than two or three dimensions.
     """
     shape = tuple(int(size) for size in shape)
-    refuse_unless(len(shape) == 3, f"cnn(shape={shape}): a picture has three dimensions.")
-    last = min(shape[:2]) >= SMALLEST_PICTURE and shape[2] < SMALLEST_PICTURE
-    first = min(shape[1:]) >= SMALLEST_PICTURE and shape[0] < SMALLEST_PICTURE
     refuse_unless(
-        first or last,
-        f"cnn(shape={shape}): height and width must be {SMALLEST_PICTURE} pixels at least and the "
-        f"channels, first or last, fewer; give a network of your own, net=..., for other pictures.",
+        len(shape) in (2, 3) and min(shape) > 0,
+        f"cnn(shape={shape}): a picture has height and width, and may have channels.",
     )
-    channels, height, width = shape if first else (shape[2], shape[0], shape[1])
+    last = len(shape) == 3 and shape[2] <= shape[0]
+    channels, height, width = (1, *shape)[-3:]
+    if last:
+        height, width, channels = shape
     layers: list[nn.Module] = []
-    for kernel, stride, filters in ((8, 4, 32), (4, 2, 64), (3, 1, 64)):
-        layers += [nn.utils.skip_init(nn.Conv2d, channels, filters, kernel, stride), nn.ReLU()]
-        height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        channels = filters
-    layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, 512)]
-    layers += [nn.ReLU(), nn.utils.skip_init(nn.Linear, 512, outputs)]
+    filters, units = MNIH if min(height, width) >= SMALLEST_PICTURE else YOUNG
+    for size, stride, depth in filters:
+        kernel = (min(size, height), min(size, width))
+        layers += [nn.utils.skip_init(nn.Conv2d, channels, depth, kernel, stride), nn.ReLU()]
+        height, width = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
+        channels = depth
+    layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, units)]
+    layers += [nn.ReLU(), nn.utils.skip_init(nn.Linear, units, outputs)]
     net = nn.Sequential(*layers)
     orthogonal_(net, gain, generator)
     return Pixels(net, shape, channels_last=last, scale=scale)
@@ -117,6 +148,8 @@ class Pixels(nn.Module):
         pictures = observation.reshape(-1, *self.shape)
         if self.channels_last:
             pictures = pictures.movedim(-1, 1)
+        elif len(self.shape) == 2:
+            pictures = pictures.unsqueeze(1)
         weight = next(self.net.parameters())
         return self.net(pictures.to(weight.dtype) * self.scale).reshape(*grid, -1)
 

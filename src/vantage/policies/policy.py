@@ -11,7 +11,7 @@ from vantage.errors import refuse_unless
 class Terms(Protocol):
     """What `Policy.act` asks of `vantage.environments.terms.Terms`, which says what each is."""
 
-    def read(self, observation: Any) -> tuple[Tensor, bool]:
+    def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
         """One observation or a batch as a tensor [n, ...], and whether it was one alone."""
         ...
 
@@ -54,7 +54,13 @@ class Policy(nn.Module):
 
     @torch.no_grad()
     def act(
-        self, observation: Any, deterministic: bool = False, *, first: Any = False, seed: int = 0
+        self,
+        observation: Any,
+        deterministic: bool = False,
+        *,
+        first: Any = False,
+        action_mask: Any = None,
+        seed: int = 0,
     ) -> Any:
         """What to do, in the environment's own terms: for a loop of your own.
 
@@ -72,6 +78,8 @@ class Policy(nn.Module):
             first: whether this observation begins an episode, [n] or one for all: a policy with a
                 memory then starts from an empty one, and otherwise goes on from the call before.
                 It makes no difference to a policy without a memory.
+            action_mask: `info["action_mask"]`, where the policy was made for an environment that
+                tells there which actions are allowed.
             seed: of the actions, which are drawn from (seed, number of calls before).
 
         Returns:
@@ -87,7 +95,7 @@ class Policy(nn.Module):
             "env.terms.",
         )
         assert self.terms is not None
-        batch, single = self.terms.read(observation)
+        batch, single = self.terms.read(observation, action_mask)
         parameter = next(self.parameters())
         dtype = parameter.dtype if batch.dtype == torch.float32 else batch.dtype
         batch = batch.to(parameter.device, dtype)

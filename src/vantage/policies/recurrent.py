@@ -31,6 +31,8 @@ class Recurrent(Policy):
         encoder: maps features [..., D] to the GRU's inputs [..., encoded]; identity by default.
         encoded: size of what the encoder gives; D by default.
         generator: the source of the random weights of the GRU (orthogonal).
+        beside: columns first to last of the features that the head reads after the memory, [..., H
+            + last − first]: a mask of actions, say.
 
     A value function can read the recorded observation as it is: see `env.value(recurrent=...)`.
 
@@ -47,6 +49,7 @@ class Recurrent(Policy):
         encoder: nn.Module | None = None,
         encoded: int | None = None,
         generator: torch.Generator | None = None,
+        beside: tuple[int, int] | None = None,
     ):
         for name, size in (("inputs", inputs), ("memory", memory)):
             refuse_unless(size > 0, f"Recurrent({name}={size}): must be at least 1.")
@@ -60,7 +63,7 @@ class Recurrent(Policy):
         self.encoder = nn.Identity() if encoder is None else encoder
         self.cell = nn.utils.skip_init(nn.GRUCell, encoded or inputs, memory)
         orthogonal_(self.cell, generator=generator or torch.Generator().manual_seed(0))
-        self.head = head
+        self.head, self.beside = head, beside
         # what `sample` saw last and the memory it led to, so that `remember` need not run the GRU
         self._last: tuple[Tensor, Tensor] | None = None
 
@@ -100,24 +103,31 @@ class Recurrent(Policy):
         """Draw actions at one step, [lanes, D + 1 + H]; returns action and log π(a|s) [lanes]."""
         memory = self._step(observation)
         self._last = (observation, memory)
-        return self.head.sample(memory, generator)
+        return self.head.sample(self._read(memory, observation), generator)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log π(a|s) of every step of whole rows, [..., T]."""
-        return self.head.log_prob(self(observation), action)
+        return self.head.log_prob(self._read(self(observation), observation), action)
 
     def entropy(self, observation: Tensor) -> Tensor:
         """H(π(·|s)) at every step of whole rows in nats, [..., T]."""
-        return self.head.entropy(self(observation))
+        return self.head.entropy(self._read(self(observation), observation))
 
     @torch.no_grad()
     def mode(self, observation: Tensor) -> Tensor:
         """The likeliest action at one step, [lanes, *shape]."""
-        return self.head.mode(self._step(observation))
+        return self.head.mode(self._read(self._step(observation), observation))
 
     def applied(self, action: Tensor) -> Tensor:
         """As the head has it."""
         return self.head.applied(action)
+
+    def _read(self, memory: Tensor, observation: Tensor) -> Tensor:
+        """What the head reads: the memory, and the features beside it."""
+        if self.beside is None:
+            return memory
+        first, last = self.beside
+        return torch.cat([memory, observation[..., first:last]], -1)
 
     def _parts(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = self.inputs + 1 + self.memory

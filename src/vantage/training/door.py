@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor, nn
 
 from vantage import estimators
@@ -25,6 +26,7 @@ from vantage.policies import (
     Bernoulli,
     Categorical,
     Gaussian,
+    MaskedCategorical,
     MultiCategorical,
     Policy,
     Recurrent,
@@ -175,6 +177,7 @@ def opened(
     lanes: int | None = None,
     discount: float | None = None,
     normalise: dict[str, Any] | bool | None = None,
+    **settings: Any,
 ) -> Any:
     """The environment that is meant: one as it is, or what `vantage.make` makes of it.
 
@@ -184,7 +187,7 @@ def opened(
     if isinstance(env, MDP):
         return Tabular(env, LANES if lanes is None else lanes)
     if isinstance(env, Environment):
-        given = {"lanes": lanes, "discount": discount, "normalise": normalise}
+        given = {"lanes": lanes, "discount": discount, "normalise": normalise} | settings
         named = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
         refuse_unless(
             not named,
@@ -194,11 +197,14 @@ def opened(
         return env
     asked = algorithm.normalise if algorithm is not None else False
     published = LANES if algorithm is None else algorithm.lanes
+    if isinstance(env, VectorEnv):
+        published = env.num_envs
     return making.make(
         env,
         lanes=published if lanes is None else lanes,
         discount=DISCOUNT if discount is None else discount,
         normalise=asked if normalise is None else normalise,
+        **settings,
     )
 
 
@@ -232,6 +238,12 @@ def check_policy(env: Any, policy: Any) -> None:
         not isinstance(head, known) or isinstance(head, fitting),
         f"A {type(head).__name__} cannot act in {env.name}, whose actions are {actions}; use "
         f"{' or '.join(kind.__name__ for kind in fitting)}, or env.policy().",
+    )
+    refuse_unless(
+        getattr(terms, "mask", None) is None or isinstance(head, MaskedCategorical),
+        f"{env.name} tells which actions are allowed, and a {type(head).__name__} does not ask; "
+        "use env.policy(), or env.policy(net=...) with a network of your own, or make the "
+        "environment with action_mask=False.",
     )
     _try(env, policy, terms)
 
@@ -306,6 +318,12 @@ def check_value(env: Any, policy: Policy, value: Any) -> None:
         f"The value function gives shape {tuple(getattr(worth, 'shape', ()))} for one observation, "
         f"where (1,) is one number each; wrap a network [..., 1] in vt.Value(net).{memory}",
     )
+
+
+def shared(policy: nn.Module, value: nn.Module | None) -> bool:
+    """Whether a policy and a value function have parameters in common."""
+    own = {id(parameter) for parameter in policy.parameters()}
+    return value is not None and any(id(p) in own for p in value.parameters())
 
 
 def first_sight(policy: Policy, terms: Terms) -> Tensor:

@@ -18,7 +18,12 @@ LOADERS: dict[str, Callable[[Path, Path, dict[str, Any]], Loaded]] = {}
 
 
 def load(
-    path: str | Path, lanes: int | None = None, *, update: int | None = None, best: bool = False
+    path: str | Path,
+    lanes: int | None = None,
+    *,
+    env: Any = None,
+    update: int | None = None,
+    best: bool = False,
 ) -> Loaded:
     """Build the environment, policy and value function of a run, with the weights it ended with.
 
@@ -28,6 +33,8 @@ def load(
     Args:
         path: the run folder.
         lanes: of the environment; those of the run where None.
+        env: the environment, where it was an object, a function or a class of your own: as
+            `vantage.make` takes it, or made already.
         update: load the checkpoint of this update, which `keep_last` has kept.
         best: load the best checkpoint, which `keep_best` has kept.
 
@@ -53,8 +60,8 @@ def load(
                 f"The {role} of {folder} is a {module['class']} of your own; build it in Python "
                 f"and load {source / role}.safetensors into it."
             )
-    env = making.remade(config["environment"], lanes)
-    if isinstance(env, Normalized):
+    env = making.remade(config["environment"], lanes, env)
+    if isinstance(env, Normalized) and config["environment"].get("normalise"):
         load_module(source / "environment.safetensors", env.statistics)
         env = env.frozen()
     policy = env.policy(**_arguments(config["policy"]["made"]))
@@ -66,7 +73,8 @@ def load(
     load_module(source / "policy.safetensors", policy)
     value = None
     if config["value"] is not None:
-        value = env.value(**_arguments(config["value"]["made"]))
+        made = _arguments(config["value"]["made"])
+        value = env.value(**(made | ({"trunk": policy} if made.get("trunk") else {})))
         load_module(source / "value.safetensors", value)
     return env, policy, value
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vantage.environments.checking.check import before_training
+from vantage.errors import refuse_unless
 from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
 from vantage.runs.progress import note
@@ -16,7 +17,7 @@ from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
 from vantage.training.callbacks import Callback
 from vantage.training.control import ControlLearner
-from vantage.training.door import entry
+from vantage.training.door import entry, shared
 from vantage.training.evaluation import lanes_to_evaluate
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.running import RunOptions, carry_out
@@ -198,6 +199,11 @@ def train(
         threads=threads,
     )
     settings.check(weighs, critic)
+    refuse_unless(
+        not (hasattr(rule, "fit") and shared(actor, critic)),
+        f"{type(rule).__name__} fits V apart from the policy, which would move the layers that "
+        "they share; make V with env.value(), without trunk, or train by an algorithm such as ppo.",
+    )
     options = RunOptions(
         out=None if out is None else Path(out),
         resume=resume,

@@ -79,7 +79,7 @@ def lane_of(env: Environment) -> Callable[[], gymnasium.Env] | None:
     if isinstance(vector, SyncVectorEnv):
         return vector.env_fns[0]
     spec = vector.spec
-    if not inner._made_from_id or spec is None or spec.entry_point is None:
+    if isinstance(inner._given, VectorEnv) or spec is None or spec.entry_point is None:
         return None
     ways = ("vectorization_mode", "vector_kwargs", "wrappers")
     settings = {key: value for key, value in inner.settings.items() if key not in ways}

@@ -156,7 +156,7 @@ def played(
                     after_reset(env)
                 moment, first = Moment(None, duplicate(observation)), False
             else:
-                action = actions(info)
+                action = actions(_told(observation, info))
                 given = duplicate(action)
                 observation, *rest, info = _step(env, given, trace)
                 moment = Moment(action, duplicate(observation), *map(duplicate, rest))
@@ -174,6 +174,14 @@ def played(
         trace.taken, trace.ended = step, trace.ended + ended
         after_step(observation)
         yield
+
+
+def _told(observation: Any, info: Any) -> Any:
+    """`info`, with the mask of actions that an entry of the observation tells."""
+    shown = isinstance(observation, dict) and "action_mask" in observation
+    if not shown or not isinstance(info, dict):
+        return info
+    return {**info, "action_mask": observation["action_mask"]}
 
 
 class MalformedError(Exception):
