@@ -20,7 +20,6 @@ from vantage.environments.checking.randomness import global_randomness_kept
 from vantage.environments.tensor import Randomness
 
 QUICK = {"steps": 120, "measure": False}
-TAXI = "Taxi-v3" if "Taxi-v3" in gymnasium.registry else "Taxi-v4"
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +28,13 @@ def _short_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checking, "SHORT", 20)
 
 
-@pytest.mark.parametrize(
-    "name", ["CartPole-v1", TAXI, "Pendulum-v1", "Hopper-v5", "tensor/CartPole-v1"]
-)
-def test_five_healthy_environments(name: str) -> None:
-    if name == "Hopper-v5":
-        pytest.importorskip("mujoco")
-    measure = name in ("CartPole-v1", "tensor/CartPole-v1")
-    report = vt.check_environment(name, steps=300, measure=measure)
+@pytest.mark.parametrize("name", ["CartPole-v1", "tensor/CartPole-v1"])
+def test_healthy_environments_are_measured(name: str) -> None:
+    """More of them, and sick ones, are in the table of the page on environments."""
+    report = vt.check_environment(name, steps=300)
     assert report.ok, str(report)
-    assert {"seeding", "reseeding", "ends", "buffers", "memory", "bounds"} <= set(report.passed)
+    assert set(report.passed) == set(checking.CHECKS)
     assert repr(report).startswith(f"<ok: {name}")
-    if not measure:
-        return
     assert report.steps_per_second is not None
     assert report.policy_share is not None
     assert report.steps_per_second > 100
