@@ -17,6 +17,7 @@ import vantage as vt
 from vantage.environments.checking import check as checking
 from vantage.environments.checking import costs
 from vantage.environments.checking.randomness import global_randomness_kept
+from vantage.environments.checking.subject import lane_of
 from vantage.environments.tensor import Randomness
 
 QUICK = {"steps": 120, "measure": False}
@@ -127,6 +128,7 @@ def test_memory_that_grows() -> None:
         (lambda: sick.Healthy(), "Healthy"),
         (gymnasium.make("CartPole-v1"), "CartPole-v1"),
         (gymnasium.spec("CartPole-v1"), "CartPole-v1"),
+        ("sick:Healthy", "sick:Healthy"),
         (SyncVectorEnv([sick.Healthy] * 2), "SyncVectorEnv"),
         (lambda: SyncVectorEnv([sick.Healthy] * 2), "SyncVectorEnv"),
         (vt.Gymnasium("CartPole-v1", 9), "CartPole-v1"),
@@ -286,6 +288,30 @@ def test_training_says_what_it_noticed(capsys: pytest.CaptureFixture[str]) -> No
     assert "vantage.check_environment looks at more" in said
     small(lanes_of(sick.Healthy), progress=True)
     assert "check_environment" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        vt.Gymnasium("CartPole-v1", 9),
+        vt.Gymnasium("Acrobot-v1", 2, wrappers=["gymnasium.wrappers:FlattenObservation"]),
+        vt.Gymnasium("Acrobot-v1", 2, vectorization_mode="sync", max_episode_steps=9),
+        vt.Gymnasium("sick:Healthy", 2),
+        vt.Gymnasium(sick.Healthy, 2),
+        vt.Gymnasium(sick.Healthy(), 2),
+        vt.Normalized(vt.Gymnasium(sick.Healthy, 2)),
+    ],
+    ids=str,
+)
+def test_lanes_are_made_again_as_they_were(env: Any) -> None:
+    again = lane_of(env)
+    assert again is not None
+    one = again()
+    assert one.observation_space == env.observations
+    assert again() is not one
+    assert checking.quick_check(env) == []
+    limit = env.settings.get("max_episode_steps")
+    assert limit is None or one.spec.max_episode_steps == limit
 
 
 @pytest.mark.parametrize(

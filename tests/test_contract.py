@@ -257,6 +257,13 @@ def drifting(env: Wrong, step: Step) -> Step:
     return step._replace(reward=torch.where(step.real, step.reward + env.number, step.reward))
 
 
+def false_dummy(env: Wrong, step: Step) -> Step:
+    """A dummy that reports nothing, as dummies should, in the middle of an episode."""
+    going = ~(step.terminated | step.truncated)
+    lane = going & (going.cumsum(0) == 1) if env.number % 5 == 4 else ~step.real
+    return step._replace(real=~lane, reward=torch.where(lane, 0.0, step.reward))
+
+
 SPOILT: dict[str, tuple[type[Wrong], Callable[[Wrong, Step], Step], set[str]]] = {
     "reward of another lane": (WrongSameStep, of_the_lane_before, {"reference"}),
     "cut off instead of ended": (
@@ -289,11 +296,7 @@ SPOILT: dict[str, tuple[type[Wrong], Callable[[Wrong, Step], Step], set[str]]] =
         lambda env, s: s._replace(reward=torch.where(s.real, s.reward, 1.0)),
         {"dummies", "reference"},
     ),
-    "a real step called a dummy": (
-        WrongSameStep,
-        lambda env, s: s._replace(real=s.real & (torch.arange(SMALL) > 0)),
-        {"dummies", "reference"},
-    ),
+    "a real step called a dummy": (WrongSameStep, false_dummy, {"dummies", "reference"}),
     "one buffer for all rewards": (Wrong, in_place, {"kept"}),
     "actions written to": (Wrong, spoilt_action, {"kept"}),
     "no reset of its own counter": (Wrong, drifting, {"repeatable", "reference"}),

@@ -85,6 +85,8 @@ def test_agents_wait_in_dummy_steps_until_all_are_done() -> None:
         step = env.step(torch.zeros(6, dtype=torch.long))
         assert step.idle is not None
         assert not (step.idle & step.real).any()
+        assert (step.observation[step.idle, 1] > 0).all()  # the time in an episode: its last
+        assert (step.observation[~step.idle & ~step.real, 1] == 0).all()  # the first of the next
         for copied in (slice(0, 3), slice(3, 6)):
             assert step.real[copied].any()  # somebody plays in every copy
         idle += int(step.idle.sum())

@@ -13,6 +13,7 @@ from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment
 from vantage.environments.making import ENVPOOL, make
 from vantage.environments.normalise import Normalized
+from vantage.environments.sources import Source, lane, source
 from vantage.errors import InputError, refuse_unless
 
 LANES = 4  # of what is made here by name
@@ -45,7 +46,7 @@ def opened(env: Any) -> Subject:
     if isinstance(env, str):
         return _by_name(env)
     if isinstance(env, gymnasium.envs.registration.EnvSpec):
-        return Subject(env.id, partial(_made, env))
+        return _from_source(source(env))
     if isinstance(env, gymnasium.Env):
         return _from_object(env)
     if isinstance(env, VectorEnv):
@@ -81,9 +82,9 @@ def lane_of(env: Environment) -> Callable[[], gymnasium.Env] | None:
     spec = vector.spec
     if isinstance(inner._given, VectorEnv) or spec is None or spec.entry_point is None:
         return None
-    ways = ("vectorization_mode", "vector_kwargs", "wrappers")
+    ways = ("vectorization_mode", "vector_kwargs")
     settings = {key: value for key, value in inner.settings.items() if key not in ways}
-    return partial(_made, inner.name, inner.settings.get("wrappers") or (), **settings)
+    return partial(lane, source(inner._given), settings)
 
 
 def _by_name(name: str) -> Subject:
@@ -94,17 +95,13 @@ def _by_name(name: str) -> Subject:
     if again is None:
         return Subject(name, vector=Gymnasium(name, LANES).vector)
     env.close()
-    return Subject(name, partial(_made, name))
+    return _from_source(source(name))
 
 
-def _made(
-    what: str | gymnasium.envs.registration.EnvSpec, wrappers: Any = (), **settings: Any
-) -> gymnasium.Env:
+def _from_source(origin: Source) -> Subject:
     # Gymnasium's passive checker would stop at what is to be reported here
-    env = gymnasium.make(what, disable_env_checker=True, **settings)
-    for wrapper in wrappers:
-        env = wrapper(env)
-    return env
+    plain = {"disable_env_checker": True} if origin.id is not None else {}
+    return Subject(origin.name, partial(lane, origin, plain))
 
 
 def _from_object(env: gymnasium.Env) -> Subject:
