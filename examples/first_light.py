@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
-from vantage.pages.curves import learning_curves
+from vantage.runs.curves import learning_curves
 from vantage.runs.progress import windowed_snr
 
 ROWS = (vt.estimators.reinforce(), vt.estimators.reinforce_baseline())

@@ -30,10 +30,10 @@ from vantage.batch import Batch
 from vantage.exact.figures import draw
 from vantage.language.transcripts.records import Record
 from vantage.language.transcripts.view import LOWERED, RAISED, largest_advantage, visible
-from vantage.pages.curves import learning_figure
 from vantage.pages.forest import ACCENT, FAINT, GRID, INK, MARK, SETTINGS, Forest, forest, svg
 from vantage.pages.series import PLACES, coloured
 from vantage.pages.standalone import standalone
+from vantage.runs.curves import learning_figure
 from vantage.statistics.estimate import Estimate
 
 SEED = 0

@@ -1,13 +1,17 @@
 """The result of an audit, which prints and saves itself."""
 
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from vantage.auditing.page import page
 from vantage.auditing.record import Findings
+from vantage.pages.intervals import columns_of, interval_figure
 from vantage.pages.numbers import text, written
+from vantage.runs import notebook
 
 
 class Report(Findings):
@@ -41,6 +45,31 @@ class Report(Findings):
         for row in self.rows:
             table.add_row(row.estimator, *(text(getattr(row, name)) for name in shown))
         return table
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.estimator for row in self.rows)
+        world = self.settings.get("environment", {})
+        where = world.get("name") if isinstance(world, dict) else world
+        return f"Report({names}; {where or 'an audit'}, against {self.reference})"
+
+    def _repr_html_(self) -> str:
+        return notebook.preformatted(str(self)) + notebook.svg(self.plot())
+
+    def plot(self) -> Figure:
+        """Signal-to-noise ratio of a batch, by estimator, with 95 % intervals."""
+        batch = self.settings["batch"]
+        estimates = {row.estimator: row.snr for row in self.rows}
+        return interval_figure(estimates, f"SNR of a batch of {batch}")
+
+    def to_pandas(self) -> Any:
+        """One line an estimator: every statistic with `_low` and `_high` beside it.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return notebook.frame(
+            [{"estimator": row.estimator, **columns_of(row.statistics())} for row in self.rows]
+        )
 
     def __str__(self) -> str:
         console = Console(width=160, force_terminal=False, highlight=False)

@@ -1,14 +1,18 @@
 """The result of a comparison, which prints and saves itself."""
 
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vantage.comparing.page import page
 from vantage.comparing.record import Findings
+from vantage.pages.intervals import interval_figure
 from vantage.pages.numbers import number, text, written
+from vantage.runs import notebook
 
 
 class Comparison(Findings):
@@ -47,6 +51,25 @@ class Comparison(Findings):
         for pair in self.pairs:
             table.add_row(Text(pair.first), Text(pair.second), text(pair.probability))
         return table
+
+    def __repr__(self) -> str:
+        names = ", ".join(row.estimator for row in self.rows)
+        return f"Comparison({names}; {len(self.runs)} runs)"
+
+    def _repr_html_(self) -> str:
+        return notebook.preformatted(str(self)) + notebook.svg(self.plot())
+
+    def plot(self) -> Figure:
+        """Interquartile mean of the score, by estimator, with 95 % intervals."""
+        return interval_figure({row.estimator: row.iqm for row in self.rows}, "score, IQM")
+
+    def to_pandas(self) -> Any:
+        """One line a run: environment, estimator, seed, scores, steps, seconds, folder.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return notebook.frame(self.runs)
 
     def __str__(self) -> str:
         console = Console(width=160, force_terminal=False, highlight=False)

@@ -25,6 +25,7 @@ from vantage.environments import fitted, spaces
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
 from vantage.environments.masks import mask_part
+from vantage.environments.shown import described, shown
 from vantage.environments.sources import Source, lane, remedy, source
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
@@ -107,6 +108,12 @@ class Gymnasium:
         self._none_ended = torch.zeros(self.lanes, dtype=torch.bool)
         self._resetting: np.ndarray | None = None
         self._step = self._step_by_mode()
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def reset(self, seed: int, shared: int = 1) -> Tensor:
         """Start every lane afresh from `seed`; returns the first observations, [lanes, ...].

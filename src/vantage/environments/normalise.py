@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vantage.environments.interface import Environment, Step
+from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
 from vantage.errors import refuse_unless
 from vantage.policies import Policy
@@ -157,6 +158,12 @@ class Normalized:
         if name == "env":
             raise AttributeError(name)
         return getattr(self.env, name)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def reset(self, seed: int, shared: int = 1) -> Tensor:
         """Start every lane afresh; the statistics stay. Returns normalised observations."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vantage.environments import fitted
 from vantage.environments.interface import Step
+from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
@@ -141,6 +142,12 @@ class TensorEnvironment:
     @state.setter
     def state(self, state: Shaped[Tensor, "... lanes"]) -> None:
         self.carry = self._carry()._replace(state=state)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return shown(self)
 
     def reset(self, seed: int, shared: int = 1) -> Tensor:
         """Start every lane afresh from `seed`; returns the first observations, [lanes, ...].

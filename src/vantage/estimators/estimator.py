@@ -29,6 +29,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.estimators import aggregates, baselines, columns, ratios, returns, scales
 from vantage.estimators.averages import trajectories_in_group
 from vantage.estimators.columns import Bias, Condition, Coupling
+from vantage.runs import notebook
 
 Column = Callable[..., Tensor]
 
@@ -114,6 +115,13 @@ class Estimator:
         """Every column by name, as a user would write it."""
         named = {name: columns.describe(getattr(self, name)) for name in MODULES}
         return named | {"entropy": f"{self.entropy:g}" if self.entropy else "–"}
+
+    def __repr__(self) -> str:
+        used = {k: v for k, v in self.columns().items() if v not in ("–", "none", "unclipped")}
+        return f"Estimator({self.name}: {', '.join(f'{k}={v}' for k, v in used.items())})"
+
+    def _repr_html_(self) -> str:
+        return notebook.facts(self.name, self.columns())
 
     @property
     def needs(self) -> frozenset[str]:

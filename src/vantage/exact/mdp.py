@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vantage.errors import InputError, refuse_unless
 from vantage.exact import problems
+from vantage.runs import notebook
 
 TOLERANCE = 1e-9  # on the sum of a row of probabilities given in float64
 
@@ -67,6 +68,17 @@ class MDP:
     terminal: Any = None
     observation: Any = None
     horizon: int | None = None
+
+    def __repr__(self) -> str:
+        ends = "" if self.horizon is None else f", horizon={self.horizon}"
+        return (
+            f"MDP({self.states} states, {self.actions} actions, {self.observations} observations, "
+            f"discount={float(self.discount):g}{ends})"
+        )
+
+    def _repr_html_(self) -> str:
+        names = ("states", "actions", "observations", "discount", "horizon")
+        return notebook.facts("MDP", {name: getattr(self, name) for name in names})
 
     def __post_init__(self) -> None:
         initial = _table(self.initial)

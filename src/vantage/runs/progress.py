@@ -15,11 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from vantage.runs.notebook import Cell, facts
+
 # Where commands print. Piped output has no terminal's width to fit: tables keep every digit.
 terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 # Ratios of one update are noisy: show them over this many, numerator and denominator apart.
 WINDOW = 5
+CELL_SECONDS = 0.5  # least time between two pictures in a notebook
 
 # What is shown of an update where it is among its metrics: label -> metric, and how it is written.
 FIGURES = {
@@ -63,6 +66,7 @@ class Progress:
         self.started = self.printed = time.monotonic()
         self.printed_update = 0
         self.live: Live | None = None
+        self.cell: Cell | None = None
         self.bar = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -72,7 +76,9 @@ class Progress:
         self.task: TaskID = self.bar.add_task(self.unit, total=self.goal, completed=self.start_at)
 
     def __enter__(self) -> "Progress":
-        if self.shown and self.console.is_terminal:
+        if self.shown and self.console.is_jupyter:
+            self.cell = Cell()  # a live display there would ask for ipywidgets
+        elif self.shown and self.console.is_terminal:
             self.live = Live(self.bar, console=self.console, refresh_per_second=8)
             self.live.start()
         return self
@@ -85,6 +91,8 @@ class Progress:
     ) -> None:
         if self.live is not None:
             self.live.stop()
+        elif self.cell is not None and self.recent:
+            self._show()
         elif self.shown and self.recent and self.recent[-1]["update"] != self.printed_update:
             self._line()
 
@@ -94,10 +102,20 @@ class Progress:
         self.bar.update(self.task, completed=min(row[self.unit], self.goal or row[self.unit]))
         if self.live is not None:
             self.live.update(Group(self.bar, self._table()))
+        elif self.cell is not None:
+            if row["update"] == 1 or time.monotonic() - self.printed > CELL_SECONDS:
+                self._show()
         elif self.shown and (
             row["update"] == 1 or time.monotonic() - self.printed > self.line_seconds
         ):
             self._line()
+
+    def _show(self) -> None:
+        assert self.cell is not None
+        done = self.recent[-1][self.unit]
+        goal = f"{done:,}" if self.goal is None else f"{done:,} of {self.goal:,}"
+        self.cell.show(facts(f"{self.unit}: {goal}", self.figures()))
+        self.printed = time.monotonic()
 
     def figures(self) -> dict[str, str]:
         """What is shown, by name: of the run's metrics, those that it has."""

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from vantage.errors import InputError, refuse_unless
+from vantage.runs import notebook
+from vantage.runs.curves import learning_figure
 from vantage.version import __version__
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
@@ -45,7 +48,7 @@ FREE = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished or interrupted training run.
 
@@ -66,6 +69,44 @@ class Run:
     env: Any = field(default=None, repr=False, compare=False)
     stopped: str | None = None
     best_policy: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        last = self.history[-1] if self.history else {}
+        steps = f", {last['steps']:,} steps" if last.get("steps") is not None else ""
+        count = len(self.history)
+        return (
+            f"Run({self._what()}, {count} update{'s' * (count != 1)}{steps}, "
+            f"return {_shown(last.get('return_100', last.get('return')))}, "
+            f"{'not written' if self.path is None else self.path})"
+        )
+
+    def _repr_html_(self) -> str:
+        last = self.history[-1] if self.history else {}
+        names = ("update", "steps", "return_100", "return", "length", "entropy", "grad_norm")
+        rows: dict[str, Any] = {name: _shown(last[name]) for name in names if name in last}
+        rows |= {"folder": self.path} if self.path is not None else {}
+        rows |= {"stopped": self.stopped} if self.stopped is not None else {}
+        return notebook.facts(self._what(), rows, self.plot() if len(self.history) > 1 else None)
+
+    def plot(self) -> Figure:
+        """Return and gradient SNR against steps."""
+        return learning_figure({self._what(): self.history})
+
+    def to_pandas(self) -> Any:
+        """The history as a DataFrame, one line an update.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return notebook.frame(self.history)
+
+    def _what(self) -> str:
+        config = self.config
+        estimator = config.get("estimator")
+        name = estimator.get("name") if isinstance(estimator, dict) else estimator
+        world = config.get("environment") or config.get("task") or {}
+        where = world.get("name") if isinstance(world, dict) else world
+        return f"{config.get('algorithm') or name} on {where or 'a task'}"
 
     @property
     def best(self) -> Any:
@@ -100,6 +141,13 @@ def refuse_unless_startable(path: Path, config: dict[str, Any], resume: bool) ->
         f"{path} already holds a run; choose another folder with out (--out), "
         "or carry it on with resume (--resume).",
     )
+
+
+def _shown(value: Any) -> str:
+    """A metric in few digits."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:

@@ -27,6 +27,7 @@ from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.estimators.columns import parts
 from vantage.estimators.settings import check_kinds
+from vantage.runs import notebook
 from vantage.training import schedules, updates
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.schedules import Schedule, name_of
@@ -105,6 +106,20 @@ class Algorithm:
     def steps_per_update(self) -> int | None:
         """Environment steps of one update; None where whole episodes are collected."""
         return None if self.fragment is None else self.lanes * self.fragment
+
+    def __repr__(self) -> str:
+        return f"Algorithm({self})"
+
+    def _repr_html_(self) -> str:
+        size = self.steps_per_update()
+        rows = {
+            "estimator": self.estimator.name,
+            "update": self.update,
+            "steps an update": "whole episodes" if size is None else f"{size:,}",
+            "schedule": name_of(self.schedule),
+            "source": self.source,
+        }
+        return notebook.facts(self.name, rows)
 
     def __str__(self) -> str:
         size = (

@@ -13,6 +13,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import InputError, refuse_unless
+from vantage.runs import notebook
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import mean_interval
 from vantage.training.door import check_policy, opened
@@ -34,6 +35,18 @@ class Evaluation:
     mean: float
     low: float
     high: float
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "95 % interval": f"[{self.low:.1f}, {self.high:.1f}]",
+            "episodes": len(self.returns),
+            "lowest, highest": f"{self.returns.min():.1f}, {self.returns.max():.1f}",
+            "mean length": f"{self.lengths.double().mean():.1f}",
+        }
+        return notebook.facts(f"mean return {self.mean:.1f}", rows)
 
     def __str__(self) -> str:
         return (
