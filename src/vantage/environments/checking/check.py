@@ -13,7 +13,13 @@ import torch
 from vantage.environments.checking import costs, ends, lanes, randomness
 from vantage.environments.checking.record import EnvironmentReport, Finding, by_severity
 from vantage.environments.checking.subject import LANES, Subject, lane_of, opened
-from vantage.environments.checking.traces import Trace, actions_of, first_difference, play
+from vantage.environments.checking.traces import (
+    Trace,
+    actions_of,
+    first_difference,
+    masks_actions,
+    play,
+)
 from vantage.environments.checking.values import judge, judge_spaces
 from vantage.environments.contract import contract, random_actions
 from vantage.environments.contract import play as play_lanes
@@ -22,8 +28,8 @@ from vantage.environments.interface import Environment
 from vantage.environments.lanes import Lanes
 from vantage.errors import refuse_unless
 
-CHECKS = (
-    "spaces",
+# What the numbers of a trace are looked at for, and all that one environment is.
+VALUES = (
     "interface",
     "runs",
     "observation shape",
@@ -35,16 +41,12 @@ CHECKS = (
     "reward",
     "flags",
     "buffers",
-    "seeding",
-    "reseeding",
-    "lanes",
-    "ends",
-    "length",
-    "memory",
-    "gymnasium",
 )
+WHOLE = ("seeding", "reseeding", "lanes", "ends", "length", "memory", "gymnasium")
+CHECKS = ("spaces", *VALUES, *WHOLE)
 # Findings of these kinds stop whatever is collected: training refuses at once.
 FATAL = ("spaces", "interface", "runs", "observation shape", "finite", "ids", "reward", "flags")
+MASKED = "masks"
 SHORT = 100  # steps of a trace that is repeated
 TRACES = 60  # of so many steps that a check takes besides the longest
 LONG = 20_000  # steps: time limits below it are waited for
@@ -159,7 +161,8 @@ def _check_single(
     env = make()
     findings = list(judge_spaces(env.observation_space, env.action_space, subject.name))
     if any(finding.severity == "error" for finding in findings):
-        return _report(subject.name, findings, {})
+        return _report(subject.name, findings, {}, [])
+    ran = ["spaces", *VALUES]
     limit = _limit(env) or 0
     trace = _survey(env, max(steps, limit * (limit < LONG)), seed, until - seconds / 2)
     findings += judge(trace, env.observation_space, subject.name)
@@ -167,6 +170,7 @@ def _check_single(
     rate = len(trace.steps) / (time.monotonic() - begun)
     short = min(SHORT, max(SHORT // 10, int(rate * seconds / 2 / TRACES)))
     if not any(finding.check in FATAL for finding in findings if finding.severity == "error"):
+        ran += [check for check in WHOLE[:-2] if subject.distinct or check not in ("lanes", "ends")]
         findings += _aliases(env, seed, short)
         findings += randomness.reproducible(make, subject.distinct, seed, short)
         replays, varied = randomness.judge_noise(randomness.noise(env, seed, short))
@@ -176,17 +180,20 @@ def _check_single(
         findings += ends.judge_lengths([trace], _limit(env))
         wrong = [finding for finding in findings if finding.check in ("seeding", "lanes")]
         if subject.distinct and not wrong:
-            findings += ends.judge_modes(make, seed, short)
-    findings += _gymnasium(make() if subject.distinct else env, seed, findings)
+            findings += _unless_masked(env, seed, ends.judge_modes(make, seed, short))
+    ran.append("gymnasium")
+    said = _gymnasium(make() if subject.distinct else env, seed, findings)
+    findings += _unless_masked(env, seed, said)
     if not subject.distinct:
         findings.append(_cannot_be_copied())
     facts = _facts(env.observation_space, env.action_space, [trace], _limit(env))
-    fatal = any(finding.severity == "error" for finding in findings)
+    fatal = any(finding.severity == "error" or finding.check == MASKED for finding in findings)
     if measure and not fatal:
+        ran.append("memory")
         findings += costs.judge_memory(env, seed, 5 * short, max(1.0, until - time.monotonic()))
         lanes_env = Gymnasium(Lanes([make] * LANES)) if subject.distinct else None
-        return _report(subject.name, findings, facts, lanes_env)
-    return _report(subject.name, findings, facts)
+        return _report(subject.name, findings, facts, ran, lanes_env)
+    return _report(subject.name, findings, facts, ran)
 
 
 def _check_vector(
@@ -201,11 +208,13 @@ def _check_vector(
         findings += judge(trace, vector.single_observation_space, subject.name)
     if not findings:
         findings += lanes.judge_alike(traces, lanes.vector_traces(vector, seed + 1, few)[0])
-    findings += contract(env, steps=SHORT, seed=seed).findings
+    kept = contract(env, steps=SHORT, seed=seed)
+    findings += kept.findings
     findings += ends.judge_lengths(traces, _limit(vector))
     facts = _facts(vector.single_observation_space, vector.single_action_space, traces, None)
     wrong = any(finding.severity == "error" for finding in findings)
-    return _report(subject.name, findings, facts, env if measure and not wrong else None)
+    ran = [*VALUES, *kept.passed, "lanes", "length"]
+    return _report(subject.name, findings, facts, ran, env if measure and not wrong else None)
 
 
 def _check_lanes(
@@ -215,7 +224,7 @@ def _check_lanes(
     report = contract(env, steps=SHORT, seed=seed)
     findings = report.findings
     if "runs" in {finding.check for finding in findings}:
-        return _report(subject.name, findings, report.facts)
+        return _report(subject.name, findings, report.facts, [])
     draw = random_actions(env)
 
     def alike(generator: torch.Generator) -> torch.Tensor:
@@ -233,7 +242,8 @@ def _check_lanes(
     findings += lanes.judge_alike(traces, other)
     findings += ends.judge_lengths(traces, limit)
     facts = _facts(getattr(env, "observations", None), env.actions, traces, limit)
-    return _report(subject.name, findings, facts, env if measure else None)
+    ran = [*(VALUES if space is not None else ()), *report.passed, "lanes", "length"]
+    return _report(subject.name, findings, facts, ran, env if measure else None)
 
 
 def _survey(env: gymnasium.Env, steps: int, seed: int, until: float) -> Trace:
@@ -277,6 +287,22 @@ def _gymnasium(env: gymnasium.Env, seed: int, so_far: list[Finding]) -> list[Fin
     return [Finding("note", f.check, f.evidence, f.remedy) for f in said] if wrong else said
 
 
+def _unless_masked(env: gymnasium.Env, seed: int, findings: list[Finding]) -> list[Finding]:
+    """The findings, made with any action; where some are forbidden, a note in their place."""
+    wrong = [finding for finding in findings if finding.severity != "note"]
+    if not wrong or not masks_actions(env, seed):
+        return findings
+    return [
+        Finding(
+            "note",
+            MASKED,
+            "it does not bear actions that info['action_mask'] forbids: what plays any action was "
+            f"left out ({wrong[0].evidence}).",
+            "train with action_mask, so that policies keep to it too.",
+        )
+    ]
+
+
 def _nothing_random() -> Finding:
     return Finding(
         "note",
@@ -317,9 +343,13 @@ def _report(
     name: str,
     findings: list[Finding],
     facts: dict[str, str],
+    ran: list[str],
     timed: Environment | None = None,
 ) -> EnvironmentReport:
+    """The report; passed is what was looked at, and what nothing wrong was noticed of."""
     noticed = {finding.check for finding in findings if finding.severity != "note"}
+    if any(finding.check == MASKED for finding in findings):
+        noticed |= {"ends", "gymnasium"}  # left out
     speed = None
     if timed is not None:
         speed = costs.speed(timed, timed.policy(), random_actions(timed), seconds=1.0)  # type: ignore[attr-defined]
@@ -332,7 +362,7 @@ def _report(
     return EnvironmentReport(
         name,
         by_severity(findings),
-        [check for check in CHECKS if check not in noticed],
+        [check for check in dict.fromkeys(ran) if check not in noticed],
         facts,
         None if speed is None else 1 / speed.environment,
         None if speed is None else speed.policy_share,

@@ -36,7 +36,7 @@ class EnvironmentReport:
     Attributes:
         name: of the environment.
         findings: errors first, then warnings, then notes.
-        passed: the checks that noticed nothing wrong, by name.
+        passed: the checks that were made and noticed nothing wrong, by name.
         facts: what was measured, by name, in words with units.
         steps_per_second: of the environment's lanes alone; None where speed was not measured.
         policy_share: of the time of collecting and one gradient pass, the share that is left to

@@ -104,6 +104,13 @@ def actions_of(space: gymnasium.Space, seed: int) -> Callable[[Any], Any]:
     return draw
 
 
+def masks_actions(env: gymnasium.Env, seed: int) -> bool:
+    """Whether a reset says which actions are possible."""
+    returned: Any = env.reset(seed=seed)
+    info = returned[-1] if isinstance(returned, tuple) else None
+    return isinstance(info, dict) and "action_mask" in info
+
+
 def play(
     env: gymnasium.Env,
     actions: Callable[[Any], Any],
