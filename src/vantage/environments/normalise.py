@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vantage.environments.exporting import Standardised
 from vantage.environments.interface import Environment, Step
 from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
@@ -211,7 +212,15 @@ class Normalized:
         Observations are normalised by the statistics as they are whenever `act` is called.
         """
         env: Any = self.env
-        return replace(env.terms, normalise=self.normalised_observation)
+        return replace(env.terms, normalise=self.normalised_observation, normaliser=self.fixed)
+
+    def fixed(self) -> nn.Module:
+        """What is done to observations, by the statistics as they are now, as a network."""
+        if not self._width:
+            return nn.Identity()
+        table = self.statistics.table.cpu()
+        scale = torch.as_tensor(_scale(_fast(table), self.epsilon))
+        return Standardised(table[1, :-1], scale[:-1], self.clip, self._kept)
 
     def normalised_observation(self, observation: Tensor) -> Tensor:
         """Observations [n, ...] by the statistics as they are now, which do not change."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
+from vantage.environments.exporting import Acting
 from vantage.environments.masks import beside
 from vantage.environments.spaces import Part, action_writer, batched, observation_reader, parts
 from vantage.errors import refuse_unless
+from vantage.policies import Policy
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Terms:
         normalise: applied to the tensor of observations [n, ...] before the policy sees it; None
             where the environment is not normalised.
         mask: where the mask of actions lies in the observation; None without one.
+        normaliser: gives `normalise`, as it is now, as a network.
     """
 
     observations: gymnasium.Space
@@ -35,6 +38,12 @@ class Terms:
     name: str
     normalise: Callable[[Tensor], Tensor] | None = None
     mask: Part | None = None
+    normaliser: Callable[[], nn.Module] | None = None
+
+    def acting(self, policy: Policy) -> Acting:
+        """A network that does what `policy.act(deterministic=True)` does."""
+        fixed = None if self.normaliser is None else self.normaliser()
+        return Acting(policy, self.observations, self.actions, fixed)
 
     def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
         """One observation, or a batch of them, as a tensor [n, ...].

@@ -1,11 +1,13 @@
 """What training, auditing and evaluation ask of a policy."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from vantage.errors import refuse_unless
+from vantage.policies.export import write
 
 
 class Terms(Protocol):
@@ -13,6 +15,10 @@ class Terms(Protocol):
 
     def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
         """One observation or a batch as a tensor [n, ...], and whether it was one alone."""
+        ...
+
+    def acting(self, policy: Any) -> Any:
+        """A network that acts, with an `example()` of its inputs."""
         ...
 
     def write(self, action: Tensor, single: bool) -> Any:
@@ -113,6 +119,28 @@ class Policy(nn.Module):
         self._acting_memory = self.remember(what)
         written = self.terms.write(self.applied(action), single)
         return torch.as_tensor(written) if isinstance(observation, Tensor) else written
+
+    def export(self, path: str | Path) -> Path:
+        """Write what `act(deterministic=True)` does as ONNX (.onnx) or TorchScript (.pt).
+
+        Normaliser, squashing, bounds and the ids that spaces start from are inside. Input
+        "observation" [n, ...] is as the environment shows it (Dict, Tuple and MultiDiscrete
+        flattened as `gymnasium.spaces.flatten` does it); output "action" [n, ...]. A policy with a
+        memory has an input "memory" [n, H], zeros where an episode begins, and an output
+        "next_memory" for the next call. The file is read back and compared.
+
+        Raises:
+            InputError: another ending; a package that is missing; a policy that knows no
+                environment, or that cannot be written.
+        """
+        refuse_unless(
+            self.terms is not None,
+            f"{type(self).__name__}.export: this policy was not made by env.policy(); set "
+            "policy.terms = env.terms.",
+        )
+        assert self.terms is not None
+        module = self.terms.acting(self)
+        return write(module, module.example(), path)
 
     def sample(
         self, observation: Tensor, generator: torch.Generator | None = None

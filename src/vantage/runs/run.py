@@ -100,6 +100,23 @@ class Run:
         """
         return notebook.frame(self.history)
 
+    def export(self, path: str | Path) -> Path:
+        """Write the policy as ONNX (.onnx) or TorchScript (.pt), normaliser and all.
+
+        Raises:
+            InputError: the run was read from its folder; else as `vantage.Policy.export`.
+        """
+        refuse_unless(
+            self.policy is not None,
+            f"{self!r} was read from its folder, without its policy: "
+            "env, policy, value = vantage.load(path), then policy.export(...).",
+        )
+        refuse_unless(
+            hasattr(self.policy, "export"),
+            "export: a language model is written by policy.save_pretrained(folder), not as ONNX.",
+        )
+        return self.policy.export(path)
+
     def _what(self) -> str:
         config = self.config
         estimator = config.get("estimator")
