@@ -164,7 +164,7 @@ def test_wrappers_go_around_every_kind() -> None:
         (lambda: 3, "gave 3, which is no gymnasium.Env"),
         (vt.Gymnasium, "gave|failed"),
     ],
-    ids=str,
+    ids=lambda given: getattr(given, "__name__", str(given)),
 )  # fmt: skip
 def test_what_cannot_be_made_gets_one_line_with_the_remedy(given: Any, why: str) -> None:
     with pytest.raises(vt.InputError, match=why) as caught:
