@@ -113,6 +113,11 @@ def test_what_is_no_fault_is_none(name: str) -> None:
     assert wanted.get(name) is None or wanted[name] in notes, str(report)
 
 
+def test_what_is_left_to_the_policy() -> None:
+    """Of 3 + 1 + 2 seconds the policy has 1 + 2."""
+    assert costs.Speed(4, environment=3.0, acting=1.0, gradient=2.0).policy_share == 0.5
+
+
 def test_what_was_not_looked_at_has_not_passed() -> None:
     assert vt.check_environment(sick.Worded, **QUICK).passed == []
     assert "memory" not in vt.check_environment(sick.Healthy, **QUICK).passed
