@@ -16,7 +16,9 @@ from vantage.auditing.planner import best_group_size, predicted_snr, predicted_v
 from vantage.auditing.stale import audit_stale
 from vantage.auditing.starts import decompositions
 from vantage.auditing.units import plan_units
+from vantage.estimators.columns import declares
 from vantage.gradients.per_trajectory import METHODS
+from vantage.statistics.estimate import Estimate
 
 E = vt.estimators
 
@@ -122,18 +124,32 @@ def test_bias_is_found_and_measured() -> None:
     """GRPO's scale and a per-step mean are seen; leave-one-out is not accused."""
     mdp = vt.MDP.bandit([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
     policy = vt.SoftmaxTable(mdp.observations, 3)
-    rows = [E.rloo(), E.grpo(), E.dr_grpo()]
+
+    @declares(couples="group", bias="scale", needs=("group",))
+    def undeclared(batch: vt.Batch, returns: Tensor) -> Tensor:
+        """A group mean that does not say by what it multiplies the gradient: it is measured."""
+        return vt.baselines.group_mean(batch, returns)
+
+    measured = E.dr_grpo().replace(baseline=undeclared, name="measured")
+    rows = [E.rloo(), E.grpo(), E.dr_grpo(), measured]
     report = quiet(
         vt.Tabular(mdp, lanes=64), policy, rows, trajectories=8192, batch=64, group_size=4
     )
     # by four standard errors, as the intervals tell them: error rates below 1e-4
     unbiased = report.row("rloo").scale
     assert abs(unbiased.value - 1) < 4 * (unbiased.high - unbiased.low) / 3.92
-    assert report.row("rloo").bias.value < 0.15 < report.row("dr_grpo").bias.low
+    assert report.row("rloo").bias.value < 0.15 < report.row("measured").bias.low
     # the group mean holds the trajectory's own return: (K − 1)/K = 3/4, exactly
-    shrunk = report.row("dr_grpo").scale
+    shrunk = report.row("measured").scale
     assert abs(shrunk.value - 0.75) < 4 * (shrunk.high - shrunk.low) / 3.92
     assert shrunk.high < 1
+    by_algebra = report.row("dr_grpo")
+    assert by_algebra.scale == Estimate(0.75, 0.75, 0.75, exact=True)
+    assert by_algebra.cosine.exact
+    assert by_algebra.cosine.value == 1
+    assert by_algebra.bias.exact
+    assert by_algebra.bias.value == 0.25
+    assert not by_algebra.variance.exact
     assert report.row("grpo").scale.low > 1
     assert report.row("grpo").unit >= 4
 

@@ -10,9 +10,10 @@ from vantage.auditing import exactly, measure, starts
 from vantage.auditing.record import Row
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
+from vantage.auditing.samples import EPISODES
 from vantage.auditing.sampling import Sampling, collect, samplings
-from vantage.auditing.units import Units, compares, described, sketch_for
-from vantage.estimators.estimator import Estimator
+from vantage.auditing.units import Units, described, sketch_for
+from vantage.estimators.estimator import Estimator, compares
 from vantage.estimators.table import named
 from vantage.policies import Policy
 from vantage.runs.progress import counting
@@ -101,20 +102,28 @@ def audit(
             against = f"{yardstick.name} on trajectories of the policy itself"
         else:
             star, against = None, f"{yardstick.name} on the same trajectories"
-        found: dict[str, Row] = {}
-        for plan, units in zip(plans, sampled, strict=True):
-            here = [row for row in rows if compares(row) == (plan.design.shared > 1)]
-            decomposed = starts.decompositions(
-                env, policy, here, seed, value, behaviour, units.method.method, sketch, memory,
-                measure.undetermined,
-            )  # fmt: skip
-            known = exactly.rows(env, policy, here, plan.design, value, behaviour, exact_gradient)
-            reference_here = _reference(star, yardstick, units, sampled)
-            for row in measure.rows(policy, here, units, reference_here, decomposed):
-                found[row.estimator] = replace(row, **known.get(row.estimator, {}))
-    measured = [found[row.name] for row in rows]
+        algebra = {}
+        if behaviour is None:
+            algebra = measure.by_algebra(rows, yardstick, group_size, env.discount)
+        by_name: dict[str, Row] = {}
+        with counting("statistics", len(rows), progress, "estimators") as done:
+            for plan, units in zip(plans, sampled, strict=True):
+                here = [row for row in rows if compares(row) == (plan.design.shared > 1)]
+                decomposed = starts.decompositions(
+                    env, policy, here, seed, value, behaviour, units.method.method, sketch, memory,
+                    measure.undetermined,
+                )  # fmt: skip
+                known = exactly.rows(
+                    env, policy, here, plan.design, value, behaviour, exact_gradient
+                )
+                reference_here = _reference(star, yardstick, units, sampled)
+                for row in measure.rows(policy, here, units, reference_here, decomposed):
+                    name = row.estimator
+                    by_name[name] = replace(row, **algebra.get(name, {}) | known.get(name, {}))
+                    done(len(by_name))
+    measured = [by_name[row.name] for row in rows]
     settings = described(sampled, rows, seed, env.name, env.discount, type(policy).__name__)
-    return reported(measured, rows, sampled, against, settings, target_snr)
+    return reported(measured, rows, sampled, against, settings, target_snr, EPISODES)
 
 
 def _reference(

@@ -17,7 +17,7 @@ from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator
 from vantage.exact.mdp import MDP
 from vantage.policies import Policy
-from vantage.statistics.intervals import Estimate
+from vantage.statistics.estimate import Estimate, known
 
 
 def gradient(env: Environment, policy: Policy) -> Float[Tensor, " P"] | None:
@@ -93,11 +93,6 @@ def _statistics(
         "batch_cosine": known(cosine),
         "pairwise_cosine": known(cosine**2),
     }
-
-
-def known(value: float) -> Estimate:
-    """An exact value."""
-    return Estimate(value, value, value, exact=True)
 
 
 def _ratio(above: float, below: float) -> Estimate:

@@ -1,6 +1,7 @@
 """From unit gradients to the rows of a report."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.gradients.linear_layers import largest_change
 from vantage.policies import Policy
 from vantage.statistics import intervals
-from vantage.statistics.intervals import Estimate, mean_interval, time_interval
+from vantage.statistics.estimate import Estimate, known, mean_interval, time_interval
 
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
 Squares = dict[int, tuple[Tensor, Tensor]]
@@ -33,8 +34,8 @@ def rows(
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units],
     decomposed: dict[str, tuple[Estimate, Estimate]],
-) -> list[Row]:
-    """One row per estimator.
+) -> Iterator[Row]:
+    """One row per estimator, each as soon as it is known: intervals take seconds.
 
     Args:
         reference: the exact gradient, or the name of an unbiased estimator and the units to take it
@@ -42,10 +43,35 @@ def rows(
         decomposed: variance between and within start states, by estimator.
     """
     squares: Squares = {}
-    return [
-        _row(policy, estimator, units, reference, squares, decomposed[estimator.name])
-        for estimator in estimators
-    ]
+    for estimator in estimators:
+        yield _row(policy, estimator, units, reference, squares, decomposed[estimator.name])
+
+
+def by_algebra(
+    estimators: list[Estimator], reference: Estimator, group: int, discount: float
+) -> dict[str, dict[str, Estimate]]:
+    """Scale, cosine and bias of the estimators whose mean is a known multiple of ∇J, by name.
+
+    An unbiased estimator has none here: that its measured bias holds 0 is worth seeing.
+
+    Args:
+        reference: what bias is measured against; where it is not known to be unbiased nothing is
+            known of the others either.
+        group: trajectories in a group.
+        discount: γ of the objective.
+    """
+    exact: dict[str, dict[str, Estimate]] = {}
+    if reference.factor(group, discount) != 1:
+        return exact
+    for estimator in estimators:
+        factor = estimator.factor(group, discount)
+        if factor is not None and factor != 1:
+            exact[estimator.name] = {
+                "scale": known(factor),
+                "cosine": known(1.0),
+                "bias": known(abs(factor - 1)),
+            }
+    return exact
 
 
 def _row(

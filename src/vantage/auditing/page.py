@@ -28,6 +28,7 @@ def page(report: Findings) -> str:
         f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>",
         f"<header><h1>{escaped(title)}</h1>{_facts(report)}</header><main>",
         _section("What was found", summary(report.summary, report.notes, "Nothing was audited.")),
+        _sampled(report),
         _section("Bias: scale and direction", _bias(report)),
         _section("Signal against batch size", _signal(report)),
         _section("Variance, and what it costs", _needs(report)),
@@ -53,6 +54,15 @@ def _facts(report: Findings) -> str:
         "Brackets hold 95 % intervals."
     )
     return f'<p class="faint">{escaped(said)}</p>'
+
+
+def _sampled(report: Findings) -> str:
+    """What was looked at: returns and lengths in a sentence, and a few trajectories."""
+    if not report.sampled:
+        return ""
+    shown = "".join(f"<li><code>{escaped(text)}</code></li>" for text in report.examples)
+    examples = f"<ul>{shown}</ul>" if shown else ""
+    return _section("What was sampled", f"<p>{escaped(report.sampled)}</p>{examples}")
 
 
 # ---- figures -----------------------------------------------------------------------------------

@@ -25,12 +25,15 @@ class Plan:
         trajectories: an estimate each, rounded to nothing; undetermined where the SNR is.
         cheapest: the estimator that reaches the target in the least time, or None.
         seconds: expected time of one such step, by estimator.
+        tied: estimators whose time is not told from that of the cheapest, itself among them: their
+            intervals, of trajectories times cost, hold a common time.
     """
 
     target: float
     trajectories: dict[str, Estimate]
     seconds: dict[str, float]
     cheapest: str | None
+    tied: tuple[str, ...] = ()
 
 
 def plan(
@@ -56,7 +59,11 @@ def plan(
     }
     able = [name for name in seconds if name in candidates]
     best = min(able, key=lambda name: seconds[name]) if able else None
-    return Plan(target, needed, seconds, best)
+    if best is None:
+        return Plan(target, needed, seconds, None)
+    longest = needed[best].high * cost[best].high
+    tied = tuple(name for name in able if needed[name].low * cost[name].low <= longest)
+    return Plan(target, needed, seconds, best, tied)
 
 
 def predicted_snr(noise_scale: Estimate, batch: int) -> Estimate:

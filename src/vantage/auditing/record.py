@@ -1,6 +1,6 @@
 """What an audit found: one row per estimator, every number with an interval or the word exact."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from vantage.auditing.planner import Plan
@@ -60,9 +60,9 @@ class Row:
     def statistics(self) -> dict[str, Estimate]:
         """Every statistic by name."""
         return {
-            field.name: value
-            for field in fields(self)
-            if isinstance(value := getattr(self, field.name), Estimate)
+            each.name: value
+            for each in fields(self)
+            if isinstance(value := getattr(self, each.name), Estimate)
         }
 
 
@@ -77,6 +77,8 @@ class Findings:
         reference: what bias is measured against.
         settings: environment, policy, sizes, seed, versions.
         notes: what limits the numbers (optimistic intervals, sketches).
+        sampled: what was looked at, in a sentence: returns, lengths, groups.
+        examples: a few of the trajectories as text, where they have one.
     """
 
     rows: list[Row]
@@ -85,6 +87,8 @@ class Findings:
     reference: str
     settings: dict[str, Any]
     notes: list[str]
+    sampled: str = ""
+    examples: list[str] = field(default_factory=list)
 
     def row(self, estimator: str) -> Row:
         """The row of that estimator.

@@ -74,9 +74,12 @@ class Report(Findings):
     def __str__(self) -> str:
         console = Console(width=160, force_terminal=False, highlight=False)
         with console.capture() as capture:
+            for text in [self.sampled, *self.examples]:
+                if text:
+                    console.print(text, soft_wrap=True, markup=False)
             for sentence in self.summary:
-                console.print(f"• {sentence}", soft_wrap=True)
+                console.print(f"• {sentence}", soft_wrap=True, markup=False)
             console.print(self.table())
             for note in self.notes:
-                console.print(f"Note: {note}", soft_wrap=True)
+                console.print(f"Note: {note}", soft_wrap=True, markup=False)
         return capture.get()

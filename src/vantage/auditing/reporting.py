@@ -5,6 +5,7 @@ from typing import Any
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Row
 from vantage.auditing.report import Report
+from vantage.auditing.samples import Words, sample_of
 from vantage.auditing.summary import summarise
 from vantage.auditing.units import Units
 from vantage.errors import refuse_unless
@@ -32,6 +33,7 @@ def reported(
     reference: str,
     settings: dict[str, Any],
     target_snr: float,
+    words: Words,
 ) -> Report:
     """The report of measured rows.
 
@@ -41,6 +43,7 @@ def reported(
         reference: what bias was measured against, in words.
         settings: what was audited.
         target_snr: what the plan is made for.
+        words: what trajectories and returns are called.
     """
     planned = plan(
         {row.estimator: row.noise_scale for row in rows},
@@ -49,8 +52,10 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    summary = summarise(rows, planned, sets[0].design.batch, reference, by_name)
-    return Report(rows, summary, planned, reference, settings, limits(rows, sets[0]))
+    sample = sample_of(sets, words)
+    summary = summarise(rows, planned, sets[0].design.batch, sample, by_name)
+    notes = limits(rows, sets[0])
+    return Report(rows, summary, planned, reference, settings, notes, str(sample), sample.examples)
 
 
 def limits(rows: list[Row], units: Units) -> list[str]:

@@ -16,7 +16,6 @@ from vantage.auditing.units import (
     CHUNK,
     Design,
     Units,
-    compares,
     empty_units,
     log_prob_under,
     plan_units,
@@ -25,7 +24,7 @@ from vantage.auditing.units import (
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes
 from vantage.errors import InputError
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.per_trajectory import Sketch, contributions
 from vantage.policies import Policy
 from vantage.runs.seeds import seed_of
@@ -143,8 +142,7 @@ def collect(
                 place = torch.div(first + rows, unit, rounding_mode="floor").to(own.device)
                 units.gradients[estimator.name].index_add_(0, place, own / unit)
         units.note_times(clock, time.perf_counter() - clock[-1], count)
-        units.steps += batch.steps
-        units.returns += (batch.reward * batch.mask).sum(1).tolist()
+        units.note_worth(batch)
         progress(first + count)
     assert units is not None
     return units

@@ -11,9 +11,9 @@ from torch.optim import Adam
 from vantage.auditing.audit import audit
 from vantage.auditing.report import Report
 from vantage.environments.interface import Environment
-from vantage.environments.rollout import episodes, grouped_by
+from vantage.environments.rollout import episodes
 from vantage.errors import refuse_unless
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.weighted import gradient
 from vantage.policies import Policy
 from vantage.training.ascent import ascend
@@ -60,7 +60,9 @@ def audit_stale(
     )
     moved = copy.deepcopy(policy)
     steps = (optimizer or partial(Adam, lr=lr))(moved.parameters())
-    data = grouped_by(group_size, episodes(env, policy, batch, seed, value))
+    together = group_size if compares(estimators[0]) else 1
+    lanes = env if together == 1 else env.sharing(batch)
+    data = episodes(lanes, policy, batch, seed, value, shared=together)
     reports, taken = {}, 0
     for k in sorted(set(updates)):
         for _ in range(k - taken):

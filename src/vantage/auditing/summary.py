@@ -4,40 +4,84 @@ import math
 
 from vantage.auditing.planner import Plan
 from vantage.auditing.record import Row
+from vantage.auditing.samples import Sample
 from vantage.estimators.estimator import Estimator
 from vantage.pages.numbers import number
 from vantage.statistics.intervals import Estimate
 
 
 def summarise(
-    rows: list[Row], plan: Plan, batch: int, reference: str, estimators: dict[str, Estimator]
+    rows: list[Row], plan: Plan, batch: int, sample: Sample, estimators: dict[str, Estimator]
 ) -> list[str]:
-    """One sentence per estimator, then what to use and how large a batch it takes."""
-    sentences = [_sentence(row, batch, estimators[row.estimator]) for row in rows]
-    return [*sentences, _advice(rows, plan, batch)]
+    """What is so of each estimator, once where it is so of several; then what to use, and how large
+    a batch it takes. One sentence where all trajectories were worth the same: there is no more to
+    say then.
+    """
+    if sample.alike:
+        return [sample.nothing_to_learn()]
+    said: dict[str, list[str]] = {}
+    for row in rows:
+        said.setdefault(_sentence(row, batch, estimators[row.estimator]), []).append(row.estimator)
+    sentences = [f"{listed(names)}: {sentence}." for sentence, names in said.items()]
+    return [*sentences, _advice(rows, plan)]
+
+
+def listed(names: list[str]) -> str:
+    """Names as a sentence lists them.
+
+    >>> listed(["rloo", "grpo", "ppo"])
+    'rloo, grpo and ppo'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _sentence(row: Row, batch: int, estimator: Estimator) -> str:
-    return f"{row.estimator}: {_bias(row, estimator)}; {_signal(row, batch)}."
+    return f"{_bias(row, estimator)}; {_signal(row, batch)}"
 
 
 def _bias(row: Row, estimator: Estimator) -> str:
     if not known(row.bias):
         return f"its bias cannot be told from these samples ({row.bias.note or 'undetermined'})"
-    if row.bias.exact and row.bias.note:
-        return "the reference that bias is measured against"
-    if row.bias.exact and row.bias.value < 1e-9:
-        return "unbiased"
-    if not row.bias.exact and row.bias.low <= 0:
-        kind = (
-            "unbiased in theory, and" if estimator.bias == "none" else "its theory says biased, but"
+    if row.bias.exact:
+        return _exact_bias(row)
+    high = number(100 * row.bias.high)
+    if estimator.bias == "none" and row.claim == "always":
+        if row.bias.low <= 0:
+            return f"unbiased in theory, and no bias is seen here (at most {high} %)"
+        return (
+            f"unbiased in theory: that the interval of its bias, {number(100 * row.bias.low)} to "
+            f"{high} %, leaves out 0 is the one time in twenty that a 95 % interval misses"
         )
-        return f"{kind} no bias is seen here (at most {number(100 * row.bias.high)} %)"
+    if row.bias.low <= 0:
+        kind = (
+            f"unbiased in theory where {row.claim}, and"
+            if estimator.bias == "none"
+            else "its theory says biased, but"
+        )
+        return f"{kind} no bias is seen here (at most {high} %)"
     if not (known(row.cosine) and known(row.scale)):
         return f"biased by {number(100 * row.bias.value)} % of the gradient, direction undetermined"
-    length = row.scale.value / max(row.cosine.value, 1e-12)  # ‖G‖ / ‖G*‖
+    return _direction(row.cosine.value, row.scale.value)
+
+
+def _exact_bias(row: Row) -> str:
+    if row.bias.note:
+        return "the reference that bias is measured against"
+    if row.bias.value < 1e-9:
+        return "unbiased"
+    if 1 - row.cosine.value < 1e-9:
+        return f"climbs J itself, with {number(row.scale.value)} times its gradient: another lr"
+    return _direction(row.cosine.value, row.scale.value)
+
+
+def _direction(cosine: float, scale: float) -> str:
+    if cosine <= 0:
+        return (
+            f"points away from the reference: cosine {number(cosine)}, so that its steps lead down"
+        )
+    length = scale / cosine  # ‖G‖ / ‖G*‖
     return (
-        f"points the same way as the reference up to a cosine of {number(row.cosine.value)}, "
+        f"points the same way as the reference up to a cosine of {number(cosine)}, "
         f"at {number(length)} times its length"
     )
 
@@ -51,7 +95,7 @@ def _signal(row: Row, batch: int) -> str:
     return f"SNR {number(row.snr.value)} at batch {batch}"
 
 
-def _advice(rows: list[Row], plan: Plan, batch: int) -> str:
+def _advice(rows: list[Row], plan: Plan) -> str:
     if plan.cheapest is None:
         return (
             f"No estimator without a bias of direction has a measurable signal; an SNR of "
@@ -61,7 +105,13 @@ def _advice(rows: list[Row], plan: Plan, batch: int) -> str:
     high = f"at most {number(needed.high)}" if math.isfinite(needed.high) else "no upper bound"
     extent = "exactly" if needed.exact else high
     verdict = f"{number(needed.value)} trajectories a step would reach SNR {number(plan.target)}"
-    return f"Use {plan.cheapest}: {verdict} ({extent}), the least time of those measured."
+    others = [name for name in plan.tied if name != plan.cheapest]
+    if not others:
+        return f"Use {plan.cheapest}: {verdict} ({extent}), the least time of those measured."
+    return (
+        f"Use {plan.cheapest}: {verdict} ({extent}). {listed(others)} may take as little time: "
+        "these samples do not tell them apart."
+    )
 
 
 def known(estimate: Estimate) -> bool:

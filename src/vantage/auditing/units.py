@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, elapsed_discount
 from vantage.errors import InputError, refuse_unless
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.per_trajectory import (
     Choice,
     Sketch,
@@ -70,8 +70,10 @@ class Units:
         sampling: seconds per trajectory, one number a chunk.
         passes: seconds per trajectory of the gradient passes, which all estimators share.
         weighing: seconds per trajectory of each estimator's weights, by name.
-        steps: environment steps used.
         returns: [trajectories] undiscounted.
+        discounted: [trajectories] discounted returns.
+        lengths: [trajectories] steps.
+        examples: a few trajectories as text, where they have one.
         example: one batch, to look at steps with.
     """
 
@@ -84,8 +86,15 @@ class Units:
     sampling: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
     weighing: dict[str, list[float]] = field(default_factory=dict)
-    steps: int = 0
     returns: list[float] = field(default_factory=list)
+    discounted: list[float] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        """Steps of all trajectories."""
+        return sum(self.lengths)
 
     def note_times(self, clock: list[float], passes: float, count: int) -> None:
         """Keep a chunk's times: the clock before and after sampling, then after each weighing."""
@@ -94,16 +103,18 @@ class Units:
         for i, name in enumerate(self.weighing):
             self.weighing[name].append((clock[i + 3] - clock[i + 2]) / count)
 
+    def note_worth(self, batch: Batch) -> None:
+        """Keep what the trajectories of a chunk, one a row, were worth, and how long they were."""
+        reward = torch.where(batch.mask, batch.reward, 0).double()
+        self.returns += reward.sum(1).tolist()
+        self.discounted += (reward * elapsed_discount(batch)).sum(1).tolist()
+        self.lengths += batch.mask.sum(1).tolist()
+
     def units_of(self, name: str, size: int) -> Float[Tensor, "U k"]:
         """Unit gradients of an estimator, averaged to units of `size` trajectories."""
         own = self.gradients[name]
         factor = size * len(own) // self.design.trajectories
         return own.view(len(own) // factor, factor, -1).mean(1)
-
-
-def compares(estimator: Estimator) -> bool:
-    """Whether it compares the trajectories of one start state or prompt."""
-    return "group" in estimator.needs or estimator.couples == "group"
 
 
 def plan_units(

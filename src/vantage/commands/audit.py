@@ -8,11 +8,10 @@ from tyro.conf import Positional
 
 from vantage.auditing.audit import audit as measure
 from vantage.auditing.sampling import samplings
-from vantage.auditing.units import compares
 from vantage.commands.arguments import assignments
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import InputError, refuse_unless
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.exact.mdp import MDP
 from vantage.policies import Policy, Value
 from vantage.runs.progress import terminal

@@ -5,7 +5,7 @@ favour short ones. `fragments.Fragments` collects the same number of steps from 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -106,17 +106,7 @@ def episodes_and_returns(
         returns=sum_by_episode(lanes, over_time(raw).to(torch.float64)),
         lengths=sum_by_episode(lanes, torch.ones_like(lanes.reward)).long(),
     )
-    return grouped_by(shared, _one_row_per_episode(lanes)), ended
-
-
-def grouped_by(size: int, batch: Batch) -> Batch:
-    """The batch with neighbouring rows as groups of `size`, for estimators that need groups.
-
-    Start states differ within such a group: it is a set of independent trajectories that are
-    compared with one another, which leaves a leave-one-out baseline as unbiased as a start in
-    common would.
-    """
-    return replace(batch, group=torch.arange(batch.rows, device=batch.mask.device) // size)
+    return _one_row_per_episode(lanes, shared), ended
 
 
 class _Record:
@@ -265,8 +255,11 @@ def _bootstrap(
     return out
 
 
-def _one_row_per_episode(lanes: Batch) -> Batch:
-    """Lay every episode out in a row of its own, from its first step, padded at the end."""
+def _one_row_per_episode(lanes: Batch, shared: int) -> Batch:
+    """Lay every episode out in a row of its own, from its first step, padded at the end.
+
+    Neighbouring rows that share a start are a group.
+    """
     episode = lanes.episode[lanes.mask]  # in order of lane and time
     length = torch.bincount(episode)
     first = torch.cumsum(length, 0) - length
@@ -286,7 +279,10 @@ def _one_row_per_episode(lanes: Batch) -> Batch:
     number = torch.arange(rows, device=episode.device)
     weight = lanes.weight.new_full((rows,), 1 / rows)
     return Batch(
-        **grid, group=number, weight=weight, episode=number[:, None].expand(-1, longest).clone()
+        **grid,
+        group=torch.div(number, shared, rounding_mode="floor"),
+        weight=weight,
+        episode=number[:, None].expand(-1, longest).clone(),
     )
 
 

@@ -48,7 +48,7 @@ def per_token(batch: Batch) -> Float[Tensor, "N T"]:
     return batch.weight[:, None].expand_as(batch.reward) / steps
 
 
-@declares(bias="scale")
+@declares(bias="scale", factor=lambda group, length: 1 / length)
 def constant_length(batch: Batch, *, length: float) -> Float[Tensor, "N T"]:
     """Sum over the steps of a trajectory divided by a constant, weighted mean over trajectories.
 

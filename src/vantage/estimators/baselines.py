@@ -110,7 +110,7 @@ def batch_leave_one_out(
     return fraction * mean_of_trajectories(batch, returns, everywhere(batch), leave_out=True)
 
 
-@declares(couples="group", bias="scale", needs=("group",))
+@declares(couples="group", bias="scale", needs=("group",), factor=lambda group: 1 - 1 / group)
 def group_mean(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """The mean return of the trajectories of the group, the trajectory's own included.
 

@@ -51,6 +51,7 @@ def declares(
     bias: Bias = "none",
     provided: tuple[Condition, ...] = (),
     stepwise: bool = False,
+    factor: Callable[..., float] | None = None,
 ) -> Callable[[F], F]:
     """Mark a column with what it needs, couples and claims.
 
@@ -63,6 +64,8 @@ def declares(
         bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
             by a constant, "direction" may turn it.
         provided: conditions under which `bias` holds; without them it may be "direction".
+        factor: (trajectories in a group, **settings of the column) -> the constant by which a
+            column of bias "scale" multiplies E ĝ. Without it the constant is not known.
         stepwise: whether a ratio at a step reads the log-probabilities and the mask of that step
             alone, so that minibatches may take the steps of a row apart.
     """
@@ -73,6 +76,7 @@ def declares(
         function.bias = bias  # type: ignore[attr-defined]
         function.provided = frozenset(provided)  # type: ignore[attr-defined]
         function.stepwise = stepwise  # type: ignore[attr-defined]
+        function.factor = factor  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -100,6 +104,18 @@ def bias(column: Callable[..., Any]) -> Bias | None:
 def provided(column: Callable[..., Any]) -> frozenset[Condition]:
     """The conditions of the column's claim."""
     return getattr(function_of(column), "provided", frozenset())
+
+
+def factor(column: Callable[..., Any], group: int) -> float | None:
+    """The constant by which a column multiplies E ĝ, with groups of `group` trajectories.
+
+    None where the column does not declare it.
+    """
+    if bias(column) == "none":
+        return 1.0
+    rule = getattr(function_of(column), "factor", None)
+    settings = column.keywords if isinstance(column, partial) else {}
+    return None if rule is None else rule(group, **settings)
 
 
 def stepwise(column: Callable[..., Any]) -> bool:

@@ -15,6 +15,7 @@ is the one regulariser with a gradient of its own; `gradients.gradient` adds it.
 """
 
 import difflib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -152,6 +153,28 @@ class Estimator:
         every = {condition for column in self._columns() for condition in columns.provided(column)}
         # the total return carries its discount: no γ^t is missing
         return frozenset(every - ({"undiscounted"} if self.returns is returns.total else set()))
+
+    def factor(self, group: int, discount: float) -> float | None:
+        """c where E ĝ = c ∇J on policy by algebra alone, whatever the policy and the environment.
+
+        Args:
+            group: trajectories in every group.
+            discount: γ of the objective. Below 1 a constant is known of total returns only: other
+                columns lack a factor γ^t, or have it and compare returns that do not.
+
+        Returns:
+            c, 1 where the row is unbiased; None where there is no such constant, where V would have
+            to be the policy's own, where a KL changes the objective, or where a column of the
+            user's own does not declare its constant.
+        """
+        penalised = self.kl_in_reward is not None or self.kl_in_loss is not None
+        if self.bias not in ("none", "scale") or "true_value" in self.provided or penalised:
+            return None
+        if discount < 1 and self.returns is not returns.total:
+            return None
+        factors = [columns.factor(column, group) for column in self._columns()]
+        known = [each for each in factors if each is not None]
+        return math.prod(known) if len(known) == len(factors) else None
 
     @property
     def unbiased(self) -> str:
@@ -318,6 +341,11 @@ class Estimator:
             self.require(set(self.needs - {"reference_log_prob"}))
             raise AssertionError("a KL column that does not declare reference_log_prob")
         return torch.where(batch.mask, log_prob - reference, 0)
+
+
+def compares(estimator: Estimator) -> bool:
+    """Whether it compares the trajectories of one start state or prompt."""
+    return "group" in estimator.needs or estimator.couples == "group"
 
 
 def _bind(column: Column, inputs: dict[str, Any]) -> Column:

@@ -72,7 +72,8 @@ def group_mean_return(
 ) -> Float[Tensor, "N T"]:
     """Divided by the mean return of the group.
 
-    Equation: A / mean_j R_j; 0 in a group whose mean return is 0.
+    Equation: A / mean_j R_j; 0 in a group whose mean return is not positive: it would turn the
+        gradient round.
     Shapes: [N, T].
     Source: Tajwar et al. 2026, MaxRL.
     Unbiased when: never for J. With 0/1 rewards and the group mean as the baseline it multiplies
@@ -134,6 +135,7 @@ def _divided(
     size: Float[Tensor, "N T"],
     epsilon: float,
 ) -> Float[Tensor, "N T"]:
-    """advantage / (spread + epsilon), 0 where `spread` is a rounding error of numbers of `size`."""
+    """advantage / (spread + epsilon), 0 where `spread` is no more than a rounding error of numbers
+    of `size`."""
     noise = 32 * torch.finfo(advantage.dtype).eps * size
-    return torch.where(spread.abs() > noise, advantage / (spread + epsilon), 0)
+    return torch.where(spread > noise, advantage / (spread + epsilon), 0)

@@ -170,7 +170,9 @@ def windowed_snr(rows: list[dict[str, Any]]) -> float:
 
 
 @contextmanager
-def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+def counting(
+    what: str, total: int, shown: bool, unit: str = "trajectories"
+) -> Iterator[Callable[[int], None]]:
     """Progress of counted work: a bar on a terminal, a line every few seconds elsewhere.
 
     Yields a function that takes how much is done.
@@ -186,7 +188,7 @@ def counting(what: str, total: int, shown: bool) -> Iterator[Callable[[int], Non
             bar.update(task, completed=count)
             if shown and not console.is_terminal and time.monotonic() - printed > 2:
                 printed = time.monotonic()
-                console.print(f"{what}: {count:,} of {total:,} trajectories")
+                console.print(f"{what}: {count:,} of {total:,} {unit}")
 
         yield done
 

@@ -20,6 +20,11 @@ class Estimate:
     note: str = ""
 
 
+def known(value: float) -> Estimate:
+    """An exact value."""
+    return Estimate(value, value, value, exact=True)
+
+
 def mean_interval(values: list[float]) -> Estimate:
     """Mean with a 95 % interval of Student's t."""
     sample = torch.tensor(values, dtype=torch.float64)

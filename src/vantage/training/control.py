@@ -15,9 +15,9 @@ from vantage.batch import Batch
 from vantage.environments.fragments import Fragments
 from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
-from vantage.environments.rollout import Finished, episodes_and_returns, grouped_by
+from vantage.environments.rollout import Finished, episodes_and_returns
 from vantage.errors import refuse_unless
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.gradients.passes import Passes
 from vantage.policies import Policy
@@ -94,6 +94,7 @@ class ControlLearner(Learner):
         # parameters of the policies that are to act in the next updates, oldest first
         self.waiting: deque[Tensor] = deque([flat_parameters(self.policy)] * settings.delay)
         self.restarted_at = 0
+        self.together: Environment | None = None  # lanes that can start from one state
 
     def done(self) -> float:
         """The larger share of the steps and of the updates asked for."""
@@ -220,8 +221,10 @@ class ControlLearner(Learner):
         settings = self.settings
         size, choices = self._batch_size()
         seed = seed_of(self.seed, len(self.history), COLLECTING)
-        batch, ended = episodes_and_returns(self.env, self.policy, size, seed, self.passes.value)
-        batch = grouped_by(settings.group_size, batch)
+        lanes, shared = self._lanes(size)
+        batch, ended = episodes_and_returns(
+            lanes, self.policy, size, seed, self.passes.value, shared=shared
+        )
         with torch.no_grad():
             entropy = self.policy.entropy(batch.observation)[batch.mask].mean().item()
         baseline, why = best_baseline(self.history, list(self.estimators))
@@ -270,12 +273,23 @@ class ControlLearner(Learner):
         entropy = self.fragments.entropy
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, {})
 
+    def _lanes(self, size: int) -> tuple[Environment, int]:
+        """Lanes for a batch of episodes, and how many of them start from one state.
+
+        An estimator that compares episodes compares those of one start: one lane gives one episode.
+        """
+        if not any(compares(estimator) for estimator in self.estimators.values()):
+            return self.env, 1
+        if self.together is None or self.together.lanes != size:
+            self.together = self.env.sharing(size)
+        return self.together, self.settings.group_size
+
     def _batch_size(self) -> tuple[int, dict[str, Any]]:
         size = self.settings.fixed_batch
         if size is not None:
             return size, {}
         size, why = next_batch(self.history, FIRST_BATCH, self.settings.target_snr)
-        if any("group" in estimator.needs for estimator in self.estimators.values()):
+        if any(compares(estimator) for estimator in self.estimators.values()):
             size = max(2, round(size / self.settings.group_size)) * self.settings.group_size
         return size, {"batch_reason": why}
 

@@ -21,6 +21,7 @@ from vantage.environments.tabular import Tabular
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators import Estimator
+from vantage.estimators.estimator import compares
 from vantage.exact.mdp import MDP
 from vantage.policies import (
     Bernoulli,
@@ -318,6 +319,23 @@ def check_value(env: Any, policy: Policy, value: Any) -> None:
         f"The value function gives shape {tuple(getattr(worth, 'shape', ()))} for one observation, "
         f"where (1,) is one number each; wrap a network [..., 1] in vt.Value(net).{memory}",
     )
+
+
+def check_starts(env: Environment, estimator: Estimator, group: int) -> None:
+    """Refuse an estimator that compares episodes of one start where lanes cannot share one.
+
+    Raises:
+        InputError: saying why they cannot, and which estimator compares.
+    """
+    if not compares(estimator):
+        return
+    try:
+        env.sharing(group)
+    except InputError as error:
+        raise InputError(
+            f"train: {estimator.name!r} compares episodes of one start state. {error} Or use a "
+            "baseline over the batch, such as batch_leave_one_out."
+        ) from error
 
 
 def shared(policy: nn.Module, value: nn.Module | None) -> bool:

@@ -17,7 +17,7 @@ from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
 from vantage.training.callbacks import Callback
 from vantage.training.control import ControlLearner
-from vantage.training.door import entry, shared
+from vantage.training.door import check_starts, entry, shared
 from vantage.training.evaluation import lanes_to_evaluate
 from vantage.training.interface import OptimizerFactory, Update
 from vantage.training.running import RunOptions, carry_out
@@ -199,6 +199,7 @@ def train(
         threads=threads,
     )
     settings.check(weighs, critic)
+    check_starts(world, weighs, group_size)
     refuse_unless(
         not (hasattr(rule, "fit") and shared(actor, critic)),
         f"{type(rule).__name__} fits V apart from the policy, which would move the layers that "

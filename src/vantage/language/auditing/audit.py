@@ -8,7 +8,7 @@ lies between prompts.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vantage.auditing import measure
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
+from vantage.auditing.samples import COMPLETIONS
 from vantage.auditing.units import (
     Design,
     Units,
@@ -32,7 +33,7 @@ from vantage.estimators.table import named
 from vantage.gradients.per_trajectory import Sketch, contributions
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.rollout import Environment, rollout
+from vantage.language.sampling.rollout import Environment, Rollout, rollout
 from vantage.language.scoring.scoring import plan_passes
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
@@ -41,6 +42,7 @@ from vantage.language.training.inputs import (
     refuse_missing_value,
     valued,
 )
+from vantage.pages.numbers import number
 from vantage.runs.progress import counting
 from vantage.runs.seeds import generator_of
 from vantage.runs.threads import torch_threads
@@ -113,10 +115,16 @@ def audit(
     with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
         with counting("audit", design.trajectories, progress) as done:
             units, within = _collect(context, sampled, design, seed, sketch, memory, done)
-        against = f"{yardstick.name} on the same completions"
-        found = measure.rows(policy, rows, units, (yardstick.name, units), within)
+        algebra: dict[str, dict[str, Any]] = measure.by_algebra(rows, yardstick, size, 1.0)
+        measured = []
+        with counting("statistics", len(rows), progress, "estimators") as done:
+            for row in measure.rows(policy, rows, units, (yardstick.name, units), within):
+                measured.append(replace(row, **algebra.get(row.estimator, {})))
+                done(len(measured))
+    against = f"{yardstick.name} on the same completions"
     settings = described([units], rows, seed, task.name, 1.0, type(policy.base).__name__)
-    return reported(found, rows, [units], against, settings, target_snr)
+    settings |= {"task": task.describe(), "model": policy.describe()}
+    return reported(measured, rows, [units], against, settings, target_snr, COMPLETIONS)
 
 
 class _Context(NamedTuple):
@@ -199,11 +207,28 @@ def _collect(
             # two completions of each prompt tell the two parts apart
             kept[name].append(vectors.view(groups, size, -1)[:, :2].flatten(0, 1))
         units.note_times(clock, time.perf_counter() - clock[-1], batch.rows)
-        units.steps += batch.steps
-        units.returns += (batch.reward * batch.mask).sum(1).tolist()
+        units.note_worth(batch)
+        if not units.examples:
+            units.examples = _examples(task, policy, drawn)
         progress(first + batch.rows)
     assert units is not None
     return units, _decomposed(estimators, kept)
+
+
+def _examples(task: Task, policy: Policy, drawn: Rollout) -> list[str]:
+    """Three completions of the first prompts, one each where there are as many, on a line each."""
+    size = task.num_generations
+    rows = (range(0, len(drawn.rows), size) if len(drawn.rows) >= 3 * size else range(3))[:3]
+    written = []
+    for row in rows:
+        if row < len(drawn.rows):
+            completion = policy.tokenizer.decode(drawn.completion_ids[row])
+            prompt = task.prompts[drawn.rows[row]]
+            asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+            written.append(
+                f"{asked!r} -> {completion!r}: reward {number(float(drawn.reward[row]))}"
+            )
+    return written
 
 
 def _decomposed(estimators: list[Estimator], kept: dict[str, list[Tensor]]) -> dict[str, Pair]:

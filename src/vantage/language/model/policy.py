@@ -4,6 +4,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,17 @@ class Policy(policies.Policy):
         )
         with self.model.disable_adapter():
             yield
+
+    def describe(self) -> dict[str, Any]:
+        """What a run folder and an audit say of the model and of the law it samples by."""
+        return {
+            "class": type(self.base).__name__,
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "trained": sum(p.numel() for p in self.parameters() if p.requires_grad),
+            "max_completion_length": self.max_completion_length,
+            "law": asdict(self.law),
+            "gradient_checkpointing": self.gradient_checkpointing,
+        }
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model (an adapter merged into it) and tokenizer as transformers loads them."""

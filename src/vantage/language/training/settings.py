@@ -170,17 +170,9 @@ def describe(
     """config.json of a run: every setting, resolved."""
     import transformers
 
-    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
     return {
         "task": task.describe(),
-        "policy": {
-            "class": type(policy.base).__name__,
-            "parameters": sum(p.numel() for p in policy.parameters()),
-            "trained": trained,
-            "max_completion_length": policy.max_completion_length,
-            "law": asdict(policy.law),
-            "gradient_checkpointing": policy.gradient_checkpointing,
-        },
+        "policy": policy.describe(),
         "value": None if value is None else type(value).__name__,
         "engine": type(engine).__name__,
         "estimator": {"name": estimator.name, **estimator.columns()},
