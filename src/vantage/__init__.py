@@ -6,7 +6,9 @@ trajectories  ->  weights      ->  gradient  ->  step
 
 from vantage import conformance, estimators, exact
 from vantage.auditing.audit import audit
+from vantage.auditing.draws import gradient_draws
 from vantage.auditing.report import Report
+from vantage.auditing.vectors import audit_draws, audit_gradients, audit_loss
 from vantage.batch import Batch
 from vantage.comparing.compare import compare
 from vantage.conformance.losses import Examination, verify
@@ -109,6 +111,9 @@ __all__ = [
     "aggregates",
     "algorithms",
     "audit",
+    "audit_draws",
+    "audit_gradients",
+    "audit_loss",
     "averages",
     "baselines",
     "check_environment",
@@ -120,6 +125,7 @@ __all__ = [
     "evaluate",
     "exact",
     "gradient",
+    "gradient_draws",
     "load",
     "make",
     "penalties",

@@ -10,7 +10,7 @@ from vantage.auditing import exactly, measure, starts
 from vantage.auditing.record import Row
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
-from vantage.auditing.samples import EPISODES
+from vantage.auditing.samples import EPISODES, sample_of
 from vantage.auditing.sampling import Sampling, collect, samplings
 from vantage.auditing.units import Units, described, sketch_for
 from vantage.estimators.estimator import Estimator, compares
@@ -123,7 +123,8 @@ def audit(
                     done(len(by_name))
     measured = [by_name[row.name] for row in rows]
     settings = described(sampled, rows, seed, env.name, env.discount, type(policy).__name__)
-    return reported(measured, rows, sampled, against, settings, target_snr, EPISODES)
+    looked = sample_of(sampled, EPISODES)
+    return reported(measured, rows, sampled[0], against, settings, target_snr, looked)
 
 
 def _reference(

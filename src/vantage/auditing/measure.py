@@ -1,14 +1,14 @@
 """From unit gradients to the rows of a report."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from jaxtyping import Float
 from torch import Tensor
 
 from vantage.auditing.planner import scaled
-from vantage.auditing.record import Row
+from vantage.auditing.record import Measured, Row
 from vantage.auditing.units import Units
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.linear_layers import largest_change
@@ -19,6 +19,7 @@ from vantage.statistics.estimate import Estimate, known, mean_interval, time_int
 # The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
 Squares = dict[int, tuple[Tensor, Tensor]]
 REFERENCE = "the reference itself, by definition"
+NO_REFERENCE = "no reference was given"
 UNKNOWN = float("nan")
 BATCHES = 8  # batches whose steps are looked at for the aggressiveness
 
@@ -29,17 +30,19 @@ def undetermined(why: str) -> Estimate:
 
 
 def rows(
-    policy: Policy,
-    estimators: list[Estimator],
+    policy: Policy | None,
+    estimators: Sequence[Measured],
     units: Units,
-    reference: Float[Tensor, " P"] | tuple[str, Units],
+    reference: Float[Tensor, " P"] | tuple[str, Units] | None,
     decomposed: dict[str, tuple[Estimate, Estimate]],
 ) -> Iterator[Row]:
     """One row per estimator, each as soon as it is known: intervals take seconds.
 
     Args:
+        policy: whose gradients these are; None where they came from elsewhere.
         reference: the exact gradient, or the name of an unbiased estimator and the units to take it
-            from: the same ones, whose different units are independent, or others.
+            from: the same ones, whose different units are independent, or others; None: no bias is
+            measured.
         decomposed: variance between and within start states, by estimator.
     """
     squares: Squares = {}
@@ -75,10 +78,10 @@ def by_algebra(
 
 
 def _row(
-    policy: Policy,
-    estimator: Estimator,
+    policy: Policy | None,
+    estimator: Measured,
     units: Units,
-    reference: Float[Tensor, " P"] | tuple[str, Units],
+    reference: Float[Tensor, " P"] | tuple[str, Units] | None,
     squares: Squares,
     decomposed: tuple[Estimate, Estimate],
 ) -> Row:
@@ -116,10 +119,13 @@ def _against(
     own: Float[Tensor, "U k"],
     gram: Float[Tensor, "U U"],
     units: Units,
-    reference: Float[Tensor, " P"] | tuple[str, Units],
+    reference: Float[Tensor, " P"] | tuple[str, Units] | None,
     squares: Squares,
 ) -> dict[str, Estimate]:
     """Bias, scale, cosine and variance ratio."""
+    if reference is None:
+        why = undetermined(NO_REFERENCE)
+        return {"bias": why, "scale": why, "cosine": why, "variance_ratio": why}
     if isinstance(reference, Tensor):
         star = reference.double()
         cross, square = own @ star, star @ star
@@ -153,9 +159,11 @@ def _squared(estimate: Estimate) -> Estimate:
     return replace(estimate, value=estimate.value**2, low=estimate.low**2, high=estimate.high**2)
 
 
-def _aggressiveness(policy: Policy, name: str, units: Units) -> Estimate:
+def _aggressiveness(policy: Policy | None, name: str, units: Units) -> Estimate:
     """Mean over batches of the largest |s_t · ĝ| on the steps of a batch not among them."""
     design = units.design
+    if policy is None or units.example is None:
+        return undetermined("gradients from elsewhere, without a policy to look at")
     if units.sketched is not None or design.pool > design.batch:
         return undetermined("batch gradients were not kept whole")
     # the first batch is the one looked at: its own gradient is left out
@@ -167,6 +175,8 @@ def _aggressiveness(policy: Policy, name: str, units: Units) -> Estimate:
 
 
 def _cost(name: str, units: Units) -> Estimate:
+    if not units.weighing[name]:
+        return undetermined("these gradients came without the time they took")
     chunks = zip(units.sampling, units.passes, units.weighing[name], strict=True)
     seconds = [sum(parts) for parts in chunks]
     if len(seconds) > 2:

@@ -47,10 +47,11 @@ def _section(title: str, content: str) -> str:
 
 def _facts(report: Findings) -> str:
     settings = report.settings
+    steps = f", {settings['steps']:,} steps" if "steps" in settings else ""
+    worth = f", mean return {number(settings['mean_return'])}" if "mean_return" in settings else ""
     said = (
-        f"{settings['trajectories']:,} trajectories, {settings['steps']:,} steps, batch "
-        f"{settings['batch']}, seed {settings['seed']}, mean return "
-        f"{number(settings['mean_return'])}. Reference: {report.reference}. "
+        f"{settings['trajectories']:,} {report.worded('trajectories')}{steps}, batch "
+        f"{settings['batch']}, seed {settings['seed']}{worth}. Reference: {report.reference}. "
         "Brackets hold 95 % intervals."
     )
     return f'<p class="faint">{escaped(said)}</p>'
@@ -110,11 +111,13 @@ def _signal(report: Findings) -> str:
 def _needs(report: Findings) -> str:
     target = number(report.plan.target)
     variance = Forest(
-        "Variance of one trajectory's gradient", "tr Σ", _estimates(report, "variance")
+        report.worded("Variance of one trajectory's gradient"),
+        "tr Σ",
+        _estimates(report, "variance"),
     )
     needed = Forest(
-        f"Trajectories a step for SNR {target}",
-        f"trajectories, {target} · tr Σ / N",
+        report.worded(f"Trajectories a step for SNR {target}"),
+        report.worded(f"trajectories, {target} · tr Σ / N"),
         report.plan.trajectories,
         line=float(report.settings["batch"]),
     )
@@ -125,7 +128,9 @@ def _needs(report: Findings) -> str:
             (_time_of_a_step(report), "Needed trajectories × measured cost; the interval is that "
              "of the trajectories, the cost taken as measured."),
             (
-                Forest("Cost of one trajectory", "seconds", _estimates(report, "cost")),
+                Forest(
+                    report.worded("Cost of one trajectory"), "seconds", _estimates(report, "cost")
+                ),
                 "Sampling and gradient passes, which all estimators share, and its own weights.",
             ),
         ],
@@ -194,7 +199,7 @@ def _plan(report: Findings) -> str:
             )
         )
     target = number(plan.target)
-    heads = ["estimator", f"trajectories a step for SNR {target}", "seconds a step"]
+    heads = ["estimator", report.worded(f"trajectories a step for SNR {target}"), "seconds a step"]
     return f"<p>{escaped(said)}</p>{table('Plan', heads, lines)}"
 
 
@@ -204,7 +209,9 @@ def _reading(report: Findings) -> str:
     for name in names:
         read = reading(name)
         formula = f"<code>{escaped(read.formula)}</code><br>" if read.formula else ""
-        entries.append(f"<dt>{escaped(read.title)}</dt><dd>{formula}{escaped(read.meaning)}</dd>")
+        entries.append(
+            f"<dt>{escaped(read.title)}</dt><dd>{formula}{escaped(report.worded(read.meaning))}</dd>"
+        )
     return f"<p>{escaped(BEFORE)}</p><dl>{''.join(entries)}</dl>"
 
 

@@ -1,12 +1,29 @@
 """What an audit found: one row per estimator, every number with an interval or the word exact."""
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from vantage.auditing.planner import Plan
 from vantage.errors import InputError
 from vantage.pages.numbers import plain
 from vantage.statistics.intervals import Estimate
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """What an audit has to know of an estimator, or of a gradient from elsewhere."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def couples(self) -> str: ...
+    @property
+    def bias(self) -> str | None: ...
+    @property
+    def unbiased(self) -> str: ...
+
+
+UNDECLARED = "not declared"  # when a gradient from elsewhere is unbiased
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,12 @@ class Findings:
         if estimator not in found:
             raise InputError(f"{estimator!r} was not audited; there are {', '.join(found)}.")
         return found[estimator]
+
+    def worded(self, text: str) -> str:
+        """Text about trajectories, in words of what was counted: draws, units, completions."""
+        one, several = self.settings.get("counted", ("trajectory", "trajectories"))
+        text = text.replace("Trajectories", several.capitalize())
+        return text.replace("trajectories", several).replace("trajectory", one)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON can hold it; what is undetermined is null."""

@@ -34,9 +34,9 @@ class Report(Findings):
             "cosine": "cosine\ncos(G, G*)",
             "variance": "variance\ntr Σ",
             "snr": f"SNR\nbatch {batch}",
-            "noise_scale": "noise scale\ntrajectories",
+            "noise_scale": self.worded("noise scale\ntrajectories"),
             "aggressiveness": "max |Δ log π|\nper unit lr",
-            "cost": "cost\ns/trajectory",
+            "cost": self.worded("cost\ns/trajectory"),
         }
         table = Table(caption=f"95 % intervals in brackets; reference: {self.reference}")
         table.add_column("estimator")

@@ -1,18 +1,18 @@
 """The end of every audit, of environments and of language models: plan, summary, notes, report."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from vantage.auditing.planner import plan
-from vantage.auditing.record import Row
+from vantage.auditing.record import Measured, Row
 from vantage.auditing.report import Report
-from vantage.auditing.samples import Words, sample_of
+from vantage.auditing.samples import Looked
 from vantage.auditing.summary import summarise
 from vantage.auditing.units import Units
 from vantage.errors import refuse_unless
-from vantage.estimators.estimator import Estimator
 
 
-def refuse_namesakes(estimators: list[Estimator]) -> None:
+def refuse_namesakes(estimators: Sequence[Measured]) -> None:
     """Refuse estimators that a report could not tell apart.
 
     Raises:
@@ -28,22 +28,22 @@ def refuse_namesakes(estimators: list[Estimator]) -> None:
 
 def reported(
     rows: list[Row],
-    estimators: list[Estimator],
-    sets: list[Units],
+    estimators: Sequence[Measured],
+    units: Units,
     reference: str,
     settings: dict[str, Any],
     target_snr: float,
-    words: Words,
+    sample: Looked,
 ) -> Report:
     """The report of measured rows.
 
     Args:
         rows: one per estimator, in the order of `estimators`.
-        sets: the unit gradients that the rows were measured from.
+        units: the unit gradients that the rows were measured from, or one set of them.
         reference: what bias was measured against, in words.
         settings: what was audited.
         target_snr: what the plan is made for.
-        words: what trajectories and returns are called.
+        sample: what was looked at.
     """
     planned = plan(
         {row.estimator: row.noise_scale for row in rows},
@@ -52,9 +52,8 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    sample = sample_of(sets, words)
-    summary = summarise(rows, planned, sets[0].design.batch, sample, by_name)
-    notes = limits(rows, sets[0])
+    summary = summarise(rows, planned, units.design.batch, sample, by_name)
+    notes = limits(rows, units)
     return Report(rows, summary, planned, reference, settings, notes, str(sample), sample.examples)
 
 

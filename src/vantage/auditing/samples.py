@@ -1,7 +1,7 @@
 """What an audit looked at, in words of the task: returns, lengths, groups, a few trajectories."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from vantage.auditing.units import Units
 from vantage.pages.numbers import number
@@ -18,6 +18,17 @@ class Words(NamedTuple):
 
 EPISODES = Words("trajectory", "trajectories", "return", "audit a policy that does better at times")
 COMPLETIONS = Words("completion", "completions", "reward", "warm the policy up on examples")
+
+
+@runtime_checkable
+class Looked(Protocol):
+    """What a report says of that which was looked at, beside the text of it."""
+
+    @property
+    def alike(self) -> bool: ...
+    @property
+    def examples(self) -> list[str]: ...
+    def nothing_to_learn(self) -> str: ...
 
 
 @dataclass(frozen=True)

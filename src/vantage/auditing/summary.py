@@ -3,15 +3,19 @@
 import math
 
 from vantage.auditing.planner import Plan
-from vantage.auditing.record import Row
-from vantage.auditing.samples import Sample
-from vantage.estimators.estimator import Estimator
+from vantage.auditing.record import UNDECLARED, Measured, Row
+from vantage.auditing.samples import Looked
 from vantage.pages.numbers import number
 from vantage.statistics.intervals import Estimate
 
+UNTOLD = (
+    "Without a reference nothing says which of these gradients climbs J: give the exact gradient, "
+    "or name one that is known to be unbiased."
+)
+
 
 def summarise(
-    rows: list[Row], plan: Plan, batch: int, sample: Sample, estimators: dict[str, Estimator]
+    rows: list[Row], plan: Plan, batch: int, sample: Looked, estimators: dict[str, Measured]
 ) -> list[str]:
     """What is so of each estimator, once where it is so of several; then what to use, and how large
     a batch it takes. One sentence where all trajectories were worth the same: there is no more to
@@ -23,6 +27,8 @@ def summarise(
     for row in rows:
         said.setdefault(_sentence(row, batch, estimators[row.estimator]), []).append(row.estimator)
     sentences = [f"{listed(names)}: {sentence}." for sentence, names in said.items()]
+    if all(each.bias == "unknown" for each in estimators.values()):
+        return [*sentences, UNTOLD]
     return [*sentences, _advice(rows, plan)]
 
 
@@ -35,11 +41,11 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _sentence(row: Row, batch: int, estimator: Estimator) -> str:
+def _sentence(row: Row, batch: int, estimator: Measured) -> str:
     return f"{_bias(row, estimator)}; {_signal(row, batch)}"
 
 
-def _bias(row: Row, estimator: Estimator) -> str:
+def _bias(row: Row, estimator: Measured) -> str:
     if not known(row.bias):
         return f"its bias cannot be told from these samples ({row.bias.note or 'undetermined'})"
     if row.bias.exact:
@@ -53,6 +59,8 @@ def _bias(row: Row, estimator: Estimator) -> str:
             f"{high} %, leaves out 0 is the one time in twenty that a 95 % interval misses"
         )
     if row.bias.low <= 0:
+        if row.claim == UNDECLARED:
+            return f"no bias is seen here (at most {high} %)"
         kind = (
             f"unbiased in theory where {row.claim}, and"
             if estimator.bias == "none"

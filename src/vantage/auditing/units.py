@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.auditing.record import Measured
 from vantage.batch import Batch, elapsed_discount
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator, compares
@@ -51,7 +52,7 @@ class Design:
     pool: int
     shared: int = 1
 
-    def unit(self, estimator: Estimator) -> int:
+    def unit(self, estimator: Measured) -> int:
         """Trajectories in one unit of this estimator."""
         needed = {"none": 1, "group": self.group, "batch": self.batch}[estimator.couples]
         return max(self.pool, needed)
@@ -74,7 +75,7 @@ class Units:
         discounted: [trajectories] discounted returns.
         lengths: [trajectories] steps.
         examples: a few trajectories as text, where they have one.
-        example: one batch, to look at steps with.
+        example: one batch, to look at steps with; None where there are gradients alone.
     """
 
     design: Design
@@ -82,7 +83,7 @@ class Units:
     parameters: int
     sketched: int | None
     method: Choice
-    example: Batch
+    example: Batch | None
     sampling: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
     weighing: dict[str, list[float]] = field(default_factory=dict)
@@ -176,6 +177,11 @@ def sketch_for(
     """
     parameters, width = _size(policy)
     units = sum(design.trajectories // design.unit(e) for design, rows in samples for e in rows)
+    return sketch_of(parameters, width, units, memory, seed)
+
+
+def sketch_of(parameters: int, width: int, units: int, memory: int, seed: int) -> Sketch | None:
+    """`sketch_for` vectors of `parameters` numbers of `width` bytes each, `units` of them."""
     if units * width * parameters <= memory // 2:
         return None
     size = memory // 2 // (units * width)

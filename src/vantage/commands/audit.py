@@ -1,6 +1,5 @@
 """The command `vantage audit ENV`."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +7,10 @@ from tyro.conf import Positional
 
 from vantage.auditing.audit import audit as measure
 from vantage.auditing.sampling import samplings
+from vantage.auditing.sizes import size_in_bytes
 from vantage.commands.arguments import assignments
 from vantage.environments import Environment, Gymnasium, Tabular
-from vantage.errors import InputError, refuse_unless
+from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator, compares
 from vantage.exact.mdp import MDP
 from vantage.policies import Policy, Value
@@ -153,15 +153,3 @@ def _audited(
     if as_it_is and hasattr(known.vector, "envs") and hasattr(known.vector.envs[0].unwrapped, "P"):
         world = Tabular(MDP.from_gymnasium(env, discount=gamma, **settings), lanes)
     return world, known.policy(hidden), known.value(hidden)
-
-
-def size_in_bytes(text: str) -> int:
-    """A size such as 500MB or 4GB.
-
-    >>> size_in_bytes("4GB"), size_in_bytes("1.5 MB")
-    (4294967296, 1572864)
-    """
-    found = re.fullmatch(r"([0-9.]+) *([KMGT]?)B?", text.strip().upper())
-    if found is None:
-        raise InputError(f"--memory {text}: give a size such as 500MB or 4GB.")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))

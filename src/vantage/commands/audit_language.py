@@ -5,7 +5,8 @@ from typing import Any
 
 from tyro.conf import OmitArgPrefixes
 
-from vantage.commands.audit import check_endings, rows_named, size_in_bytes, write
+from vantage.auditing.sizes import size_in_bytes
+from vantage.commands.audit import check_endings, rows_named, write
 from vantage.commands.language_options import ModelOptions, TaskOptions, quieten
 from vantage.errors import refuse_unless
 from vantage.language.auditing.audit import audit

@@ -1,7 +1,9 @@
 """Language models: the same policy gradient, with tokens as actions and prompts as states."""
 
 from vantage.auditing.audit import audit as audit_environment
+from vantage.auditing.draws import gradient_draws as draws_of_environment
 from vantage.language.auditing.audit import audit
+from vantage.language.auditing.draws import gradient_draws
 from vantage.language.auditing.expectation import expectation
 from vantage.language.auditing.group_size import GroupSize, GroupSizes, group_sizes
 from vantage.language.model import tiny
@@ -29,6 +31,7 @@ from vantage.training.loop import train as train_environment
 # `vantage.load` opens runs of both.
 train_environment.register(Task, train)
 audit_environment.register(Task, audit)
+draws_of_environment.register(Task, gradient_draws)
 LOADERS["task"] = load_language
 
 __all__ = [

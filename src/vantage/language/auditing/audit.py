@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vantage.auditing import measure
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
-from vantage.auditing.samples import COMPLETIONS
+from vantage.auditing.samples import COMPLETIONS, sample_of
 from vantage.auditing.units import (
     Design,
     Units,
@@ -124,7 +124,8 @@ def audit(
     against = f"{yardstick.name} on the same completions"
     settings = described([units], rows, seed, task.name, 1.0, type(policy.base).__name__)
     settings |= {"task": task.describe(), "model": policy.describe()}
-    return reported(measured, rows, [units], against, settings, target_snr, COMPLETIONS)
+    sample = sample_of([units], COMPLETIONS)
+    return reported(measured, rows, units, against, settings, target_snr, sample)
 
 
 class _Context(NamedTuple):

@@ -17,6 +17,7 @@ from vantage import policies
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model.head import Head, score_directly, score_hidden
 from vantage.language.model.law import SamplingLaw
+from vantage.language.model.trl import of_trainer
 
 NOT_COUNTED = -1  # the action where no token was chosen: prompts and padding
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -87,6 +88,17 @@ class Policy(policies.Policy):
         self.pad_id = self.end_ids[0] if self.end_ids else 0
         self.head = _head(self.base)
         self._check_head()
+
+    @classmethod
+    def from_trl(cls, trainer: Any) -> "Policy":
+        """The model of a GRPOTrainer or RLOOTrainer, under the law that it samples by.
+
+        The model is the trainer's own object: its parameters are shared, in their order.
+
+        Raises:
+            InputError: a law that no `SamplingLaw` is.
+        """
+        return cls(**of_trainer(trainer))
 
     @property
     def base(self) -> Any:

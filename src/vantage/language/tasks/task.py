@@ -18,6 +18,7 @@ from vantage.language.tasks.rewards import (
     scorers,
 )
 from vantage.language.tasks.rows import Row, Source, read_rows
+from vantage.language.tasks.trl import of_trainer
 
 # Words of a seed, so that its uses draw from different streams; large, because [seed, update] is
 # the seed of an update.
@@ -95,6 +96,16 @@ class Task:
         self.scoring = scorers(reward, weights, columns)
         self.prompt, self.answer, self.system, self.name = prompt, answer, system, name
         self.num_generations, self.seed = num_generations, seed
+
+    @classmethod
+    def from_trl(cls, trainer: Any) -> "Task":
+        """The prompts, reward functions, weights and group size of a GRPOTrainer or RLOOTrainer.
+
+        Raises:
+            InputError: rewards that are models, tools or environments of the trainer's own, or
+                data that cannot be listed.
+        """
+        return cls(**of_trainer(trainer))
 
     def __len__(self) -> int:
         """How many rows are trained on."""
