@@ -1,4 +1,4 @@
-"""Write the generated tables into docs/estimators.md and docs/columns.md.
+"""Write the generated tables into docs/estimators.md, docs/columns.md and docs/control.md.
 
 Run `python docs/estimator_page.py`.
 """
@@ -8,9 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vantage.estimators.listing import columns_markdown, markdown
+from vantage.training.listing import tuned_markdown
 
 FOLDER = Path(__file__).parent
-PAGES: dict[str, Callable[[], str]] = {"estimators.md": markdown, "columns.md": columns_markdown}
+PAGES: dict[str, Callable[[], str]] = {
+    "estimators.md": markdown,
+    "columns.md": columns_markdown,
+    "control.md": tuned_markdown,
+}
 GENERATED = re.compile(r"(?<=<!-- table -->\n).*?(?=\n<!-- /table -->)", re.DOTALL)
 
 

@@ -90,6 +90,7 @@ PUBLIC = {
     "scales",
     "schedules",
     "train",
+    "tuned",
     "updates",
     "verify",
     "averages",

@@ -67,9 +67,10 @@ from vantage.training import (
     record_video,
     schedules,
     train,
+    tuned,
     updates,
 )
-from vantage.training.algorithms import Algorithm
+from vantage.training.algorithm import Algorithm
 from vantage.version import __version__
 
 __all__ = [
@@ -137,6 +138,7 @@ __all__ = [
     "scales",
     "schedules",
     "train",
+    "tuned",
     "updates",
     "verify",
 ]

@@ -28,7 +28,7 @@ def compare_command(
     threads: int = 1,
     env_set: tuple[str, ...] = (),
     lanes: int | None = None,
-    discount: float = 0.99,
+    discount: float | None = None,
     hidden: tuple[int, ...] = (64, 64),
     value: bool | None = None,
     evaluation_episodes: int = 100,
@@ -58,7 +58,7 @@ def compare_command(
         env_set: settings of the environments, NAME=VALUE, such as is_slippery=False.
         lanes: copies of the environment that run side by side; by default those of each algorithm,
             and 64 for an estimator.
-        discount: γ of the objective, in (0, 1].
+        discount: γ of the objective, in (0, 1]; that of an algorithm that has its own, or 0.99.
         hidden: widths of the hidden layers of policy and value function.
         value: with a learned value function; by default where an estimator needs one.
         evaluation_episodes: episodes of the final policy that score a run; 0 scores by the last 100

@@ -56,10 +56,14 @@ def algorithms(name: Annotated[Positional[str | None], arg(metavar="NAME")] = No
     """Print the table of algorithms, or explain one: what it was published with, its settings.
 
     Args:
-        name: an algorithm of the table.
+        name: an algorithm of the table; or "tuned", for the settings that are known to work,
+            environment by environment.
     """
-    view = algorithm_listing.table() if name is None else algorithm_listing.explain(name)
-    terminal.print(view)
+    if name == "tuned":
+        terminal.print(algorithm_listing.tuned_table())
+    else:
+        view = algorithm_listing.table() if name is None else algorithm_listing.explain(name)
+        terminal.print(view)
 
 
 def main() -> None:

@@ -18,19 +18,23 @@ from vantage.runs.run import Run
 from vantage.runs.seeds import seed_of
 from vantage.runs.trackers import TensorBoard, Tracker, WandB
 from vantage.training import algorithms
-from vantage.training.algorithms import Algorithm
+from vantage.training.algorithm import Algorithm
 from vantage.training.door import POLICY, VALUE, opened
 from vantage.training.evaluation import evaluate as evaluate_policy
 from vantage.training.load import load
 from vantage.training.loop import train as train_policy
 from vantage.training.schedules import Name
+from vantage.training.tuned import row_of
 from vantage.training.video import film_run
+
+STEPS = 300_000  # where nothing says how many
 
 
 def train(
     env: Positional[str],
     algorithm: str | None = None,
     estimator: str | None = None,
+    tuned: bool = False,
     set: tuple[str, ...] = (),
     env_set: tuple[str, ...] = (),
     steps: int | None = None,
@@ -41,9 +45,9 @@ def train(
     baseline: Literal["auto"] | None = None,
     group_size: int = 8,
     lanes: int | None = None,
-    discount: float = 0.99,
+    discount: float | None = None,
     normalise: bool | None = None,
-    hidden: tuple[int, ...] = (64, 64),
+    hidden: tuple[int, ...] | None = None,
     squash: bool = False,
     recurrent: int | None = None,
     value: bool | None = None,
@@ -61,6 +65,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
+    device: str = "cpu",
     threads: int = 1,
     dry_run: bool = False,
 ) -> None:
@@ -77,10 +82,13 @@ def train(
             `vantage algorithms` prints.
         estimator: a row of the table that `vantage estimators` prints, with the update rule it is
             made for; reinforce_baseline where no algorithm is named.
+        tuned: with settings that are known to work on this environment, that `vantage algorithms
+            tuned` prints; its steps too, where neither steps nor updates is given.
         set: settings of the algorithm or the estimator, NAME=VALUE, such as epochs=10.
         env_set: settings of the environment, NAME=VALUE: is_slippery=False, action_mask=True,
             max_episode_steps=200, wrappers=gymnasium.wrappers:FlattenObservation.
-        steps: environment steps to use; 300,000 where neither steps nor updates is given.
+        steps: environment steps to use; where neither steps nor updates is given, those of --tuned,
+            or 300,000.
         updates: updates to make.
         fragment: steps of every lane per update, episodes carried over.
         batch: whole episodes per update; "auto" holds a signal-to-noise ratio.
@@ -88,9 +96,10 @@ def train(
         baseline: "auto" takes the unbiased baseline of least measured variance at every update.
         group_size: episodes compared with one another, by estimators that need groups.
         lanes: copies of the environment that run side by side; those of the algorithm, or 64.
-        discount: γ of the objective, in (0, 1].
+        discount: γ of the objective, in (0, 1]; that of --tuned, or 0.99.
         normalise: observations and rewards by their running statistics; as the algorithm has it.
-        hidden: widths of the hidden layers of policy and value function.
+        hidden: widths of the hidden layers of policy and value function; those of --tuned, or 64
+            64.
         squash: actions through a tanh, where they have bounds.
         recurrent: size of a GRU's memory, for environments that do not show their state.
         value: with a learned value function; by default when the estimator needs one. With it, an
@@ -112,34 +121,39 @@ def train(
         resume: carry on the run in that folder.
         tensorboard: also write TensorBoard events, into the run folder.
         wandb: also send metrics to this Weights & Biases project.
+        device: where networks and batches are, such as cuda; tensor environments run there too.
         threads: torch threads; small networks want one.
         dry_run: print the settings and the batch arithmetic, and stop.
     """
-    weighs = _chosen(algorithm, estimator, set)
-    rule, label = weighs, folder_name(weighs)
-    if isinstance(weighs, Algorithm):
-        rule, with_value = weighs.estimator, weighs.value
-    else:
-        with_value = "value" in weighs.needs or baseline == "auto"
-    assert isinstance(rule, Estimator)
-    folder = out or Path("runs") / f"{re.sub('[/:]+', '-', env)}-{label}-{seed}"
-    network: dict[str, Any] = {"hidden": hidden, "recurrent": recurrent}
+    weighs, label = _chosen(env, algorithm, estimator, tuned, set)
     published = weighs if isinstance(weighs, Algorithm) else None
+    if published is None:
+        assert isinstance(weighs, Estimator)
+        with_value = "value" in weighs.needs or baseline == "auto"
+    else:
+        with_value = published.value
+    folder = out or Path("runs") / f"{re.sub('[/:]+', '-', env)}-{label}-{seed}"
+    asked = {"hidden": hidden, "recurrent": recurrent}
+    network: dict[str, Any] = {name: each for name, each in asked.items() if each is not None}
+    of_policy = {} if published is None else published.policy_network()
+    of_value = {} if published is None else published.value_network()
     chosen = assignments("--env-set", env_set)
-    world = opened(env, published, lanes, discount, normalise, **chosen)
-    critic = world.value(seed=seed_of(seed, VALUE), **network)
+    world = opened(env, published, lanes, discount, normalise, device, **chosen)
+    critic = world.value(seed=seed_of(seed, VALUE), **of_value | network)
     if not (with_value if value is None else value):
         critic = None
+    if tuned:
+        terminal.print(f"Tuned: {row_of(env)}", markup=False)
     track: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
     track += [] if wandb is None else [WandB(wandb, folder)]
     try:
         run = train_policy(
             world,
-            world.policy(seed=seed_of(seed, POLICY), squash=squash, **network),
+            world.policy(seed=seed_of(seed, POLICY), **of_policy | {"squash": squash} | network),
             weighs,
             value=critic,
             max_grad_norm="rule" if max_grad_norm is None else max_grad_norm,
-            steps=300_000 if steps is None and updates is None else steps,
+            steps=_steps(published) if steps is None and updates is None else steps,
             updates=updates,
             fragment=fragment,
             batch=batch,
@@ -219,18 +233,38 @@ def folder_name(weighs: Estimator | Algorithm) -> str:
 
 
 def _chosen(
-    algorithm: str | None, estimator: str | None, settings: tuple[str, ...]
-) -> Estimator | Algorithm:
-    """What the command line names, with its settings."""
+    env: str,
+    algorithm: str | None,
+    estimator: str | None,
+    tuned: bool,
+    settings: tuple[str, ...],
+) -> tuple[Estimator | Algorithm, str]:
+    """What the command line names, with its settings, and what the run folder is called after."""
+    given = {
+        f"--algorithm {algorithm}": algorithm is not None,
+        f"--estimator {estimator}": estimator is not None,
+        "--tuned": tuned,
+    }
+    named = [name for name, is_given in given.items() if is_given]
     refuse_unless(
-        algorithm is None or estimator is None,
-        f"--algorithm {algorithm} --estimator {estimator}: an algorithm has its estimator; give "
-        "one of the two.",
+        len(named) <= 1,
+        f"{' '.join(named)}: an algorithm has its estimator, and --tuned says both; give one of "
+        "them.",
     )
     values = assignments("--set", settings)
-    if algorithm is not None:
-        return algorithms.named(algorithm, **values)
-    return table.named(estimator or "reinforce_baseline", **values)
+    weighs: Estimator | Algorithm
+    if tuned:
+        weighs = row_of(env).build(**values)
+    elif algorithm is not None:
+        weighs = algorithms.named(algorithm, **values)
+    else:
+        weighs = table.named(estimator or "reinforce_baseline", **values)
+    return weighs, folder_name(weighs)
+
+
+def _steps(published: Algorithm | None) -> int:
+    own = None if published is None else published.steps
+    return STEPS if own is None else own
 
 
 def print_plan(config: dict[str, Any], folder: Path) -> None:

@@ -17,7 +17,7 @@ from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.run import versions
-from vantage.training.algorithms import Algorithm
+from vantage.training.algorithm import Algorithm
 from vantage.training.door import LANES, resolve
 from vantage.training.loop import train
 
@@ -59,7 +59,7 @@ def compare(
     workers: int | None = None,
     threads: int = 1,
     lanes: int | None = None,
-    discount: float = 0.99,
+    discount: float | None = None,
     environment_settings: Mapping[str, Any] | None = None,
     hidden: tuple[int, ...] = (64, 64),
     value: bool | None = None,
@@ -146,7 +146,7 @@ def plan(
     out: str | Path,
     threads: int,
     lanes: int | None,
-    discount: float,
+    discount: float | None,
     environment_settings: Mapping[str, Any] | None,
     hidden: tuple[int, ...],
     value: bool | None,
@@ -160,7 +160,8 @@ def plan(
     Raises:
         InputError: as `compare`, before anything is written.
     """
-    made = {"discount": discount, **(environment_settings or {})}
+    made = {} if discount is None else {"discount": discount}
+    made |= environment_settings or {}
     specs = list(environment) if isinstance(environment, list | tuple) else [environment]
     worlds = [_world(spec, made) for spec in specs]
     contenders = _contenders(estimators, value, lanes, settings)

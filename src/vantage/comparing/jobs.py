@@ -10,6 +10,8 @@ from vantage.environments.interface import Environment
 from vantage.environments.making import make
 from vantage.runs.run import CONFIG
 from vantage.runs.seeds import seed_of
+from vantage.training.algorithm import Algorithm
+from vantage.training.door import DISCOUNT
 from vantage.training.evaluation import evaluate
 from vantage.training.loop import train
 
@@ -36,7 +38,7 @@ class World:
     settings: dict[str, Any]
 
     def build(self, contender: "Contender") -> Any:
-        """The environment, with the lanes and the normaliser that the contender asks for.
+        """The environment, with the lanes, normaliser and γ that the contender asks for.
 
         Raises:
             InputError: as `vantage.Gymnasium`.
@@ -45,8 +47,10 @@ class World:
             built = self.make()
             if isinstance(built, Environment):
                 return built
-        normalise = getattr(contender.estimator, "normalise", False)
-        asked: dict[str, Any] = {"lanes": contender.lanes, "normalise": normalise}
+        asked: dict[str, Any] = {"lanes": contender.lanes}
+        if isinstance(contender.estimator, Algorithm):
+            asked["normalise"] = contender.estimator.normalise
+            asked |= {"discount": contender.estimator.discount or DISCOUNT}
         return make(self.make, **asked | self.settings)
 
 
@@ -116,8 +120,7 @@ def run(job: Job) -> dict[str, Any]:
         InputError: as `vantage.train`.
     """
     drawn, env = seeds(job.seed), job.world.build(job.contender)
-    policy = env.policy(job.hidden, seed=drawn.policy)
-    value = env.value(job.hidden, seed=drawn.value) if job.contender.value else None
+    policy, value = networks(env, job, drawn)
     history = train(
         env,
         policy,
@@ -152,6 +155,19 @@ def run(job: Job) -> dict[str, Any]:
     temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.replace(job.folder / RESULT)
     return result
+
+
+def networks(env: Any, job: Job, drawn: Seeds) -> tuple[Any, Any]:
+    """Policy and value function, with what the algorithm says of them before what the job does."""
+    weighs = job.contender.estimator
+    published = isinstance(weighs, Algorithm)
+    of_policy = weighs.policy_network() if published else {}
+    of_value = weighs.value_network() if published else {}
+    hidden = of_policy.pop("hidden", job.hidden)
+    of_value.pop("hidden", None)
+    policy = env.policy(hidden, seed=drawn.policy, **of_policy)
+    value = env.value(hidden, seed=drawn.value, **of_value) if job.contender.value else None
+    return policy, value
 
 
 def finished(job: Job) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from torch import Tensor
 
 from vantage.environments import fitted, spaces
+from vantage.environments.devices import device_named
 from vantage.environments.interface import Step
 from vantage.environments.lanes import Lanes
 from vantage.environments.masks import mask_part
@@ -49,6 +50,8 @@ class Gymnasium:
             (None, the default, takes it where it fits the actions); by the entry of that name
             of `info` or of the observation (True, or its name); or by nothing (False: an entry of
             the observation like any other). `policy` is then a masked one.
+        device: where observations, policy and value function live ("cuda"); the environment itself
+            runs where it always does.
         **settings: for what makes the environment: `gymnasium.make` (e.g. `is_slippery=False`), the
             class or the function. Besides, `wrappers`: functions from an environment to an
             environment, or strings such as
@@ -70,6 +73,7 @@ class Gymnasium:
         discount: float = 0.99,
         *,
         action_mask: bool | str | None = None,
+        device: torch.device | str = "cpu",
         **settings: Any,
     ):
         refuse_unless(
@@ -101,7 +105,9 @@ class Gymnasium:
         self.mask = mask_part(self.observations, self.actions, action_mask, self.name)
         self.unscaled = spaces.unscaled(self.observations, self.mask, self.name)
         dtype = getattr(self.vector.action_space, "dtype", self.actions.dtype)
-        self._observe = spaces.observation_reader(self.observations, self.name)
+        self.device = device_named(device)
+        self._away = self.device.type != "cpu"
+        self._read = spaces.observation_reader(self.observations, self.name)
         self._act = spaces.action_writer(self.actions, dtype, self.name)
         # most steps end nothing: they share these two
         self._all_real = torch.ones(self.lanes, dtype=torch.bool)
@@ -144,11 +150,20 @@ class Gymnasium:
             "from one state; give its id to vantage.Gymnasium instead.",
         )
         settings = self.settings | {"vectorization_mode": "sync"}
-        return Gymnasium(self._given, lanes, self.discount, **settings)
+        return Gymnasium(self._given, lanes, self.discount, device=self.device, **settings)
 
     def step(self, action: Tensor) -> Step:
         """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""
-        return self._step(action)
+        if not self._away:
+            return self._step(action)
+        step = self._step(action.cpu())
+        moved = {
+            name: each.to(self.device) for name, each in step._asdict().items() if each is not None
+        }
+        return step._replace(**moved)
+
+    def _observe(self, batch: Any) -> Tensor:
+        return self._read(batch).to(self.device) if self._away else self._read(batch)
 
     def policy(self, hidden: Sequence[int] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
         """A policy that fits this environment's spaces.
@@ -163,7 +178,7 @@ class Gymnasium:
             self.observations, self.actions, hidden, seed, mask=self.mask, **choices
         )
         policy.terms = self.terms
-        return policy
+        return policy.to(self.device)
 
     @property
     def terms(self) -> Terms:
@@ -179,7 +194,8 @@ class Gymnasium:
             **choices: net, orthogonal, recurrent, activation, trunk; see
                 `vantage.environments.fitted.value`.
         """
-        return fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
+        made = fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
+        return made.to(self.device)
 
     def unflatten(self, observation: Tensor) -> Any:
         """Observations [..., width] taken apart as the space is: see `spaces.unflatten`."""

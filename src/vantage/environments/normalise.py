@@ -224,7 +224,7 @@ class Normalized:
 
     def normalised_observation(self, observation: Tensor) -> Tensor:
         """Observations [n, ...] by the statistics as they are now, which do not change."""
-        table = _fast(self.statistics.table)
+        table = _fast(self.statistics.table.to(observation.device))
         return self._normalised(observation, table, _scale(table, self.epsilon))
 
     def sharing(self, lanes: int) -> "Normalized":

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from vantage.environments import fitted
+from vantage.environments.devices import device_named
 from vantage.environments.interface import Step
 from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
@@ -128,7 +129,7 @@ class TensorEnvironment:
         )
         self.discount, self.name = float(discount), self.dynamics.name
         self.observations, self.actions = self.dynamics.observations, self.dynamics.actions
-        self.device = torch.device(device)
+        self.device = device_named(device)
         self.dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
         self.settings: dict[str, Any] = {"dtype": str(self.dtype).removeprefix("torch.")}
         self._bounds = self._limits()

@@ -5,6 +5,7 @@ from vantage.training.callbacks import RunState
 from vantage.training.evaluation import Evaluation, evaluate
 from vantage.training.load import load
 from vantage.training.loop import train
+from vantage.training.tuned import tuned
 from vantage.training.video import record_video
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "record_video",
     "schedules",
     "train",
+    "tuned",
     "updates",
 ]

@@ -16,7 +16,6 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from functools import partial, wraps
 from typing import Any, ParamSpec
 
@@ -27,13 +26,11 @@ from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.estimators.columns import parts
 from vantage.estimators.settings import check_kinds
-from vantage.runs import notebook
 from vantage.training import schedules, updates
-from vantage.training.interface import OptimizerFactory, Update
-from vantage.training.schedules import Schedule, name_of
+from vantage.training.algorithm import Algorithm
 
 P = ParamSpec("P")
-TABLE: dict[str, Callable[..., "Algorithm"]] = {}
+TABLE: dict[str, Callable[..., Algorithm]] = {}
 # Where the settings of a variant of `ppo` differ from its own.
 ATARI: dict[str, Any] = {
     "fragment": 128, "epochs": 3, "minibatches": 4, "lr": 2.5e-4, "epsilon": 0.1,
@@ -41,97 +38,6 @@ ATARI: dict[str, Any] = {
 }  # fmt: skip
 MUJOCO: dict[str, Any] = {"anneal": True}
 VARIANTS = {"ppo_atari": ATARI, "ppo_continuous": MUJOCO}
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """An estimator, an update rule, and the settings that were published with them.
-
-    Attributes:
-        estimator: how a batch is weighed.
-        update: what is done with it.
-        name: how tables, messages and run folders call it.
-        lanes: environments that step side by side, where the run makes them.
-        fragment: steps of every lane per update, episodes carried over.
-        batch: whole episodes per update, where there is no fragment.
-        lr: learning rate; the rule's own where None.
-        schedule: of the learning rate.
-        optimizer: parameters -> torch optimiser; the rule's own where None.
-        delay: updates by which the policy that acts is behind.
-        normalise: observations and rewards by running statistics, where the run makes the
-            environment.
-        network: keyword arguments of `env.policy` and `env.value` (`hidden`, `orthogonal`), where
-            the run makes the networks.
-        value: whether it trains a value function.
-        source: where it was published.
-    """
-
-    estimator: Estimator
-    update: Update
-    name: str = "custom"
-    lanes: int = 64
-    fragment: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    schedule: Schedule = schedules.constant
-    optimizer: OptimizerFactory | None = None
-    delay: int = 0
-    normalise: bool = False
-    network: dict[str, Any] = field(default_factory=dict)
-    value: bool = True
-    source: str = ""
-
-    def replace(self, **changes: Any) -> "Algorithm":
-        """The algorithm with other settings.
-
-        Raises:
-            InputError: it has no such setting, with near matches.
-        """
-        known = [item.name for item in fields(self)]
-        for name in changes:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
-            refuse_unless(name in known, f"An algorithm has no setting {name!r}; {hint}")
-        return dataclasses.replace(self, **changes)
-
-    def settings(self) -> dict[str, Any]:
-        """What it asks of the training loop beside its estimator, by argument of `vantage.train`.
-
-        Settings that the algorithm leaves open are left out.
-        """
-        names = ("update", "fragment", "batch", "lr", "schedule", "optimizer", "delay")
-        given = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def steps_per_update(self) -> int | None:
-        """Environment steps of one update; None where whole episodes are collected."""
-        return None if self.fragment is None else self.lanes * self.fragment
-
-    def __repr__(self) -> str:
-        return f"Algorithm({self})"
-
-    def _repr_html_(self) -> str:
-        size = self.steps_per_update()
-        rows = {
-            "estimator": self.estimator.name,
-            "update": self.update,
-            "steps an update": "whole episodes" if size is None else f"{size:,}",
-            "schedule": name_of(self.schedule),
-            "source": self.source,
-        }
-        return notebook.facts(self.name, rows)
-
-    def __str__(self) -> str:
-        size = (
-            f"{self.batch or 64} whole episodes"
-            if self.fragment is None
-            else f"{self.lanes} lanes × {self.fragment} steps"
-        )
-        rate = "" if self.lr is None else f", lr {self.lr:g}"
-        return (
-            f"{self.name}: estimator {self.estimator.name}, {type(self.update).__name__}, {size} "
-            f"an update{rate}, schedule {name_of(self.schedule)}"
-        )
 
 
 def row(function: Callable[P, Algorithm]) -> Callable[P, Algorithm]:
@@ -338,12 +244,18 @@ def natural(
 
     Source: Kakade 2002 [kakade2002].
     """
-    return _second_order("natural", fragment, max_kl, damping, lambda_)
+    return _second_order("natural", fragment, lambda_, max_kl=max_kl, damping=damping)
 
 
 @row
 def trpo(
-    fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
+    fragment: int = 1024,
+    max_kl: float = 0.01,
+    damping: float = 0.1,
+    lambda_: float = 0.95,
+    iterations: int = 10,
+    value_epochs: int = 10,
+    value_minibatch: int = 256,
 ) -> Algorithm:
     """Trust-region policy optimisation: the natural gradient with a line search.
 
@@ -352,10 +264,15 @@ def trpo(
         max_kl: KL of a step, nats.
         damping: of the Fisher information.
         lambda_: of the generalised advantage.
+        iterations: of conjugate gradients.
+        value_epochs: passes over a batch to fit V.
+        value_minibatch: steps of a batch per step of that fit.
 
     Source: Schulman et al. 2015 [schulman2015]; 1,024 steps a batch: Henderson et al. 2018.
     """
-    return _second_order("trpo", fragment, max_kl, damping, lambda_)
+    fit = updates.Fit(lr=1e-3, epochs=value_epochs, minibatch=value_minibatch)
+    rule = {"max_kl": max_kl, "damping": damping, "iterations": iterations, "fit": fit}
+    return _second_order("trpo", fragment, lambda_, line_search=True, **rule)
 
 
 @row
@@ -392,9 +309,6 @@ def _plain(name: str, lambda_: float) -> Estimator:
     )
 
 
-def _second_order(
-    name: str, fragment: int, max_kl: float, damping: float, lambda_: float
-) -> Algorithm:
-    fit = updates.Fit(lr=1e-3, epochs=10, minibatch=256)
-    rule = updates.Natural(max_kl=max_kl, line_search=name == "trpo", damping=damping, fit=fit)
-    return Algorithm(_plain(name, lambda_), rule, lanes=1, fragment=fragment)
+def _second_order(name: str, fragment: int, lambda_: float, **rule: Any) -> Algorithm:
+    settings = {"fit": updates.Fit(lr=1e-3, epochs=10, minibatch=256)} | rule
+    return Algorithm(_plain(name, lambda_), updates.Natural(**settings), lanes=1, fragment=fragment)

@@ -35,7 +35,7 @@ from vantage.policies import (
 )
 from vantage.runs.seeds import seed_of
 from vantage.training import algorithms
-from vantage.training.algorithms import Algorithm
+from vantage.training.algorithm import Algorithm
 
 LANES, DISCOUNT = 64, 0.99  # of an environment that a run makes, where nothing else is said
 POLICY, VALUE = 101, 102  # what the first weights are drawn for
@@ -75,6 +75,7 @@ def entry(
     lanes: int | None = None,
     discount: float | None = None,
     normalise: dict[str, Any] | bool | None = None,
+    device: Any = None,
     seed: int = 0,
 ) -> Entry:
     """Environment, policy, value function and estimator, made where they were not given.
@@ -85,8 +86,9 @@ def entry(
             comes second.
         estimator: an estimator, an algorithm, or the name of one.
         value: V, or None: made too, where the policy is and the algorithm trains one.
-        lanes, discount, normalise: of an environment that is made here; those of the algorithm, 64
-            lanes, γ = 0.99, not normalised, where None.
+        lanes, discount, normalise: of an environment that is made here; where None, those of the
+            algorithm, or else 64 lanes, γ = 0.99, not normalised.
+        device: of an environment that is made here, and of the networks with it.
         seed: of the first weights of what is made here.
 
     Raises:
@@ -95,13 +97,14 @@ def entry(
     if estimator is None and _weighs(policy):
         policy, estimator = None, policy
     algorithm, weighs = resolve(estimator)
-    world = opened(env, algorithm, lanes, discount, normalise)
+    world = opened(env, algorithm, lanes, discount, normalise, device)
     made = policy is None
-    network = {} if algorithm is None else dict(algorithm.network)
+    network = {} if algorithm is None else algorithm.policy_network()
     actor = world.policy(seed=seed_of(seed, POLICY), **network) if made else policy
     check_policy(world, actor)
     wanted = "value" in weighs.needs or (algorithm is not None and algorithm.value)
     if value is None and made and wanted:
+        network = {} if algorithm is None else algorithm.value_network()
         value = world.value(seed=seed_of(seed, VALUE), **network)
     if value is not None:
         check_value(world, actor, value)
@@ -178,6 +181,7 @@ def opened(
     lanes: int | None = None,
     discount: float | None = None,
     normalise: dict[str, Any] | bool | None = None,
+    device: Any = None,
     **settings: Any,
 ) -> Any:
     """The environment that is meant: one as it is, or what `vantage.make` makes of it.
@@ -185,8 +189,9 @@ def opened(
     Raises:
         InputError: no environment, or settings for one that has them already.
     """
+    settings |= {} if device is None else {"device": device}
     if isinstance(env, MDP):
-        return Tabular(env, LANES if lanes is None else lanes)
+        return Tabular(env, LANES if lanes is None else lanes, **settings)
     if isinstance(env, Environment):
         given = {"lanes": lanes, "discount": discount, "normalise": normalise} | settings
         named = ", ".join(f"{name}={value}" for name, value in given.items() if value is not None)
@@ -198,6 +203,8 @@ def opened(
         return env
     asked = algorithm.normalise if algorithm is not None else False
     published = LANES if algorithm is None else algorithm.lanes
+    if discount is None and algorithm is not None:
+        discount = algorithm.discount
     if isinstance(env, VectorEnv):
         published = env.num_envs
     return making.make(
@@ -232,6 +239,12 @@ def check_policy(env: Any, policy: Any) -> None:
         return  # an environment of the user's own, whose spaces nobody has told
     if policy.terms is None:
         policy.terms = terms
+    device, parameter = getattr(env, "device", None), next(policy.parameters(), None)
+    refuse_unless(
+        device is None or parameter is None or parameter.device == device,
+        f"The policy is on {getattr(parameter, 'device', None)} and {env.name} on {device}; write "
+        f"policy.to({str(device)!r}), and the value function's likewise.",
+    )
     head = policy.head if isinstance(policy, Recurrent) else policy
     fitting = next((kinds for space, kinds in KINDS.items() if isinstance(actions, space)), ())
     known = tuple(kind for kinds in KINDS.values() for kind in kinds)

@@ -9,8 +9,10 @@ from rich.text import Text
 
 from vantage.estimators.columns import parts
 from vantage.estimators.listing import bibtex, without_keys
-from vantage.training.algorithms import TABLE, Algorithm, named, settings_of
+from vantage.training.algorithm import Algorithm
+from vantage.training.algorithms import TABLE, named, settings_of
 from vantage.training.schedules import name_of
+from vantage.training.tuned import Row, rows
 
 
 def table() -> RenderableType:
@@ -28,7 +30,39 @@ def table() -> RenderableType:
             f"{_rate(algorithm)}, {name_of(algorithm.schedule)}",
             without_keys(algorithm.source),
         )
-    return Group(view, Text("vantage algorithms NAME explains one.", style="dim"))
+    hint = "vantage algorithms NAME explains one; vantage algorithms tuned lists settings that are "
+    return Group(view, Text(hint + "known to work, environment by environment.", style="dim"))
+
+
+MEASURED = (
+    "Return of the last 100 episodes of training, actions sampled: the mean over runs, one a seed, "
+    "and the lowest and highest of them."
+)
+HEADINGS = ("environment", "algorithm", "a batch", "γ", "steps", "return here", "source")
+
+
+def tuned_table() -> RenderableType:
+    """Settings that are known to work, environment by environment, with the returns of runs."""
+    view = Table(title="vantage train ENV --tuned", title_justify="left", pad_edge=False)
+    for heading in HEADINGS:
+        view.add_column(heading, style="bold" if heading == "environment" else None)
+    for row in rows().values():
+        view.add_row(*_cells(row))
+    return Group(view, Text(MEASURED, style="dim"))
+
+
+def tuned_markdown() -> str:
+    """The same for the documentation."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows().values()]
+    return "\n".join([*lines, "", MEASURED])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    algorithm = row.build()
+    batch = f"{row.lanes} × {algorithm.fragment}"
+    steps = f"{row.steps:,}"
+    return row.env, row.algorithm, batch, f"{row.discount:g}", steps, row.outcome(), row.source
 
 
 def explain(name: str) -> RenderableType:

@@ -34,6 +34,7 @@ def train(
     lanes: int | None = None,
     discount: float | None = None,
     normalise: dict[str, Any] | bool | None = None,
+    device: Any = None,
     value: Any = None,
     update: Update | None = None,
     epochs: int | None = None,
@@ -90,9 +91,12 @@ def train(
             (an algorithm's, where both bear it). It may come second, in place of the policy.
         lanes: copies of the environment that step side by side, where it is made here; those of the
             algorithm, or 64, by default.
-        discount: γ of the objective, where the environment is made here; 0.99 by default.
+        discount: γ of the objective, where the environment is made here; that of the algorithm, or
+            0.99, by default.
         normalise: observations and rewards by running statistics, where the environment is made
             here; as the algorithm has it by default.
+        device: where the networks are and batches are kept ("cuda"), where the environment is made
+            here; tensor environments run there too. The processor by default.
         value: V(s), trained in place; needed by estimators with a value baseline. Where given, an
             episode cut by a time limit is continued by the value of its final observation. One is
             made with the policy where it is needed.
@@ -104,7 +108,8 @@ def train(
         max_grad_norm: longest gradient let through to the optimiser, None leaves it as it is; the
             rule's own where left out.
         steps: stop at the first update after which this many environment steps were used.
-        updates: stop after this many updates. Give `steps` or `updates`, or both.
+        updates: stop after this many updates. Give `steps` or `updates`, or both, unless the
+            algorithm has a number of steps of its own (`vantage.tuned`).
         fragment: steps per lane and update, episodes carried over; by default 128 for several
             epochs with a value function.
         batch: whole episodes per update, by default 64 where no fragments are collected; "auto"
@@ -168,6 +173,7 @@ def train(
         lanes=lanes,
         discount=discount,
         normalise=normalise,
+        device=device,
         seed=seed,
     )
     world, actor, critic, weighs = given.env, given.policy, given.value, given.estimator
@@ -181,6 +187,8 @@ def train(
     if fragment is None and batch is None:
         fragment, batch = own.get("fragment"), own.get("batch")
     fragment, batch = resolved(rule, fragment, batch, weighs, critic)
+    if steps is None and updates is None and given.algorithm is not None:
+        steps = given.algorithm.steps
     settings = Settings(
         steps=steps,
         updates=updates,
