@@ -44,6 +44,7 @@ from vantage.estimators import (
 )
 from vantage.exact.mdp import MDP
 from vantage.gradients.weighted import gradient, row_gradients
+from vantage.monitor import Monitor
 from vantage.policies import (
     Bernoulli,
     Categorical,
@@ -92,6 +93,7 @@ __all__ = [
     "Gymnasium",
     "InputError",
     "MaskedCategorical",
+    "Monitor",
     "MountainCar",
     "MountainCarContinuous",
     "MultiCategorical",
