@@ -1,11 +1,9 @@
-"""Gradients of TRL's trainer, one optimiser step each: a worker of benchmarks/draws.py.
+"""Gradients of TRL's trainer, one optimiser step each, as `vantage.audit_draws` reads them.
 
     PYTHONPATH=src TRL_ENVIRONMENT/bin/python benchmarks/peers/draws_trl.py OUT DRAWS
 
 Run by TRL's interpreter, which writes OUT/CASE.npy, [DRAWS, P], and OUT/peer.json. The trainer is
-TRL's, unmodified. The script is also what `vantage audit trl` can be given:
-
-    vantage audit trl benchmarks/peers/draws_trl.py:make_trainer
+TRL's, unmodified.
 """
 
 import json
