@@ -151,10 +151,12 @@ def test_a_policy_learns_to_stay_in_the_middle() -> None:
     env.lanes = 32
     policy = env.policy(hidden=(16,))
     before = vt.evaluate(env, policy, 64).mean
+    with pytest.raises(vt.InputError, match=r"'rloo' compares episodes of one start.*rekey"):
+        vt.train(env, policy, vt.estimators.rloo(), batch=64, updates=1, progress=False)
     vt.train(
         env,
         policy,
-        vt.estimators.rloo(),
+        vt.estimators.reinforce_leave_one_out(),
         batch=64,
         updates=25,
         lr=0.02,

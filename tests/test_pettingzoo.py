@@ -108,9 +108,11 @@ def test_statistics_do_not_count_what_is_shown_again() -> None:
 
 def test_a_shared_policy_is_trained_and_evaluated() -> None:
     env = vt.PettingZoo(Team, copies=2)
-    run = vt.train(
-        env, env.policy(hidden=(8,)), vt.estimators.rloo(), batch=24, updates=2, progress=False
-    )
+    policy = env.policy(hidden=(8,))
+    with pytest.raises(vt.InputError, match=r"'rloo' compares episodes of one start"):
+        vt.train(env, policy, vt.estimators.rloo(), batch=24, updates=1, progress=False)
+    row = vt.estimators.reinforce_leave_one_out()
+    run = vt.train(env, policy, row, batch=24, updates=2, progress=False)
     assert len(run.history) == 2
     assert len(vt.evaluate(env, run.policy, 12).returns) == 12
     ppo = vt.train(env, vt.algorithms.ppo(), steps=600, fragment=64, progress=False)

@@ -51,7 +51,7 @@ def added(terms: Iterable[Tensor]) -> float:
 class Contributions:
     """The sums of one step: `squares` = Σ ‖c_k‖², `crosses` = Σ G_{k−1}·c_k, as lists of terms.
 
-    Memory: two scalars for every parameter and piece, until the step is read. A parameter whose
+    Memory: a few scalars for every parameter and piece, until the step is read. A parameter whose
     gradient arrives in several parts within one piece (two backward passes, reentrant checkpointing
     of a layer used twice) has the parts summed in a copy of its own until the piece ends; the step
     in which that is first seen is left out.
