@@ -1,14 +1,16 @@
 """What an audit says in words, held against rows whose numbers are given."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from html import escape
 from pathlib import Path
 
 import pytest
+import torch
 from language_models import enumerable
 
 import vantage as vt
 from vantage import language
+from vantage.auditing.measure import known_factors
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Row
 from vantage.auditing.samples import COMPLETIONS, EPISODES, Sample
@@ -38,7 +40,9 @@ def sample(**numbers: object) -> Sample:
     return Sample(**given | numbers)  # type: ignore[arg-type]
 
 
-def said(rows: list[Row], looked_at: Sample | None = None) -> list[str]:
+def said(
+    rows: list[Row], looked_at: Sample | None = None, factors: dict[str, float] | None = None
+) -> list[str]:
     planned = plan(
         {each.estimator: each.noise_scale for each in rows},
         {each.estimator: each.cost for each in rows},
@@ -50,7 +54,9 @@ def said(rows: list[Row], looked_at: Sample | None = None) -> list[str]:
         },
     )
     table = {each.estimator: vt.estimators.named(each.estimator) for each in rows}
-    return summarise(rows, planned, 64, looked_at or sample(), table)
+    if factors is None:
+        factors = known_factors(list(table.values()), None, 8, 1.0)
+    return summarise(rows, planned, 64, looked_at or sample(), table, factors)
 
 
 def test_what_is_so_of_several_is_said_once() -> None:
@@ -80,6 +86,35 @@ def test_theory_leads_where_it_knows() -> None:
     assert "unbiased in theory, and no bias is seen here (at most 8.00 %)" in said([inside])[0]
     conditional = row("a2c", bias=about(0.06, 0.02), cosine=about(0.9, 0.05), scale=about(0.9, 0.1))
     assert "one time in twenty" not in said([conditional])[0]
+
+
+def test_theory_is_silent_where_its_conditions_do_not_hold() -> None:
+    """Off policy, or against a biased reference, an interval without 0 is no accident."""
+    outside = row("reinforce", bias=about(0.06, 0.02), cosine=about(0.99, 0.005))
+    assert "one time in twenty" not in said([outside], factors={})[0]
+    assert known_factors([E.reinforce()], E.grpo(), 8, 1.0) == {}
+    assert known_factors([E.reinforce(), E.grpo()], E.rloo(), 8, 1.0) == {"reinforce": 1.0}
+    mdp = vt.MDP.bandit([[1.0, 0.0, 0.0]])
+    policy, behaviour = (vt.SoftmaxTable(mdp.observations, 3) for _ in range(2))
+    with torch.no_grad():
+        behaviour.logits[0, 0] = 2.0
+    stale = vt.audit(
+        vt.Tabular(mdp, lanes=64), policy, [E.rloo(), E.dr_grpo()], behaviour=behaviour,
+        trajectories=8192, group_size=4, progress=False,
+    )  # fmt: skip
+    assert stale.row("rloo").bias.low > 0.1
+    assert "one time in twenty" not in " ".join(stale.summary)
+    assert not stale.row("dr_grpo").scale.exact
+
+
+def test_what_is_exact_or_penalised_is_not_nothing_to_learn() -> None:
+    """Equal returns of all samples say nothing of exact rows, or of a KL in the weights."""
+    dead = sample(mean=0.0, least=0.0, most=0.0, alike=True, dead_groups=8)
+    assert len(said([row("reinforce", snr=known(0.5), bias=known(0.0))], dead)) == 2
+    table = {"mine": E.rloo().replace(kl_in_loss=vt.penalties.k2, name="mine")}
+    only = replace(row("rloo"), estimator="mine")
+    planned = plan({"mine": only.noise_scale}, {"mine": only.cost}, 4.0, {"mine"})
+    assert len(summarise([only], planned, 64, dead, table, {})) == 2
 
 
 @pytest.mark.parametrize("cosine", [-0.5, -1e-9, 0.0])

@@ -148,3 +148,18 @@ def test_maxrl_gives_nothing_where_the_mean_is_not_positive() -> None:
     mixed = vt.MDP.bandit([[3.0, -1.0]])  # means 3, 1 and −1: only the first two count
     mean = vt.exact.expectation(mixed, policy, E.maxrl(), group_size=2).mean
     assert float(mean @ vt.exact.gradient(mixed, policy)) > 0
+
+
+def test_a_column_of_ones_own_that_couples_groups_is_held_to_whole_groups() -> None:
+    """It need not say that it needs them: what it couples is compared."""
+
+    @declares(couples="group")
+    def coupled(batch: vt.Batch, returns: torch.Tensor) -> torch.Tensor:
+        return vt.baselines.leave_one_out(batch, returns)
+
+    env = vt.make("CartPole-v1", lanes=3)
+    mine = E.reinforce().replace(baseline=coupled)
+    with pytest.raises(vt.InputError, match="whole groups"):
+        vt.train(env, env.policy(), mine, updates=1, batch=10, group_size=4, progress=False)
+    with pytest.raises(vt.InputError, match="whole episodes of a group"):
+        vt.train(env, env.policy(), mine, updates=1, fragment=8, progress=False)

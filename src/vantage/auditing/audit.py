@@ -102,9 +102,11 @@ def audit(
             against = f"{yardstick.name} on trajectories of the policy itself"
         else:
             star, against = None, f"{yardstick.name} on the same trajectories"
-        algebra = {}
+        against_estimator = yardstick if exact_gradient is None else None
+        factors = {}
         if behaviour is None:
-            algebra = measure.by_algebra(rows, yardstick, group_size, env.discount)
+            factors = measure.known_factors(rows, against_estimator, group_size, env.discount)
+        algebra = measure.by_algebra(factors)
         by_name: dict[str, Row] = {}
         with counting("statistics", len(rows), progress, "estimators") as done:
             for plan, units in zip(plans, sampled, strict=True):
@@ -124,7 +126,7 @@ def audit(
     measured = [by_name[row.name] for row in rows]
     settings = described(sampled, rows, seed, env.name, env.discount, type(policy).__name__)
     looked = sample_of(sampled, EPISODES)
-    return reported(measured, rows, sampled[0], against, settings, target_snr, looked)
+    return reported(measured, rows, sampled[0], against, settings, target_snr, looked, factors)
 
 
 def _reference(

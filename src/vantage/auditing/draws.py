@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from vantage.environments.rollout import episodes
+from vantage.environments.rollout import episodes, lanes_for
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.weighted import gradient
@@ -45,7 +45,7 @@ def gradient_draws(
         batch >= 1 and batch % shared == 0,
         f"gradient_draws(batch={batch}): {rule.name} compares groups of {shared}; give whole ones.",
     )
-    lanes = env if shared == 1 else env.sharing(batch)
+    lanes, shared = lanes_for(env, rule, batch, group_size)
 
     def draw(seed: int) -> Tensor:
         return gradient(policy, episodes(lanes, policy, batch, seed, value, shared=shared), rule)

@@ -1,8 +1,9 @@
 """From unit gradients to the rows of a report."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -50,31 +51,33 @@ def rows(
         yield _row(policy, estimator, units, reference, squares, decomposed[estimator.name])
 
 
-def by_algebra(
-    estimators: list[Estimator], reference: Estimator, group: int, discount: float
-) -> dict[str, dict[str, Estimate]]:
-    """Scale, cosine and bias of the estimators whose mean is a known multiple of ∇J, by name.
-
-    An unbiased estimator has none here: that its measured bias holds 0 is worth seeing.
+def known_factors(
+    estimators: list[Estimator], reference: Estimator | None, group: int, discount: float
+) -> dict[str, float]:
+    """c where E ĝ = c ∇J by algebra alone, of trajectories of the policy itself, by name.
 
     Args:
-        reference: what bias is measured against; where it is not known to be unbiased nothing is
-            known of the others either.
+        reference: what bias is measured against; None where that is the exact gradient. Where it is
+            not known to be unbiased nothing is known of the others either.
         group: trajectories in a group.
         discount: γ of the objective.
     """
-    exact: dict[str, dict[str, Estimate]] = {}
-    if reference.factor(group, discount) != 1:
-        return exact
-    for estimator in estimators:
-        factor = estimator.factor(group, discount)
-        if factor is not None and factor != 1:
-            exact[estimator.name] = {
-                "scale": known(factor),
-                "cosine": known(1.0),
-                "bias": known(abs(factor - 1)),
-            }
-    return exact
+    if reference is not None and reference.factor(group, discount) != 1:
+        return {}
+    factors = {each.name: each.factor(group, discount) for each in estimators}
+    return {name: factor for name, factor in factors.items() if factor is not None}
+
+
+def by_algebra(factors: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Exact scale, cosine and bias of the estimators whose mean is another multiple of ∇J, by name.
+
+    An unbiased estimator has none here: that its measured bias holds 0 is worth seeing.
+    """
+    return {
+        name: {"scale": known(factor), "cosine": known(1.0), "bias": known(abs(factor - 1))}
+        for name, factor in factors.items()
+        if factor != 1
+    }
 
 
 def _row(

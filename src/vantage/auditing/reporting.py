@@ -1,6 +1,6 @@
 """The end of every audit, of environments and of language models: plan, summary, notes, report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vantage.auditing.planner import plan
@@ -34,6 +34,7 @@ def reported(
     settings: dict[str, Any],
     target_snr: float,
     sample: Looked,
+    factors: Mapping[str, float],
 ) -> Report:
     """The report of measured rows.
 
@@ -44,6 +45,7 @@ def reported(
         settings: what was audited.
         target_snr: what the plan is made for.
         sample: what was looked at.
+        factors: c of the estimators whose mean is known to be c ∇J, by name.
     """
     planned = plan(
         {row.estimator: row.noise_scale for row in rows},
@@ -52,7 +54,7 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    summary = summarise(rows, planned, units.design.batch, sample, by_name)
+    summary = summarise(rows, planned, units.design.batch, sample, by_name, factors)
     notes = limits(rows, units)
     return Report(rows, summary, planned, reference, settings, notes, str(sample), sample.examples)
 

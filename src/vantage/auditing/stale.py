@@ -11,9 +11,9 @@ from torch.optim import Adam
 from vantage.auditing.audit import audit
 from vantage.auditing.report import Report
 from vantage.environments.interface import Environment
-from vantage.environments.rollout import episodes
+from vantage.environments.rollout import episodes, lanes_for
 from vantage.errors import refuse_unless
-from vantage.estimators.estimator import Estimator, compares
+from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import gradient
 from vantage.policies import Policy
 from vantage.training.ascent import ascend
@@ -60,8 +60,7 @@ def audit_stale(
     )
     moved = copy.deepcopy(policy)
     steps = (optimizer or partial(Adam, lr=lr))(moved.parameters())
-    together = group_size if compares(estimators[0]) else 1
-    lanes = env if together == 1 else env.sharing(batch)
+    lanes, together = lanes_for(env, estimators[0], batch, group_size)
     data = episodes(lanes, policy, batch, seed, value, shared=together)
     reports, taken = {}, 0
     for k in sorted(set(updates)):

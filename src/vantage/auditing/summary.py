@@ -1,6 +1,7 @@
 """The audit in sentences: what a person should know, and what to do."""
 
 import math
+from collections.abc import Mapping
 
 from vantage.auditing.planner import Plan
 from vantage.auditing.record import UNDECLARED, Measured, Row
@@ -15,17 +16,30 @@ UNTOLD = (
 
 
 def summarise(
-    rows: list[Row], plan: Plan, batch: int, sample: Looked, estimators: dict[str, Measured]
+    rows: list[Row],
+    plan: Plan,
+    batch: int,
+    sample: Looked,
+    estimators: Mapping[str, Measured],
+    factors: Mapping[str, float],
 ) -> list[str]:
     """What is so of each estimator, once where it is so of several; then what to use, and how large
-    a batch it takes. One sentence where all trajectories were worth the same: there is no more to
-    say then.
+    a batch it takes.
+
+    One sentence where all trajectories were worth the same: samples have no more to say then,
+    unless an estimator takes a KL besides.
+
+    Args:
+        factors: c of the estimators whose mean is known to be c ∇J, by name.
     """
-    if sample.alike:
+    penalised = any("reference_log_prob" in each.needs for each in estimators.values())
+    if sample.alike and not penalised and not any(row.snr.exact for row in rows):
         return [sample.nothing_to_learn()]
     said: dict[str, list[str]] = {}
     for row in rows:
-        said.setdefault(_sentence(row, batch, estimators[row.estimator]), []).append(row.estimator)
+        name = row.estimator
+        sentence = f"{_bias(row, estimators[name], factors.get(name))}; {_signal(row, batch)}"
+        said.setdefault(sentence, []).append(name)
     sentences = [f"{listed(names)}: {sentence}." for sentence, names in said.items()]
     if all(each.bias == "unknown" for each in estimators.values()):
         return [*sentences, UNTOLD]
@@ -41,19 +55,13 @@ def listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _sentence(row: Row, batch: int, estimator: Measured) -> str:
-    return f"{_bias(row, estimator)}; {_signal(row, batch)}"
-
-
-def _bias(row: Row, estimator: Measured) -> str:
+def _bias(row: Row, estimator: Measured, factor: float | None) -> str:
     if not known(row.bias):
         return f"its bias cannot be told from these samples ({row.bias.note or 'undetermined'})"
     if row.bias.exact:
         return _exact_bias(row)
     high = number(100 * row.bias.high)
-    if estimator.bias == "none" and row.claim == "always":
-        if row.bias.low <= 0:
-            return f"unbiased in theory, and no bias is seen here (at most {high} %)"
+    if factor == 1 and row.bias.low > 0:
         return (
             f"unbiased in theory: that the interval of its bias, {number(100 * row.bias.low)} to "
             f"{high} %, leaves out 0 is the one time in twenty that a 95 % interval misses"
@@ -61,8 +69,9 @@ def _bias(row: Row, estimator: Measured) -> str:
     if row.bias.low <= 0:
         if row.claim == UNDECLARED:
             return f"no bias is seen here (at most {high} %)"
+        where = "" if row.claim == "always" or factor == 1 else f" where {row.claim}"
         kind = (
-            f"unbiased in theory where {row.claim}, and"
+            f"unbiased in theory{where}, and"
             if estimator.bias == "none"
             else "its theory says biased, but"
         )

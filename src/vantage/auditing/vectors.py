@@ -39,10 +39,11 @@ class Given:
     couples: str
     bias: str = "unknown"
     unbiased: str = UNDECLARED
+    needs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Looked:
+class Vectors:
     """What was looked at: how many vectors, of how many numbers, and whether all of them are 0."""
 
     said: str
@@ -286,7 +287,7 @@ def _audited(
         "versions": versions(),
     }
     looked = _looked(units, names, step, counted)
-    return reported(rows, judged, units, against, settings, target_snr, looked)
+    return reported(rows, judged, units, against, settings, target_snr, looked, {})
 
 
 def _collected(
@@ -344,10 +345,10 @@ def _judged(given: Given, row: Row) -> Given:
     return Given(given.name, given.couples, "direction" if tilted else "scale")
 
 
-def _looked(units: Units, names: list[str], step: int, counted: tuple[str, str]) -> Looked:
+def _looked(units: Units, names: list[str], step: int, counted: tuple[str, str]) -> Vectors:
     number = units.design.trajectories // step
     several = "gradients" if step > 1 else counted[1]
     each = f", of {step} {counted[1]} each" if step > 1 else ""
     said = f"{number:,} {'draws' if step > 1 else several}{each}, {units.parameters:,} parameters."
     alike = all(not vectors.any() for vectors in units.gradients.values())
-    return Looked(said, bool(alike), several, [])
+    return Vectors(said, bool(alike), several, [])

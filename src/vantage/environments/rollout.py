@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vantage.batch import Batch, sum_by_episode
 from vantage.environments.interface import Environment, Step
 from vantage.errors import InputError, refuse_unless
+from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
 
 
@@ -82,6 +83,19 @@ def episodes(
         f"{env.lanes} lanes gives one episode, and groups must be whole.",
     )
     return episodes_and_returns(env, policy, count, seed, value, greedy, shared)[0]
+
+
+def lanes_for(
+    env: Environment, estimator: Estimator, batch: int, group: int
+) -> tuple[Environment, int]:
+    """Lanes for `batch` episodes that an estimator weighs, and how many of them share a start.
+
+    One that compares episodes compares `group` of one start, and takes a lane for each episode.
+
+    Raises:
+        InputError: lanes cannot start from one state.
+    """
+    return (env.sharing(batch), group) if compares(estimator) else (env, 1)
 
 
 def episodes_and_returns(

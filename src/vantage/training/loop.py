@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from vantage.environments.checking.check import before_training
 from vantage.errors import refuse_unless
+from vantage.estimators.estimator import compares
 from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
 from vantage.runs.progress import note
@@ -227,7 +228,7 @@ def train(
         progress=progress,
     )
     options.check()
-    candidates = auto.rules(weighs, baseline, critic is not None, "group" in weighs.needs)
+    candidates = auto.rules(weighs, baseline, critic is not None, compares(weighs))
     # the gradients of whole episodes are taken row by row, which needs modules as they are
     in_rows = fragment is None and rule.wants_gradient
     passes = AutogradPasses(actor, critic) if in_rows else fastest(actor, critic)

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.errors import refuse_unless
-from vantage.estimators.estimator import Estimator
+from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
 from vantage.runs.run import versions
 from vantage.training.interface import Update
@@ -83,7 +83,7 @@ class Settings:
             "train(batch=1): a signal-to-noise ratio needs two trajectories at least.",
         )
         refuse_unless(
-            "group" not in estimator.needs
+            not compares(estimator)
             or (size >= 2 and (batch is None or (batch % size == 0 and batch >= 2 * size))),
             f"train(batch={self.batch}, group_size={size}): {estimator.name!r} compares the "
             "episodes of a group; a batch must hold two or more whole groups of two or more.",
@@ -101,7 +101,7 @@ class Settings:
             "steps of every lane or `batch` whole episodes; give one of them.",
         )
         refuse_unless(
-            "group" not in estimator.needs,
+            not compares(estimator),
             f"train(fragment={self.fragment}): {estimator.name!r} compares whole episodes of a "
             "group; give batch= (whole episodes) instead.",
         )
@@ -152,7 +152,7 @@ def resolved(
     """
     if fragment is not None or batch is not None:
         return fragment, batch
-    in_fragments = value is not None and "group" not in estimator.needs
+    in_fragments = value is not None and not compares(estimator)
     of_rule = update.fragment if in_fragments else None
     return (None, BATCH) if of_rule is None else (of_rule, None)
 

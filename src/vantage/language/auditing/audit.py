@@ -8,7 +8,7 @@ lies between prompts.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,7 +115,8 @@ def audit(
     with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
         with counting("audit", design.trajectories, progress) as done:
             units, within = _collect(context, sampled, design, seed, sketch, memory, done)
-        algebra: dict[str, dict[str, Any]] = measure.by_algebra(rows, yardstick, size, 1.0)
+        factors = measure.known_factors(rows, yardstick, size, 1.0)
+        algebra = measure.by_algebra(factors)
         measured = []
         with counting("statistics", len(rows), progress, "estimators") as done:
             for row in measure.rows(policy, rows, units, (yardstick.name, units), within):
@@ -125,7 +126,7 @@ def audit(
     settings = described([units], rows, seed, task.name, 1.0, type(policy.base).__name__)
     settings |= {"task": task.describe(), "model": policy.describe()}
     sample = sample_of([units], COMPLETIONS)
-    return reported(measured, rows, units, against, settings, target_snr, sample)
+    return reported(measured, rows, units, against, settings, target_snr, sample, factors)
 
 
 class _Context(NamedTuple):
