@@ -37,7 +37,9 @@ class Policy(policies.Policy):
         tokenizer: needed with a model object that is given prompts as text; loaded with a path.
         max_completion_length: tokens after which a completion is cut.
         temperature, top_k, top_p, min_p: the sampling law; see `SamplingLaw`.
-        dtype: of the weights, e.g. torch.bfloat16; as stored where None.
+        dtype: of the weights, e.g. torch.bfloat16; where None, float32 for what is loaded from a
+            folder (4 bytes a weight, whatever it is stored in) and as it is for a model object.
+            Weights in half precision round away steps below their own rounding: train in float32.
         lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank).
         gradient_checkpointing: recompute layers in the backward pass instead of keeping them.
         device: where the model lives.
@@ -254,7 +256,7 @@ def _loaded(model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None) -> tu
 
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(model_or_path), dtype=dtype or "auto", local_files_only=True
+            str(model_or_path), dtype=dtype or torch.float32, local_files_only=True
         )
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(str(model_or_path), local_files_only=True)

@@ -90,7 +90,10 @@ def text_of(completion: Any) -> str:
 
 
 def _opened(tokenizer: Any, prompt: Any, ids: list[int]) -> list[int]:
-    """Without an end that the tokenizer put there: a completion could not carry on after it."""
+    """Without an end that the tokenizer put there, which nothing could follow, nor a second start."""
+    start = getattr(tokenizer, "bos_token_id", None)
+    if start is not None and ids[:2] == [start, start] and prompt.startswith(tokenizer.bos_token):
+        ids = ids[1:]
     added = ids and ids[-1] == tokenizer.eos_token_id and not prompt.endswith(tokenizer.eos_token)
     return ids[:-1] if added else ids
 

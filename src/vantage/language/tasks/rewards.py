@@ -9,8 +9,8 @@ import difflib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 import torch
@@ -187,8 +187,15 @@ def _run_async(waiting: list[Awaitable[Any]]) -> list[Any]:
     async def together() -> list[Any]:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, together()).result()
+    return asyncio.run_coroutine_threadsafe(together(), _loop()).result()
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """The one event loop of all reward functions: semaphores and clients they hold belong to it."""
+    loop = asyncio.new_event_loop()
+    Thread(target=loop.run_forever, name="rewards", daemon=True).start()
+    return loop
 
 
 def _failure(

@@ -69,7 +69,7 @@ def _read_file(path: Path) -> list[Row]:
 def _jsonl(path: Path) -> list[Row]:
     rows = []
     # split at newlines only: splitlines() would also split at characters that JSON text may hold
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

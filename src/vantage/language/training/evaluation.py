@@ -10,6 +10,7 @@ from torch import Tensor
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Decoding, Engine
+from vantage.language.sampling.rollout import Environment, rollout
 from vantage.language.tasks.task import Task
 from vantage.statistics.intervals import mean_interval
 
@@ -48,6 +49,8 @@ def evaluate(
     num_generations: int = 1,
     seed: int = 1,
     engine: Engine | None = None,
+    environment: Environment | None = None,
+    turns: int = 8,
 ) -> Evaluation:
     """Complete prompts and score them, with a 95 % interval over prompts.
 
@@ -57,6 +60,7 @@ def evaluate(
         num_generations: completions of each prompt, averaged.
         seed: of what is drawn.
         engine: draws completions where not greedy; the package's own where None.
+        environment, turns: as in training; see `rollout`.
 
     Raises:
         InputError: fewer than two prompts.
@@ -67,14 +71,20 @@ def evaluate(
         f"evaluate: {len(numbers)} prompts make no interval; hold out a share of the rows with "
         "Task(held_out=0.1), or say which with rows=.",
     )
-    encoded = task.encode(policy.tokenizer)
     size = 1 if greedy else num_generations
     drawer: Engine = Decoding(greedy=True) if greedy else engine or Decoding()
     generator = torch.Generator().manual_seed(seed)
-    drawn = drawer.generate(policy, [encoded[row] for row in numbers], size, generator)
-    repeated = [row for row in numbers for _ in range(size)]
-    scored = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
-    total = torch.where(scored.scorable, scored.total, math.nan).view(-1, size).nanmean(1)
+    scored = rollout(
+        task,
+        policy,
+        numbers,
+        generator,
+        engine=drawer,
+        environment=environment,
+        turns=turns,
+        num_generations=size,
+    )
+    total = torch.where(scored.scorable, scored.reward, math.nan).view(-1, size).nanmean(1)
     rewards = total[~total.isnan()].double()
     refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
     mean = mean_interval(rewards.tolist())

@@ -3,6 +3,7 @@
 Training and audits have them from here, batch by batch, without a graph.
 """
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -81,9 +82,14 @@ def inputs_and_scores(
 def reference_log_prob(
     batch: Batch, policy: Policy, reference: Policy | None, passes: Passes
 ) -> Float[Tensor, "N T"]:
-    """log π_ref of every counted step: of `reference`, or of `policy` without its adapter."""
+    """log π_ref of every counted step, under the law of `policy`.
+
+    Of `reference`, or where None of `policy` without its adapter.
+    """
     if reference is not None:
-        return score_batch(reference, batch, passes)[0]
+        under = copy.copy(reference)
+        under.law = policy.law  # a KL compares two policies under one law
+        return score_batch(under, batch, passes)[0]
     with policy.without_adapter():
         return score_batch(policy, batch, passes)[0]
 

@@ -158,7 +158,12 @@ class LanguageLearner(Learner):
 
     def evaluate(self) -> dict[str, Any]:
         """The reward of greedy completions of prompts that are held out."""
-        result = evaluate(self.sources.task, self.policy)
+        result = evaluate(
+            self.sources.task,
+            self.policy,
+            environment=self.sources.environment,
+            turns=self.settings.turns,
+        )
         return evaluation_metrics(result.mean, result.low, result.high)
 
     def training_return(self, number: int) -> float | None:

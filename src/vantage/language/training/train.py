@@ -233,6 +233,12 @@ def _watching(learner: LanguageLearner, watch: Watcher) -> Callback:
 def _reference(policy: Policy, given: Policy | None) -> Policy | None:
     """A frozen copy of the policy as it is; None where its adapter can be switched off instead."""
     if given is not None:
+        trained = {id(p) for p in policy.parameters() if p.requires_grad}
+        refuse_unless(
+            trained.isdisjoint(id(p) for p in given.parameters()),
+            "train(reference=...): it shares weights with the policy that is trained, and would "
+            "move with it; leave reference out, or make it from a copy of the model.",
+        )
         return given
     if policy.has_adapter:
         return None
