@@ -9,7 +9,7 @@ import torch
 import vantage
 from vantage import language
 from vantage.errors import InputError
-from vantage.estimators import reinforce, rloo
+from vantage.estimators import reinforce, remax, rloo
 
 TOKENIZER = language.tiny.tokenizer("0123456789+=")
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(10) for b in range(4)]
@@ -62,7 +62,34 @@ def test_evaluation_goes_through_the_environment():
         evaluate_every=1,
     ).history[0]
     assert row["reward"] == 1
-    assert row["evaluation/return"] == 1
+    assert row["eval/return"] == 1
+
+
+def test_the_greedy_baseline_goes_through_the_environment():
+    advantages = []
+    train(
+        task(lambda completions, **_: [float(c.count("+") >= 3) for c in completions]),
+        policy(),
+        remax(),
+        environment=lambda said, turn, row: "+++" if turn == 0 else None,
+        turns=2,
+        watch=lambda update, drawn, advantage: advantages.append(advantage),
+    )
+    assert (advantages[0] == 0).all()
+
+
+def test_audits_take_as_many_turns_as_training():
+    turns = []
+
+    def environment(said, turn, row):
+        turns.append(turn)
+        return "+"
+
+    own = task(rows=ROWS[:4], held_out=0)
+    settings = {"environment": environment, "turns": 2, "batch": 8, "progress": False}
+    language.audit(own, policy(), [reinforce(), rloo()], trajectories=64, **settings)
+    language.group_sizes(own, policy(), [rloo()], sizes=(2,), trajectories=64, **settings)
+    assert set(turns) == {0}
 
 
 def test_a_kl_is_measured_under_the_law_of_the_policy():
@@ -102,6 +129,15 @@ def test_a_prompt_that_begins_with_its_start_token_gets_no_second():
 
 
 def test_rows_after_a_byte_order_mark(tmp_path):
-    file = tmp_path / "rows.jsonl"
-    file.write_bytes('{"prompt": "1"}\n'.encode("utf-8-sig"))
-    assert task(rows=file, held_out=0).prompts == ["1"]
+    for encoding in ("utf-8-sig", "utf-16", "utf-8"):
+        for name, text in (("rows.jsonl", '{"prompt": "é"}\r\n'), ("rows.csv", "prompt\né\n")):
+            file = tmp_path / name
+            file.write_bytes(text.encode(encoding))
+            assert task(rows=file, held_out=0).prompts == ["é"]
+
+
+def test_rows_in_another_encoding_are_refused_by_line(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_bytes("prompt\n1\né\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"rows\.csv, line 3 holds b'\\xe9', not UTF-8"):
+        task(rows=file, held_out=0)

@@ -221,7 +221,7 @@ def test_every_row_of_the_table_is_weighed_as_on_its_tuples(name):
         inputs["value"] = small_value(own)
     found = language.expectation(task(), own, estimator, 2, rows=[0], value=inputs.get("value"))
     if "greedy_return" in estimator.needs:
-        greedy, _ = greedy_reward(task(), own, [0])
+        greedy = greedy_reward(task(), own, [0])
         every = language.enumerated(task(), own, [0])
         inputs["greedy_return"] = greedy.double().expand(every.mask.T.shape).T
     assert agrees(found, by_tuples(estimator, own, [0], **inputs))

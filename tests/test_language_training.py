@@ -335,7 +335,7 @@ def test_remax_compares_with_the_greedy_completion():
     row = run(own, vt.estimators.remax(), task, batch=4, **STEP).history[0]
     other = policy("llama", max_completion_length=4)
     found = drawn_first(other, task)
-    reward, _ = greedy_reward(task, other, found.rows)
+    reward = greedy_reward(task, other, found.rows)
     greedy = reward[:, None].expand_as(found.batch.reward)
     expected = vt.gradient(other, found.batch, vt.estimators.remax(), greedy_return=greedy)
     assert row["grad_norm"] == pytest.approx(float(expected.norm()), rel=1e-3)

@@ -65,6 +65,7 @@ def audit(
     reference: Estimator | None = None,
     reference_policy: Policy | None = None,
     environment: Environment | None = None,
+    turns: int = 8,
     target_snr: float = 4.0,
     memory: int = 4 << 30,
     threads: int = 1,
@@ -91,7 +92,7 @@ def audit(
             batch.
         reference_policy: what a KL is measured to; a LoRA policy's own model without its adapter
             where None.
-        environment: as in `rollout`.
+        environment, turns: as in `rollout`.
         target_snr: what the plan is made for.
         memory: bytes for unit gradients; larger models are sketched to stay within them.
         threads: torch threads.
@@ -101,7 +102,7 @@ def audit(
         InputError: sizes, inputs or names that cannot work, before anything is sampled.
     """
     rows, size = list(estimators), task.num_generations
-    context = _Context(task, policy, value, reference_policy, environment)
+    context = _Context(task, policy, value, reference_policy, environment, turns)
     yardstick = _checked(rows, reference, context)
     design = plan_units([*rows, yardstick], trajectories, batch, size, shared=size)
     refuse_unless(
@@ -137,6 +138,7 @@ class _Context(NamedTuple):
     value: ValueHead | None
     reference: Policy | None
     environment: Environment | None
+    turns: int
 
 
 def _checked(rows: list[Estimator], reference: Estimator | None, context: _Context) -> Estimator:
@@ -170,7 +172,7 @@ def _collect(
 ) -> tuple[Units, dict[str, Pair]]:
     """Sample a batch at a time and reduce it to unit gradients; and the variance of one completion
     between and within prompts, for estimators that do not compare completions."""
-    task, policy, value, reference, environment = context
+    task, policy, value, reference, environment, turns = context
     size, groups = task.num_generations, design.batch // task.num_generations
     units: Units | None = None
     alone = [e for e in estimators if e.couples == "none"]
@@ -179,7 +181,7 @@ def _collect(
         clock = [time.perf_counter()]
         chosen = task.stream(first // size, groups, seed)
         generator = generator_of(seed, first)
-        drawn = rollout(task, policy, chosen, generator, environment=environment)
+        drawn = rollout(task, policy, chosen, generator, environment=environment, turns=turns)
         drawn = replace(drawn, batch=drawn.batch.to(policy.device))
         passes = plan_passes(drawn.batch, policy)
         batch = valued(drawn.batch, policy, value, passes)

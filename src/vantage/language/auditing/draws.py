@@ -11,7 +11,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import gradient
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.rollout import rollout
+from vantage.language.sampling.rollout import Environment, rollout
 from vantage.language.scoring.scoring import plan_passes
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import inputs_and_scores, refuse_missing_value, valued
@@ -27,6 +27,8 @@ def gradient_draws(
     batch: int = 64,
     value: ValueHead | None = None,
     reference_policy: Policy | None = None,
+    environment: Environment | None = None,
+    turns: int = 8,
 ) -> Callable[[int], Float[Tensor, " P"]]:
     """`draw(seed) -> [P]`: the gradient of a batch, a source for `vantage.audit_draws`.
 
@@ -38,6 +40,7 @@ def gradient_draws(
         batch: completions of a draw, in groups of the task's `num_generations`.
         value: V(s_t), where the estimator needs it.
         reference_policy: what a KL is measured to.
+        environment, turns: as in `rollout`.
 
     Raises:
         InputError: groups that are not whole, or a missing input.
@@ -51,7 +54,8 @@ def gradient_draws(
 
     def draw(seed: int) -> Tensor:
         rows = task.draw(0, batch // size, seed)
-        drawn = rollout(task, policy, rows, generator_of(seed, 0))
+        generator = generator_of(seed, 0)
+        drawn = rollout(task, policy, rows, generator, environment=environment, turns=turns)
         drawn = replace(drawn, batch=drawn.batch.to(policy.device))
         passes = plan_passes(drawn.batch, policy)
         whole = valued(drawn.batch, policy, value, passes)

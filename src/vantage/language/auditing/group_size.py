@@ -145,6 +145,7 @@ def group_sizes(
     value: ValueHead | None = None,
     reference_policy: Policy | None = None,
     environment: Environment | None = None,
+    turns: int = 8,
     memory: int = 4 << 30,
     threads: int = 1,
     progress: bool = True,
@@ -162,7 +163,7 @@ def group_sizes(
         trajectories: completions to sample at each size, rounded down to whole batches.
         batch: completions of one gradient step.
         target_snr: what the seconds are for.
-        seed, value, reference_policy, environment, memory, threads: as in `language.audit`.
+        seed, value, reference_policy, environment, turns, memory, threads: as in `language.audit`.
         progress: show progress.
 
     Raises:
@@ -185,11 +186,11 @@ def group_sizes(
                 continue
             report = audit(
                 own, policy, able, trajectories=trajectories, batch=batch, seed=seed, value=value,
-                reference_policy=reference_policy, environment=environment, target_snr=target_snr,
-                memory=memory, threads=threads, progress=False,
+                reference_policy=reference_policy, environment=environment, turns=turns,
+                target_snr=target_snr, memory=memory, threads=threads, progress=False,
             )  # fmt: skip
             for estimator, row in zip(able, report.rows, strict=True):
-                work = _Work(own, policy, estimator, value, reference_policy, environment)
+                work = _Work(own, policy, estimator, value, reference_policy, environment, turns)
                 with torch_threads(threads):
                     cost = time_interval(_timed(work, batch, seed))
                 seconds = scaled(row.noise_scale, target_snr * cost.value)
@@ -213,11 +214,12 @@ class _Work(NamedTuple):
     value: ValueHead | None
     reference: Policy | None
     environment: Environment | None
+    turns: int
 
 
 def _timed(work: _Work, batch: int, seed: int) -> list[float]:
     """Seconds per completion of drawing a batch and of finding its gradient, several times."""
-    task, policy, estimator, value, reference, environment = work
+    task, policy, estimator, value, reference, environment, turns = work
     # never steps: it says whose gradient is found
     optimizer = SGD([p for p in policy.parameters() if p.requires_grad], lr=1.0)
     prompts, seconds = batch // task.num_generations, []
@@ -225,7 +227,7 @@ def _timed(work: _Work, batch: int, seed: int) -> list[float]:
         generator = generator_of(seed, step)
         began = time.perf_counter()
         chosen = task.stream(step * prompts, prompts, seed)
-        drawn = rollout(task, policy, chosen, generator, environment=environment)
+        drawn = rollout(task, policy, chosen, generator, environment=environment, turns=turns)
         passes = plan_passes(drawn.batch, policy)
         given = valued(drawn.batch, policy, value, passes)
         inputs = inputs_and_scores(estimator, task, policy, reference, drawn, given, passes)

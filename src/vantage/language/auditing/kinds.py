@@ -73,7 +73,7 @@ def listed(
     if "reference_log_prob" in estimator.needs:
         inputs["reference_log_prob"] = reference_log_prob(every, policy, reference, PASSES)
     if "greedy_return" in estimator.needs:
-        greedy, _ = greedy_reward(task, policy, rows)
+        greedy = greedy_reward(task, policy, rows)
         inputs["greedy_return"] = greedy[every.group][:, None].expand_as(log_prob).to(log_prob)
     return [
         _one_prompt(every, log_prob, inputs, estimator, policy, group) for group in range(len(rows))

@@ -40,6 +40,8 @@ def exchanged(
         parts={name: torch.cat([p, more.parts[name]])[index] for name, p in drawn.parts.items()},
         scorable=scorable,
         tokens=drawn.tokens + more.tokens,
+        environment=drawn.environment,
+        turns=drawn.turns,
     )
 
 

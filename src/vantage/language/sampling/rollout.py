@@ -16,7 +16,7 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
-from vantage.language.sampling.generation import Completions, Decoding, Engine
+from vantage.language.sampling.generation import Decoding, Engine
 from vantage.language.sampling.sequences import Sequences, as_batch, joined
 from vantage.language.tasks.task import Task
 
@@ -38,6 +38,7 @@ class Rollout:
         parts: rewards by function; NaN where a function could not score.
         scorable: [N] whether any function could.
         tokens: prompt and completion tokens processed, a shared prompt counted for each completion.
+        environment, turns: as they were given to `rollout`.
     """
 
     rows: list[int]
@@ -48,6 +49,8 @@ class Rollout:
     parts: dict[str, Tensor]
     scorable: Bool[Tensor, " N"]
     tokens: int
+    environment: Environment | None = None
+    turns: int = 1
 
 
 def rollout(
@@ -114,6 +117,8 @@ def rollout(
         parts=dict(rewards.parts),
         scorable=rewards.scorable,
         tokens=int(_ends(sequences).sum()),
+        environment=environment,
+        turns=turns,
     )
 
 
@@ -205,11 +210,20 @@ def _stacked(episodes: list[_Episode], pad_id: int) -> Sequences:
 
 
 def greedy_reward(
-    task: Task, policy: Policy, rows: list[int]
-) -> tuple[Float[Tensor, " n"], Completions]:
-    """The reward of the greedy completion of each row's prompt, for ReMax and for evaluation."""
-    encoded = _encoded(task, policy.tokenizer)
-    drawn = Decoding(greedy=True).generate(
-        policy, [encoded[row] for row in rows], 1, torch.Generator()
-    )
-    return task.score_ids(rows, drawn.ids(), policy.tokenizer).total.float(), drawn
+    task: Task,
+    policy: Policy,
+    rows: list[int],
+    environment: Environment | None = None,
+    turns: int = 8,
+) -> Float[Tensor, " n"]:
+    """The reward of the greedy completion of each row's prompt, or of the greedy episode: ReMax."""
+    return rollout(
+        task,
+        policy,
+        rows,
+        torch.Generator(),
+        engine=Decoding(greedy=True),
+        environment=environment,
+        turns=turns,
+        num_generations=1,
+    ).reward

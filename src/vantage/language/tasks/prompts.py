@@ -90,7 +90,7 @@ def text_of(completion: Any) -> str:
 
 
 def _opened(tokenizer: Any, prompt: Any, ids: list[int]) -> list[int]:
-    """Without an end that the tokenizer put there, which nothing could follow, nor a second start."""
+    """Without an end that the tokenizer added, which nothing could follow, or a second start."""
     start = getattr(tokenizer, "bos_token_id", None)
     if start is not None and ids[:2] == [start, start] and prompt.startswith(tokenizer.bos_token):
         ids = ids[1:]

@@ -8,6 +8,7 @@ import asyncio
 import difflib
 import inspect
 import math
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, partial
 from threading import Thread
@@ -187,12 +188,19 @@ def _run_async(waiting: list[Awaitable[Any]]) -> list[Any]:
     async def together() -> list[Any]:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
-    return asyncio.run_coroutine_threadsafe(together(), _loop()).result()
+    running = asyncio.run_coroutine_threadsafe(together(), _loop(os.getpid()))
+    try:
+        return running.result()
+    finally:
+        running.cancel()  # where an interrupt came before the results
 
 
 @cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """The one event loop of all reward functions: semaphores and clients they hold belong to it."""
+def _loop(process: int) -> asyncio.AbstractEventLoop:
+    """The event loop of a process's rewards: semaphores and clients that they hold belong to it.
+
+    A thread does not live on in a forked process, so that each has a loop of its own.
+    """
     loop = asyncio.new_event_loop()
     Thread(target=loop.run_forever, name="rewards", daemon=True).start()
     return loop

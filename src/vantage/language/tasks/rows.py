@@ -1,6 +1,8 @@
 """Rows of data: dicts, from a list, a file (JSONL, CSV, Parquet) or a `datasets.Dataset`."""
 
+import codecs
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -69,7 +71,7 @@ def _read_file(path: Path) -> list[Row]:
 def _jsonl(path: Path) -> list[Row]:
     rows = []
     # split at newlines only: splitlines() would also split at characters that JSON text may hold
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(io.StringIO(_text(path), newline=None), 1):
         if not line.strip():
             continue
         try:
@@ -85,22 +87,33 @@ def _jsonl(path: Path) -> list[Row]:
 
 
 def _csv(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows = []
-        try:
-            for row in reader:
-                refuse_unless(
-                    None not in row and None not in row.values(),
-                    f"{path}, line {reader.line_num} has not as many fields as the header "
-                    f"({', '.join(reader.fieldnames or ())}); quote fields that hold commas.",
-                )
-                rows.append(dict(row))
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, after line {reader.line_num}, is not CSV: {error}."
-            ) from error
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    rows = []
+    try:
+        for row in reader:
+            refuse_unless(
+                None not in row and None not in row.values(),
+                f"{path}, line {reader.line_num} has not as many fields as the header "
+                f"({', '.join(reader.fieldnames or ())}); quote fields that hold commas.",
+            )
+            rows.append(dict(row))
+    except csv.Error as error:
+        raise InputError(f"{path}, after line {reader.line_num}, is not CSV: {error}.") from error
     return rows
+
+
+def _text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 where a byte order mark says so."""
+    data = path.read_bytes()
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line} holds {data[error.start : error.start + 1]!r}, not UTF-8; "
+            "save the file as UTF-8 (of Latin-1: iconv -f latin1 -t utf-8)."
+        ) from error
 
 
 def _parquet(path: Path) -> list[Row]:
