@@ -156,7 +156,7 @@ def test_a_dry_run_prints_and_writes_nothing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"--model": "nowhere"}, "transformers cannot load it"),
+        ({"--model": "nowhere"}, "no such folder.*nothing is downloaded"),
         ({"--data": "nowhere.jsonl"}, "no such file"),
         ({"--reward": "likes"}, "--reward likes: give FILE.py:FUNCTION, or one of exact_match"),
         ({"--batch": 12}, "--batch 12: a batch holds whole groups"),

@@ -43,6 +43,7 @@ def audit(
     json: Path | None = None,
     html: Path | None = None,
     dry_run: bool = False,
+    trust: bool = False,
 ) -> None:
     """Measure estimators on an environment: bias, variance, SNR and more, with 95 % intervals.
 
@@ -68,10 +69,11 @@ def audit(
         json: also write the report there.
         html: also write the report there, as one page with figures.
         dry_run: print the arithmetic of units and batches, and stop.
+        trust: let the run folder name modules to import: for runs of your own.
     """
     rows = rows_named(estimators)
     check_endings(json, html)
-    world, actor, value = _audited(env, env_set, policy, lanes, discount, hidden)
+    world, actor, value = _audited(env, env_set, policy, lanes, discount, hidden, trust)
     if dry_run:
         for plan in samplings(world, rows, None, trajectories, batch, group_size):
             for row in plan.estimators:
@@ -128,10 +130,11 @@ def _audited(
     lanes: int,
     discount: float | None,
     hidden: tuple[int, ...],
+    trust: bool,
 ) -> tuple[Environment, Policy, Value]:
     """The environment, policy and value function to audit."""
     if run is not None:
-        trained, policy, value = load(run, lanes, env=env if ":" in env else None)
+        trained, policy, value = load(run, lanes, env=env if ":" in env else None, trust=trust)
         refuse_unless(not env_set, f"--env-set: {run} has its own environment's settings.")
         refuse_unless(
             trained.name == env, f"{run} was trained on {trained.name}, not {env}; name that."

@@ -24,7 +24,8 @@ from vantage.commands.language_options import (
     watch,
 )
 from vantage.commands.train_tiny import tiny_command
-from vantage.errors import refuse_unless
+from vantage.errors import InputError, refuse_unless
+from vantage.language.model.policy import model_folder
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
 from vantage.language.scoring.arithmetic import shape_of
@@ -149,9 +150,13 @@ def _without_weights(model: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(str(model), local_files_only=True)
-        tokens = AutoTokenizer.from_pretrained(str(model), local_files_only=True)
-    except (OSError, ValueError) as error:
+        folder = model_folder(model)
+        as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **as_data)
+        tokens = AutoTokenizer.from_pretrained(folder, **as_data)
+    except InputError:
+        raise
+    except Exception as error:
         refuse_unless(False, f"--model {model}: transformers cannot load it: {error}.")
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config), tokens

@@ -197,6 +197,7 @@ def evaluate(
     update: int | None = None,
     best: bool = False,
     video: Path | None = None,
+    trust: bool = False,
 ) -> None:
     """Evaluate the policy of a run folder: mean return with a 95 % interval.
 
@@ -210,12 +211,13 @@ def evaluate(
         update: the checkpoint of that update, where it was kept; the latest by default.
         best: the best checkpoint, where it was kept.
         video: also film an episode there, of the latest checkpoint, as an MP4.
+        trust: let the folder name modules to import: for runs of your own.
     """
     refuse_unless(
         video is None or (update is None and not best),
         "--video films the latest checkpoint; leave --update and --best out.",
     )
-    world, policy, _ = load(run, lanes, env=env, update=update, best=best)
+    world, policy, _ = load(run, lanes, env=env, update=update, best=best, trust=trust)
     refuse_unless(
         world is not None,
         f"{run} holds a language model: evaluate it in Python with vantage.language.evaluate.",
@@ -223,7 +225,7 @@ def evaluate(
     result = evaluate_policy(world, policy, episodes, seed, greedy)
     terminal.print(f"{world.name}, policy of {run}: {result}")
     if video is not None:
-        terminal.print(film_run(run, video, 1, seed, greedy))
+        terminal.print(film_run(run, video, 1, seed, greedy, env=env, trust=trust))
 
 
 def folder_name(weighs: Estimator | Algorithm) -> str:

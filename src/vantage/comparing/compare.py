@@ -17,6 +17,7 @@ from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.run import versions
+from vantage.runs.stored import object_of
 from vantage.training.algorithm import Algorithm
 from vantage.training.door import LANES, resolve
 from vantage.training.loop import train
@@ -230,29 +231,27 @@ def alone(folder: Path) -> Iterator[None]:
 
 def _open(study: Study) -> None:
     """Write study.json, or check that the folder's study is this one; seeds and rows may differ."""
-    file = study.out / STUDY
+    file, settings = study.out / STUDY, study.settings
     if file.exists():
-        before = json.loads(file.read_text())
-        for name in study.settings.keys() - {"versions", "seeds", "estimators", "target"}:
+        before = object_of(file)
+        refuse_unless(
+            isinstance(before.get("estimators"), dict),
+            f"{file} names no estimators; restore it from a copy, or choose another folder.",
+        )
+        for name in settings.keys() - {"versions", "seeds", "estimators", "target"}:
             refuse_unless(
-                before.get(name) == study.settings[name],
+                before.get(name) == settings[name],
                 f"{study.out} holds a comparison with {name}={before.get(name)}, not "
-                f"{study.settings[name]}; give that, or choose another folder with out (--out).",
+                f"{settings[name]}; give that, or choose another folder with out (--out).",
             )
-        for name, columns in study.settings["estimators"].items():
+        for name, columns in settings["estimators"].items():
             old = before["estimators"].get(name, columns)
             refuse_unless(
                 old == columns,
                 f"{study.out} holds {name} with {old}, not {columns}; give the new one another "
                 "name, or choose another folder with out (--out).",
             )
-        known = before["estimators"] | study.settings["estimators"]
-        _write(file, study.settings | {"estimators": known})
-        return
-    _write(file, study.settings)
-
-
-def _write(file: Path, settings: dict[str, Any]) -> None:
+        settings = settings | {"estimators": before["estimators"] | settings["estimators"]}
     temporary = file.with_name(file.name + ".new")
     temporary.write_text(json.dumps(settings, indent=2) + "\n")
     temporary.replace(file)

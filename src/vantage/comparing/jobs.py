@@ -10,6 +10,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.making import make
 from vantage.runs.run import CONFIG
 from vantage.runs.seeds import seed_of
+from vantage.runs.stored import object_of
 from vantage.training.algorithm import Algorithm
 from vantage.training.door import DISCOUNT
 from vantage.training.evaluation import evaluate
@@ -173,7 +174,7 @@ def networks(env: Any, job: Job, drawn: Seeds) -> tuple[Any, Any]:
 def finished(job: Job) -> dict[str, Any] | None:
     """What `run` returned, where it already has."""
     file = job.folder / RESULT
-    return json.loads(file.read_text()) if file.exists() else None
+    return object_of(file) if file.exists() else None
 
 
 def recent_return(history: list[dict[str, Any]], episodes: int) -> float | None:

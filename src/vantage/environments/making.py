@@ -18,9 +18,8 @@ from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment
 from vantage.environments.lqr import LQR
 from vantage.environments.normalise import Normalized
-from vantage.environments.sources import imported
 from vantage.environments.tensor import TensorEnvironment
-from vantage.errors import InputError, refuse_unless
+from vantage.errors import InputError
 
 # By the names that run folders hold: TENSOR[name](lanes=..., discount=..., **settings).
 TENSOR: dict[str, Callable[..., TensorEnvironment]] = {
@@ -60,7 +59,7 @@ def make(
     """
     env: Environment
     if not isinstance(name, str):
-        return _normalised(Gymnasium(name, lanes, discount, **settings), normalise)
+        return normalised(Gymnasium(name, lanes, discount, **settings), normalise)
     lanes = 64 if lanes is None else lanes
     if name in TENSOR:
         env = TENSOR[name](lanes=lanes, discount=discount, **settings)
@@ -71,17 +70,18 @@ def make(
         env = EnvPool(name.removeprefix(ENVPOOL), lanes, discount, **settings)
     else:
         env = Gymnasium(name, lanes, discount, **settings)
-    return _normalised(env, normalise)
+    return normalised(env, normalise)
 
 
-def _normalised(env: Environment, normalise: dict[str, Any] | bool) -> Any:
+def normalised(env: Environment, normalise: dict[str, Any] | bool) -> Any:
+    """The environment, behind `Normalized` where that is asked for."""
     if normalise is False:
         return env
     return Normalized(env, **({} if normalise is True else normalise))
 
 
 def describe(env: Environment) -> dict[str, Any]:
-    """What a run folder holds of an environment: `make(**describe(env))` makes it again.
+    """What a run folder holds of an environment, for `remaking.remade` to make it again.
 
     `name` is that of the class where it is none of those that `make` knows. "given" is True where
     no name says what was given: an object, a function without a name.
@@ -94,7 +94,7 @@ def describe(env: Environment) -> dict[str, Any]:
         "discount": env.discount,
         **{key: _plain(value) for key, value in getattr(inner, "settings", {}).items()},
     }
-    wrappers = _listed(description.get("wrappers"))
+    wrappers = listed(description.get("wrappers"))
     if not getattr(inner, "named", True) or any(":" not in wrapper for wrapper in wrappers):
         description["given"] = True
     if isinstance(env, Normalized):
@@ -102,7 +102,8 @@ def describe(env: Environment) -> dict[str, Any]:
     return description
 
 
-def _listed(wrappers: Any) -> list[Any]:
+def listed(wrappers: Any) -> list[Any]:
+    """Wrappers as a list, where one may stand alone or there are none."""
     return [wrappers] if isinstance(wrappers, str) else list(wrappers or ())
 
 
@@ -116,38 +117,3 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     plain = value is None or isinstance(value, str | int | float | bool)
     return value if plain else getattr(value, "__qualname__", repr(value))
-
-
-def remade(description: dict[str, Any], lanes: int | None = None, given: Any = None) -> Any:
-    """The environment that `describe` described.
-
-    Args:
-        description: of it.
-        lanes: in place of those it had.
-        given: the environment itself, where the description is not enough: as `make` takes it, or
-            made already.
-
-    Raises:
-        InputError: its settings cannot be made again, naming it; it was an object or a function of
-            its owner's, or is code that nobody has imported: a file is no reason to run code.
-    """
-    own = dict(description) | ({} if lanes is None else {"lanes": lanes})
-    refuse_unless("name" in own, f"{description} names no environment; was it edited by hand?")
-    name, ours = own.pop("name"), own.pop("given", False)
-    if isinstance(given, Environment):
-        normalise = own.get("normalise", False)
-        return given if isinstance(given, Normalized) else _normalised(given, normalise)
-    if given is not None:
-        return make(given, **own)
-    refuse_unless(
-        not ours,
-        f"The environment {name} was an object or a function of your own; give it too: "
-        "vantage.load(path, env=...).",
-    )
-    for text in (name, *_listed(own.get("wrappers"))):
-        refuse_unless(
-            ":" not in text or imported(text),
-            f"{text} is code of your own: import {text.partition(':')[0]} first, or give the "
-            "environment: vantage.load(path, env=...).",
-        )
-    return make(name, **own)

@@ -261,9 +261,3 @@ def _nearest(name: str, module: ModuleType) -> str:
     public = [each for each in vars(module) if not each.startswith("_")]
     near = difflib.get_close_matches(name, public, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else "give the name of a class or an id"
-
-
-def imported(name: str) -> bool:
-    """Whether the module that a name "module:Name" speaks of has been imported already."""
-    module = name.partition(":")[0]
-    return (Path(module).stem if module.endswith(".py") else module) in sys.modules

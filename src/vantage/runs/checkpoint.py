@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vantage.errors import InputError, refuse_unless
+from vantage.runs import stored
 
 POSITION, TENSORS, CHECKSUMS = "position.json", "position.safetensors", "checksums.json"
 FORMAT = 2  # of what a position means: random numbers of another format are other numbers
@@ -71,27 +72,26 @@ def load(
     for name, module in modules.items():
         load_module(folder / f"{name}.safetensors", module)
     for name, optimizer in optimizers.items():
-        tensors = load_file(folder / f"{name}_optimizer.safetensors")
-        plain = json.loads((folder / f"{name}_optimizer.json").read_text())
-        optimizer.load_state_dict(_join_optimizer(tensors, plain))
-    return json.loads((folder / POSITION).read_text()), load_file(folder / TENSORS)
+        tensors = read_tensors(folder / f"{name}_optimizer.safetensors")
+        plain = stored.object_of(folder / f"{name}_optimizer.json")
+        with stored.naming(folder / f"{name}_optimizer.json"):
+            optimizer.load_state_dict(_join_optimizer(tensors, plain))
+    return stored.object_of(folder / POSITION), read_tensors(folder / TENSORS)
 
 
 def fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint: which file is missing or was changed; None if nothing is."""
     for name in (POSITION, CHECKSUMS):
         try:
-            plain = json.loads((folder / name).read_text())
-        except (OSError, ValueError) as error:
-            return f"{folder / name} cannot be read ({error})"
-        if not isinstance(plain, dict):
-            return f"{folder / name} holds no JSON object"
+            plain = stored.object_of(folder / name)
+        except InputError as error:
+            return str(error).rstrip(".")
         if name == POSITION and plain.get("format") != FORMAT:
             return f"{folder / name} was written by another version of Vantage; start a new run"
     for name, checksum in plain.items():
-        file = folder / Path(name).name
-        if not file.is_file():
-            return f"{file} is missing"
+        file = folder / Path(name).name  # never elsewhere
+        if not file.is_file() or file.is_symlink():
+            return f"{file} is missing, or a link"
         if _checksum(file) != checksum:
             return f"{file} is damaged: it is not what was written"
     return None
@@ -103,6 +103,7 @@ def read_tensors(file: Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: it is missing or damaged, naming it.
     """
+    stored.refuse_link(file)
     refuse_unless(file.exists(), f"There is no {file}; the run has no checkpoint yet.")
     try:
         return load_file(file)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vantage.errors import InputError
+from vantage.runs.stored import refuse_link
 
 try:
     import fcntl
@@ -25,6 +26,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another run holds it, naming its process; the folder cannot be written to.
     """
+    refuse_link(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("a+")

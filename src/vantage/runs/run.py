@@ -12,6 +12,7 @@ import json
 import math
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import torch
 from matplotlib.figure import Figure
 
 from vantage.errors import InputError, refuse_unless
-from vantage.runs import notebook
+from vantage.runs import notebook, stored
 from vantage.runs.curves import learning_figure
 from vantage.version import __version__
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
+LARGEST_METRICS = 1 << 32  # bytes: some millions of updates
 
 # What metrics were called in runs of earlier versions: read under the names they have now.
 RENAMED = {
@@ -188,32 +190,30 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.json of a run folder.
 
     Raises:
-        InputError: the folder holds no run, or its config is not JSON.
+        InputError: the folder holds no run, or its config is no JSON object; see `stored`.
     """
     file = path / CONFIG
     refuse_unless(file.exists(), f"{path} holds no run: there is no {file}.")
-    try:
-        return json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file} is not JSON: {error}; restore it from a copy.") from error
+    return stored.object_of(file)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, under present names.
 
     A last line that was cut off by a kill is left out.
+
+    Raises:
+        InputError: another line is no JSON object, naming it; the file is a link, or no text.
     """
     file = path / METRICS
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = []
-    for number, line in enumerate(lines):
-        try:
-            rows.append(_with_present_names(json.loads(line)))
-        except json.JSONDecodeError as error:
-            if number == len(lines) - 1:
-                break
-            raise InputError(f"{file}, line {number + 1} is not JSON: {error}.") from error
-    return rows
+    if not file.exists() and not file.is_symlink():
+        return []
+    *whole, rest = stored.text_of(file, largest=LARGEST_METRICS).split("\n")
+    rows = [stored.parsed(line, f"{file}, line {i + 1}") for i, line in enumerate(whole)]
+    if rest:  # a kill fell into the writing of it, unless only its end was lost
+        with suppress(InputError):
+            rows.append(stored.parsed(rest, file))
+    return [_with_present_names(row) for row in rows]
 
 
 def _with_present_names(row: dict[str, Any]) -> dict[str, Any]:
@@ -236,6 +236,7 @@ def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
     """Add a line to metrics.jsonl."""
+    stored.refuse_link(path / METRICS)
     with (path / METRICS).open("a") as file:
         file.write(_line(row))
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vantage.batch import sum_by_episode
-from vantage.environments import making
+from vantage.environments import making, remaking
 from vantage.environments.envpool import EnvPool
 from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
@@ -129,7 +129,7 @@ def lanes_to_evaluate(env: Environment, episodes: int, given: Any = None) -> Env
     lanes = min(episodes, env.lanes)
     try:
         if isinstance(inner, EnvPool):
-            apart = making.remade(making.describe(inner), lanes)
+            apart = remaking.remade(making.describe(inner), lanes, trust=True)
         else:
             apart = inner.sharing(lanes)
     except InputError as error:

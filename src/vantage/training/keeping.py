@@ -1,6 +1,5 @@
 """What a run keeps as it goes: its metrics, the latest checkpoint, the last few, and the best."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from vantage.policies import Policy
 from vantage.runs import kept
 from vantage.runs.checkpoint import POSITION, read_tensors
 from vantage.runs.run import append_metrics
+from vantage.runs.stored import naming, object_of
 from vantage.training.learner import Learner
 
 
@@ -120,8 +120,10 @@ class Keeper:
         """The score of the best checkpoint in the folder, as the history has it."""
         if self.folder is None or not (self.folder / kept.BEST).exists():
             return float("-inf")
-        number = json.loads((self.folder / kept.BEST / POSITION).read_text())["updates"]
-        score = self.score(number) if number <= self.recorded else None
+        position = self.folder / kept.BEST / POSITION
+        with naming(position):
+            number = int(object_of(position)["updates"])
+        score = self.score(number) if 1 <= number <= self.recorded else None
         return float("-inf") if score is None else score
 
     def _keep_what_a_kill_left_out(self, folder: Path) -> None:

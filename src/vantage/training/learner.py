@@ -22,6 +22,7 @@ from vantage.runs import checkpoint
 from vantage.runs.kept import intact
 from vantage.runs.run import CHECKPOINT, METRICS, read_metrics, write_metrics
 from vantage.runs.seeds import generator_of
+from vantage.runs.stored import naming
 from vantage.statistics.signal import Signal
 
 # What a seed is drawn for, beside (seed, update).
@@ -151,14 +152,25 @@ class Learner(ABC):
         source = intact(folder) if resume else None
         if source is not None:
             position, tensors = checkpoint.load(source, self.modules, self.optimizers)
-            rows, updates = read_metrics(folder), position["updates"]
+            rows = read_metrics(folder)
+            with naming(source / checkpoint.POSITION):
+                updates = int(position["updates"])
             refuse_unless(
                 len(rows) >= updates,
                 f"{folder / METRICS} holds {len(rows)} updates, and the checkpoint is of update "
                 f"{updates}: lines were lost. Restore the file from a copy, or start a new run.",
             )
+            for number, row in enumerate(rows[:updates], 1):
+                refuse_unless(
+                    row.get("update") == number,
+                    f"{folder / METRICS}, line {number} is not of update {number}: lines were lost "
+                    "or changed. Restore the file from a copy, or start a new run.",
+                )
             self.history[:] = rows[:updates]
-            self.carry_on(position, tensors)
+            with naming(folder / METRICS):
+                self.done()
+            with naming(source / checkpoint.POSITION):
+                self.carry_on(position, tensors)
         write_metrics(folder, self.history)
 
 

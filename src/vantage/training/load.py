@@ -4,14 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vantage.environments import making
+from vantage.environments import remaking
 from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
-from vantage.runs.checkpoint import load_module
+from vantage.runs.checkpoint import load_module, read_tensors
 from vantage.runs.kept import checkpoint_at
-from vantage.runs.run import read_config
+from vantage.runs.run import CONFIG, read_config
+from vantage.runs.stored import naming
 
+MOST_LAYERS = 100  # of a perceptron that a file may ask for
 Loaded = tuple[Any, Policy, Any]  # environment, policy, value function or None
 # How runs of other kinds are loaded, by a key of their config.json: (folder, checkpoint, config).
 LOADERS: dict[str, Callable[[Path, Path, dict[str, Any]], Loaded]] = {}
@@ -24,6 +26,7 @@ def load(
     env: Any = None,
     update: int | None = None,
     best: bool = False,
+    trust: bool = False,
 ) -> Loaded:
     """Build the environment, policy and value function of a run, with the weights it ended with.
 
@@ -37,9 +40,12 @@ def load(
             `vantage.make` takes it, or made already.
         update: load the checkpoint of this update, which `keep_last` has kept.
         best: load the best checkpoint, which `keep_best` has kept.
+        trust: whether the folder may name modules to import and call with arguments of any kind;
+            without it, it is data, and a run on an environment of your own code is refused.
 
     Raises:
-        InputError: no run or no such checkpoint there; or the run's networks were not made by
+        InputError: no run or no such checkpoint there, or one that is damaged, naming the file;
+            a folder that asks for code to be run; or the run's networks were not made by
             `env.policy()` and `env.value()`, so that only their owner can build them again.
     """
     folder = Path(path)
@@ -47,12 +53,23 @@ def load(
     source = checkpoint_at(folder, update, best)
     for kind, loader in LOADERS.items():
         if kind in config:
-            return loader(folder, source, config)
+            with naming(folder / CONFIG):
+                return loader(folder, source, config)
     refuse_unless(
         "environment" in config,
         f"{folder} holds no run in an environment; if it is of a language model, import "
         "vantage.language before loading it.",
     )
+    with naming(folder / CONFIG):
+        _refuse_networks_of_others(folder, source, config)
+        env = remaking.remade(config["environment"], lanes, env, trust=trust)
+        if isinstance(env, Normalized) and config["environment"].get("normalise"):
+            load_module(source / "environment.safetensors", env.statistics)
+            env = env.frozen()
+        return env, *_networks(folder, source, config, env)
+
+
+def _refuse_networks_of_others(folder: Path, source: Path, config: dict[str, Any]) -> None:
     for role in ("policy", "value"):
         module = config[role]
         if module is not None and module["made"] is None:
@@ -60,23 +77,38 @@ def load(
                 f"The {role} of {folder} is a {module['class']} of your own; build it in Python "
                 f"and load {source / role}.safetensors into it."
             )
-    env = making.remade(config["environment"], lanes, env)
-    if isinstance(env, Normalized) and config["environment"].get("normalise"):
-        load_module(source / "environment.safetensors", env.statistics)
-        env = env.frozen()
-    policy = env.policy(**_arguments(config["policy"]["made"]))
+
+
+def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> tuple[Policy, Any]:
+    """Policy and value function, or None, with their weights."""
+    made = _arguments(config["policy"]["made"])
+    _refuse_unfit(source / "policy.safetensors", made)
+    policy = env.policy(**made)
     refuse_unless(
         type(policy).__name__ == config["policy"]["class"],
         f"{folder} holds a {config['policy']['class']}, but {env.name} now asks for a "
         f"{type(policy).__name__}; the environment has changed since.",
     )
     load_module(source / "policy.safetensors", policy)
-    value = None
-    if config["value"] is not None:
-        made = _arguments(config["value"]["made"])
-        value = env.value(**(made | ({"trunk": policy} if made.get("trunk") else {})))
-        load_module(source / "value.safetensors", value)
-    return env, policy, value
+    if config["value"] is None:
+        return policy, None
+    made = _arguments(config["value"]["made"])
+    _refuse_unfit(source / "value.safetensors", made)
+    value = env.value(**(made | ({"trunk": policy} if made.get("trunk") else {})))
+    load_module(source / "value.safetensors", value)
+    return policy, value
+
+
+def _refuse_unfit(file: Path, made: dict[str, Any]) -> None:
+    """Refuse layers wider than the weights are, before memory is taken for them."""
+    width = max((max(tensor.shape, default=0) for tensor in read_tensors(file).values()), default=0)
+    asked = [made.get("recurrent"), *made.get("hidden", ())]
+    largest = max((size for size in asked if size), default=0)
+    refuse_unless(
+        largest <= width and len(asked) <= MOST_LAYERS,
+        f"{file} holds no layer of {largest} numbers, or not so many layers, as config.json says; "
+        "restore both from one copy.",
+    )
 
 
 def _arguments(made: dict[str, Any]) -> dict[str, Any]:

@@ -81,15 +81,22 @@ def record_video(
 
 
 def film_run(
-    run: str | Path, path: str | Path, episodes: int = 1, seed: int = 1, greedy: bool = False
+    run: str | Path,
+    path: str | Path,
+    episodes: int = 1,
+    seed: int = 1,
+    greedy: bool = False,
+    *,
+    env: Any = None,
+    trust: bool = False,
 ) -> str:
     """`vantage evaluate RUN --video PATH`: film the policy of a run folder; returns what to print.
 
     Raises:
         InputError: as `vantage.load` and `record_video`.
     """
-    env, policy, *_ = load(run, 1)
-    returns = record_video(env, policy, path, episodes, seed, greedy)
+    world, policy, *_ = load(run, 1, env=env, trust=trust)
+    returns = record_video(world, policy, path, episodes, seed, greedy)
     shown = ", ".join(f"{value:.1f}" for value in returns)
     return f"Video: {path}, {len(returns)} episodes of return {shown}"
 

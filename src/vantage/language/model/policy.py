@@ -254,18 +254,52 @@ def _loaded(model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None) -> tu
         return (model_or_path if dtype is None else model_or_path.to(dtype)), tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    folder = model_folder(model_or_path)
+    as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(model_or_path), dtype=dtype or torch.float32, local_files_only=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+            **as_data,
         )
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(str(model_or_path), local_files_only=True)
-    except (OSError, ValueError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(folder, **as_data)
+    except Exception as error:  # of transformers, tokenizers and safetensors there are many
+        what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"Policy({str(model_or_path)!r}): transformers cannot load it: {error}; give the "
-            "folder of a saved causal language model and its tokenizer."
+            f"Policy({str(model_or_path)!r}): transformers cannot load it: {what}; give the "
+            "folder of a saved causal language model and its tokenizer, weights as safetensors."
         ) from error
+    model, loading = loaded
+    missing = sorted(loading["missing_keys"])
+    refuse_unless(
+        not missing,
+        f"Policy({str(model_or_path)!r}): its files lack {', '.join(missing[:5])} "
+        f"({len(missing)} weights in all), which would be random; save the model as a whole.",
+    )
     return model, tokenizer
+
+
+def model_folder(model_or_path: Any) -> str:
+    """The folder of a model: one that is named, or that of a name in the cache of this machine.
+
+    Raises:
+        InputError: neither; nothing is looked for elsewhere.
+    """
+    name = str(model_or_path)
+    if name and Path(name).is_dir():
+        return name
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, local_files_only=True)
+    except Exception as error:  # no such folder, no name of a model, not in the cache
+        raise InputError(
+            f"Policy({name!r}): there is no such folder, and no model of that name in the cache of "
+            "this machine; nothing is downloaded. Give the folder of a saved causal language model."
+        ) from error
 
 
 def _with_lora(model: Any, lora: Any) -> Any:
