@@ -1,5 +1,7 @@
 # make demo   install and run the main job: two policies trained side by side
 # make test   install and run every check: lint, types, tests, documentation
+# make peers  what meets other libraries as they are (TRL), in an environment of its own, .venv-trl, or
+#             by the interpreter that VANTAGE_TRL_PYTHON names; not part of `make test`
 # Pages are tested in a browser: the machine's Chromium or Chrome, CHROME=path, or one that is installed.
 # Tests run in WORKERS processes of one thread each (2 by default).
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched, but
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
-.PHONY: demo test lint types unit browser docs format clean
+.PHONY: demo test peers lint types unit browser docs format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/first_light.py
@@ -33,6 +35,14 @@ unit: $(VENV)/.installed-dev $(VENV)/.browser
 # the part of `unit` that needs a Chromium or Chrome
 browser: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/pytest tests/test_play_browser.py
+
+TRL_VENV := .venv-trl
+VANTAGE_TRL_PYTHON ?= $(TRL_VENV)/.installed
+TRL_PYTHON = $(patsubst %/.installed,%/bin/python,$(VANTAGE_TRL_PYTHON))
+
+peers: $(VENV)/.installed-dev $(VANTAGE_TRL_PYTHON)
+	PYTHONPATH=src HF_HUB_OFFLINE=1 $(TRL_PYTHON) -m pytest -o addopts= tests/test_trl.py
+	VANTAGE_TRL_PYTHON=$(abspath $(TRL_PYTHON)) $(BIN)/pytest tests/test_verify.py -k trl_installed
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/vantage play --out docs/play/article.html --no-open
@@ -55,9 +65,14 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@ $(VENV)/.installed
 
+$(TRL_VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m venv $(TRL_VENV)
+	$(TRL_VENV)/bin/python -m pip install --quiet --editable '.[language]' trl==1.16.0 pytest
+	@touch $@
+
 $(VENV)/.browser: $(VENV)/.installed-dev
 	.ci/browser $(BIN)/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site build dist
+	rm -rf $(VENV) $(TRL_VENV) site build dist

@@ -88,14 +88,28 @@ class Monitor:
         Raises:
             InputError: weight is not above 0; another piece is open.
         """
+        self.open_piece(weight)
+        try:
+            yield
+        finally:
+            self.close_piece()
+
+    def open_piece(self, weight: float = 1.0) -> None:
+        """As `piece`, where a pass begins and ends in different functions; see `close_piece`."""
         good = math.isfinite(weight) and weight > 0
         refuse_unless(good, f"piece(weight={weight}): give its share of the step, above 0.")
         refuse_unless(self.contributions.weight is None, "piece: another piece is still open.")
         self.contributions.open_piece(weight)
-        try:
-            yield
-        finally:
-            self.contributions.close_piece()
+
+    def close_piece(self) -> None:
+        """Ends the piece that `open_piece` began."""
+        self.contributions.close_piece()
+
+    def leave_out(self) -> None:
+        """Instead of `step`: the pieces since the last call count for nothing."""
+        self.skipped += 1
+        self.contributions.begin()
+        self.contributions.watch(self.model.parameters())
 
     def step(self, batch: float | None = None) -> dict[str, float]:
         """What the pieces since the last call say; call it once a step, before `scaler.update()`.

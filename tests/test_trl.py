@@ -1,0 +1,194 @@
+"""What meets TRL's own trainers. `make peers` runs these in an environment that holds TRL."""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("trl", reason="TRL is not among the dependencies: run `make peers`")
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/peers"))
+
+import datasets
+import draws_trl as small
+import trl
+
+import vantage as vt
+from vantage import language as vl
+from vantage.monitor import TrainerCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+SIZE = 4
+
+
+def arguments(steps: int, passes: int, rows: int, **settings: Any) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "output_dir": tempfile.mkdtemp(),
+        "max_steps": steps,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": passes,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+    }
+    return common | settings
+
+
+def grpo(steps: int, passes: int = 2, rows: int = 4 * SIZE, **settings: Any) -> Any:
+    """On many rows of two prompts, so that the prompts of a step are all but independent."""
+    model, tokens = small.model_and_tokenizer()
+    own = {"num_generations": SIZE, "max_completion_length": small.LENGTH}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return trl.GRPOTrainer(
+            model=model,
+            processing_class=tokens,
+            reward_funcs=small.reward,
+            args=trl.GRPOConfig(**arguments(steps, passes, rows, **own, **settings)),
+            train_dataset=datasets.Dataset.from_list(
+                [{"prompt": prompt} for prompt in small.PROMPTS] * 1000
+            ),
+        )
+
+
+def watched(trainer: Any, window: int = 400) -> TrainerCallback:
+    callback = TrainerCallback(trainer, window=window)
+    trainer.add_callback(callback)
+    trainer.train()
+    return callback
+
+
+def test_an_unmodified_trainer_and_a_callback_measure_the_exact_signal():
+    """At rest, clipped to a hundredth: N and tr Cov of a step, by enumeration, within 4 errors.
+
+    The 95 % interval of the SNR holds it, and the noise scale is counted in prompts.
+    """
+    settings = {"loss_type": "dr_grpo", "scale_rewards": "none", "max_grad_norm": 1e-3}
+    trainer = grpo(150, passes=4, learning_rate=0.0, **settings)
+    callback = watched(trainer)
+    policy = vl.Policy(
+        trainer.model, trainer.processing_class, max_completion_length=small.LENGTH
+    ).double()
+    rows = [{"prompt": prompt} for prompt in small.PROMPTS]
+    task = vl.Task(rows, small.reward, num_generations=SIZE, held_out=0.0)
+    rule = vt.estimators.dr_grpo(length=float(small.LENGTH))
+    one = vl.expectation(task, policy, rule, SIZE, prompts=1)  # a batch of one prompt drawn
+    norm, trace, prompts = float(one.mean @ one.mean), float(one.trace), 16
+    found = np.array(callback.monitor.latest)[:, :2]
+    error = found.std(0) / len(found) ** 0.5
+    assert len(found) == 150
+    assert (np.abs(found.mean(0) - [norm, trace / prompts]) < 4 * error).all()
+    assert (error < 0.15 * found.mean(0)).all()
+    row = callback.rows()
+    assert row["gradient/snr_low"] < norm / trace * prompts < row["gradient/snr_high"]
+    assert row["gradient/noise_scale_low"] < trace / norm < row["gradient/noise_scale_high"]
+    assert row["gradient/batch_for_snr_1"] == pytest.approx(SIZE * row["gradient/noise_scale"])
+
+
+def test_what_is_trained_is_what_would_be_trained_without_it():
+    """The same completions and the same steps, to rounding, and the trainer as it was."""
+    after = []
+    for watch in (False, True):
+        trainer = grpo(4, passes=4, rows=SIZE, learning_rate=0.05)
+        if watch:
+            watched(trainer)
+        else:
+            trainer.train()
+        assert "_prepare_inputs" not in vars(trainer)
+        after.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
+    assert float((after[0] - after[1]).abs().max()) < 1e-5
+    assert not torch.equal(
+        after[0], torch.cat([p.flatten() for p in small.model_and_tokenizer()[0].parameters()])
+    )
+
+
+class Reporter:
+    """A callback that reports, added first."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda *_, **__: None
+
+    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+        self.seen.append(dict(logs))
+
+
+def test_the_trainers_own_logs_and_reporters_hold_it():
+    trainer = grpo(20, learning_rate=0.0, logging_strategy="steps", logging_steps=10)
+    reporter = Reporter()
+    trainer.add_callback(reporter)
+    watched(trainer)
+    at_rest, told = trainer.state.log_history[0], trainer.state.log_history[1]
+    assert "gradient/snr_low" not in at_rest  # ten steps are too few for an interval
+    assert {"reward", "gradient/snr", "gradient/noise_scale", "gradient/snr_low"} <= told.keys()
+    assert reporter.seen[1]["gradient/snr"] == told["gradient/snr"]
+
+
+def test_completions_used_again_are_left_out():
+    callback = watched(grpo(6, learning_rate=0.0, num_iterations=2))
+    assert (len(callback.monitor.latest), callback.monitor.skipped) == (3, 3)
+
+
+def test_several_passes_make_a_piece_where_a_group_is_longer_than_a_pass():
+    callback = watched(grpo(3, passes=8, rows=SIZE // 2, learning_rate=0.0))
+    assert callback.split.passes_per_piece == 2
+    assert len(callback.monitor.latest) == 2  # the first shows that gradients come in two parts
+
+
+@pytest.mark.parametrize(
+    ("passes", "rows", "message"),
+    [(1, 4 * SIZE, "a step is one piece"), (3, 6, "does not hold whole groups of 4")],
+)
+def test_where_nothing_can_be_told_it_is_said_and_training_goes_on(passes, rows, message):
+    settings = {"generation_batch_size": 36} if rows == 6 else {}
+    trainer = grpo(2, passes=passes, rows=rows, learning_rate=0.0, **settings)
+    with pytest.warns(UserWarning, match=message):
+        callback = watched(trainer)
+    assert callback.rows() == {}
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("kind", ["SFT", "DPO", "RLOO"])
+def test_other_trainers(kind):
+    model, tokens = small.model_and_tokenizer()
+    settings = arguments(20, 2, 8, learning_rate=0.0)
+    rows = {
+        "SFT": [{"prompt": "a", "completion": "ab"}, {"prompt": "b", "completion": "b"}],
+        "DPO": [
+            {"prompt": "a", "chosen": "aa", "rejected": "b"},
+            {"prompt": "b", "chosen": "b", "rejected": "ab"},
+        ],
+        "RLOO": [{"prompt": "a"}, {"prompt": "b"}],
+    }[kind]
+    more = {
+        "SFT": {},
+        "DPO": {"ref_model": small.model_and_tokenizer()[0]},
+        "RLOO": {"reward_funcs": small.reward},
+    }[kind]
+    if kind == "RLOO":
+        settings |= {"num_generations": SIZE, "max_completion_length": small.LENGTH, "beta": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = getattr(trl, f"{kind}Trainer")(
+            model=model,
+            processing_class=tokens,
+            args=getattr(trl, f"{kind}Config")(**settings),
+            train_dataset=datasets.Dataset.from_list(rows * 200),
+            **more,
+        )
+        callback = watched(trainer)
+    assert len(callback.monitor.latest) == 20
+    assert callback.split.units == (4 if kind == "RLOO" else 16)
+    assert "gradient/snr" in callback.rows()
