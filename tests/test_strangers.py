@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +41,6 @@ def change(run: Path, key: str, value: Any, within: str | None = None) -> None:
     config = json.loads(file.read_text())
     (config if within is None else config[within])[key] = value
     file.write_text(json.dumps(config))
-
-
-def use(run: Path) -> str:
-    """What the first of all that read a run folder says is wrong; any other exception fails."""
-    readers = (lambda: vt.load(run), lambda: vt.read_run(run), lambda: train(run, 3, True))
-    return next(filter(None, map(_said, readers)), "")
-
-
-def _said(reader: Callable[[], object]) -> str:
-    try:
-        reader()
-    except vt.InputError as error:
-        return str(error)
-    return ""
 
 
 # What a file may not do without the reader's word.
@@ -201,71 +187,55 @@ def test_a_large_file_is_not_read(run: Path) -> None:
         vt.load(run)
 
 
-# Damage of every kind to every file.
+# Damage of every kind to every file: `benchmarks/damage.py` does all of it, this a share.
 
 
-def _json_with(change: Callable[[Any], Any]) -> Callable[[bytes], bytes]:
-    def changed(content: bytes) -> bytes:
-        head, _, tail = content.partition(b"\n") if b"}\n{" in content else (content, b"", b"")
-        return json.dumps(change(json.loads(head))).encode() + b"\n" + tail
+@pytest.fixture(scope="module")
+def damage() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+        import damage
 
-    return changed
-
-
-def _without(key: str) -> Callable[[Any], Any]:
-    return lambda plain: {k: v for k, v in plain.items() if k != key}
+        yield damage
 
 
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda content: b"",
-    "half": lambda content: content[: len(content) // 2],
-    "last byte": lambda content: content[:-1],
-    "zeros": lambda content: bytes(len(content)),
-    "not UTF-8": lambda content: b"\xff\xfe" + content,
-    "deep": lambda content: b"[" * 200_000,
-    "deep object": lambda content: b'{"a":' * 200_000,
-    "a list": lambda content: b"[]",
-    "a number": lambda content: b"3",
-    "null": lambda content: b"null",
-    "NaN": lambda content: b'{"update": NaN}\n',
-    "huge number": lambda content: b'{"update": ' + b"9" * 5000 + b"}\n",
-    "empty object": lambda content: b"{}\n",
-    "twice": lambda content: content * 2,
-    "header of 2**60": lambda content: (1 << 60).to_bytes(8, "little") + content[8:],
-}
-
-
-@pytest.mark.parametrize("how", range(5))
-def test_damage_is_named(how: int, original: Path, tmp_path: Path) -> None:
-    """Files of a run folder, each in three ways: it is read as it was, or refused with its name."""
-    names = list(DAMAGES)
-    for number, file in enumerate(sorted(f for f in original.rglob("*") if f.is_file())):
-        name = file.relative_to(original)
-        run = Path(shutil.copytree(original, tmp_path / str(number)))
-        damaged = run / name
-        damaged.write_bytes(DAMAGES[names[(5 * number + how) % len(names)]](file.read_bytes()))
-        said = use(run)
-        assert not said or str(run) in said, (name, said)
-
-
-def test_every_key_of_the_settings_may_be_lost_or_of_another_kind(
-    original: Path, tmp_path: Path
+@pytest.mark.parametrize(("kind", "every"), [("control", 41), ("language", 53)])
+def test_damage_is_refused_by_name_or_does_not_matter(
+    kind: str, every: int, damage: Any, tmp_path: Path
 ) -> None:
-    config = json.loads((original / "config.json").read_text())
-    places = [(None, key) for key in config]
-    places += [
-        (key, inner) for key, part in config.items() if isinstance(part, dict) for inner in part
+    original, expected = damage.prepared(tmp_path, kind)
+    cases = [
+        (name, way, change)
+        for name in damage.files_of(original)
+        for way, change in damage.ways(name.name, (original / name).read_bytes())
     ]
-    run = Path(shutil.copytree(original, tmp_path / "run"))
-    values = (None, [], {}, "text", -1, 1e300, "lost")
-    for number, (within, key) in enumerate(places):
-        for value in (values[number % 7], values[(number + 3) % 7]):
-            changed = json.loads(json.dumps(config))
-            part = changed if within is None else changed[within]
-            part[key] = value
-            if value == "lost":
-                del part[key]
-            (run / "config.json").write_text(json.dumps(changed))
-            for reader in (vt.load, vt.read_run):
-                said = _said(lambda reader=reader: repr(reader(run)))
-                assert len(said) < 1500
+    for name, way, change in cases[::every]:
+        came = damage.outcome(original, name, change, damage.KINDS[kind], expected)
+        assert came.kind in ("refused", "as it was"), (name, way, came)
+
+
+@pytest.mark.parametrize("line", [0, 1])
+def test_a_changed_line_of_metrics_is_not_built_on(line: int, run: Path) -> None:
+    """A number that is still a number: only the checkpoint knows that it was another."""
+    file = run / "metrics.jsonl"
+    rows = [json.loads(each) for each in file.read_text().splitlines()]
+    rows[line]["entropy"] += 1e-12
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(vt.InputError, match="the first 2 lines are not those"):
+        train(run, 3, resume=True)
+
+
+def test_the_checker_of_damage_sees_what_is_accepted(damage: Any, tmp_path: Path) -> None:
+    """A checker that cannot fail would find nothing."""
+    original, expected = damage.prepared(tmp_path, "control")
+    wrong = expected | {"resumed": [*expected["resumed"][:-1], {}]}
+    keep = damage.outcome(
+        original, Path("metrics.jsonl"), lambda c: c, damage.KINDS["control"], wrong
+    )
+    assert keep.kind == "other"
+    raised = damage.outcome(original, Path("lock"), lambda c: c, _raise, expected)
+    assert raised.kind == "raw ZeroDivisionError"
+
+
+def _raise(*_: Any) -> None:
+    raise ZeroDivisionError

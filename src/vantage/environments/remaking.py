@@ -30,7 +30,12 @@ LARGEST_LANES = 1 << 16  # that a file may ask for
 
 
 def remade(
-    description: Any, lanes: int | None = None, given: Any = None, *, trust: bool = False
+    description: Any,
+    lanes: int | None = None,
+    given: Any = None,
+    *,
+    trust: bool = False,
+    file: str = "config.json",
 ) -> Any:
     """The environment that `making.describe` described.
 
@@ -40,6 +45,7 @@ def remade(
         given: the environment itself, where the description is not enough: as `make` takes it, or
             made already.
         trust: whether the description may name modules to import and arguments of any kind.
+        file: where the description stands, for errors.
 
     Raises:
         InputError: it cannot be made again, naming what is wrong; it was an object or a function of
@@ -47,7 +53,7 @@ def remade(
     """
     refuse_unless(
         isinstance(description, dict) and isinstance(description.get("name"), str),
-        f"{str(description)[:200]} names no environment; was it edited by hand?",
+        f"{file}: {str(description)[:200]} names no environment; was it edited by hand?",
     )
     own = dict(description) | ({} if lanes is None else {"lanes": lanes})
     name, ours = own.pop("name"), own.pop("given", False)
@@ -60,39 +66,41 @@ def remade(
     if given is None:
         refuse_unless(
             not ours,
-            f"The environment {name} was an object or a function of your own; give it too: "
+            f"{file}: the environment {name} was an object or a function of your own; give it too: "
             "vantage.load(path, env=...).",
         )
     if not trust:
-        _refuse_code(name, own, given)
-        _refuse_foreign(name, own, lanes, given)
+        _refuse_code(file, name, own, given)
+        _refuse_foreign(file, name, own, lanes, given)
     return make(name if given is None else given, **own)
 
 
-def _refuse_code(name: str, own: dict[str, Any], given: Any) -> None:
+def _refuse_code(file: str, name: str, own: dict[str, Any], given: Any) -> None:
     """Refuse names of modules."""
     places = [] if given is not None else [name]
     for text in [*places, *map(str, listed(own.get("wrappers")))]:
         refuse_unless(
             ":" not in text,
-            f"config.json would import {text.partition(':')[0]} and run {text} of it. If the run "
+            f"{file} would import {text.partition(':')[0]} and run {text} of it. If the run "
             "is yours, or you have read that code, say so: vantage.load(path, trust=True), or "
             "--trust. Or give the environment: vantage.load(path, env=...).",
         )
 
 
-def _refuse_foreign(name: str, own: dict[str, Any], lanes: int | None, given: Any) -> None:
+def _refuse_foreign(
+    file: str, name: str, own: dict[str, Any], lanes: int | None, given: Any
+) -> None:
     """Refuse settings that are no plain numbers for parameters that the environment names."""
     for key, kinds in OURS.items():
         refuse_unless(
             key not in own or isinstance(own[key], kinds),
-            f"config.json: the environment's {key} is {repr(own.get(key))[:100]}, which it cannot "
+            f"{file}: the environment's {key} is {repr(own.get(key))[:100]}, which it cannot "
             "be; restore the file from a copy.",
         )
     count = own.get("lanes", 1)
     refuse_unless(
         lanes is not None or 1 <= count <= LARGEST_LANES,
-        f"config.json asks for {count:,} lanes; say how many with lanes=.",
+        f"{file} asks for {count:,} lanes; say how many with lanes=.",
     )
     settings = {key: value for key, value in own.items() if key not in OURS}
     # constructors of our own read no files and import nothing, whatever they are given
@@ -102,7 +110,7 @@ def _refuse_foreign(name: str, own: dict[str, Any], lanes: int | None, given: An
         refused = [key for key in settings if key not in known]
     refuse_unless(
         not refused,
-        f"config.json would make {name} with "
+        f"{file} would make {name} with "
         f"{', '.join(f'{key}={repr(settings[key])[:100]}' for key in refused)}: more than numbers "
         "for parameters that it names. If the run is yours, say so: vantage.load(path, "
         "trust=True), or --trust.",

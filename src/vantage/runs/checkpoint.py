@@ -16,7 +16,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.runs import stored
 
 POSITION, TENSORS, CHECKSUMS = "position.json", "position.safetensors", "checksums.json"
-FORMAT = 2  # of what a position means: random numbers of another format are other numbers
+FORMAT = 3  # of what a position means; one of another format leads to other numbers
 
 
 def save(
@@ -48,8 +48,7 @@ def save(
     apart = {name: tensor.clone().contiguous() for name, tensor in (tensors or {}).items()}
     save_file(apart, new / TENSORS)
     (new / POSITION).write_text(json.dumps({"format": FORMAT, **position}))
-    checksums = {file.name: _checksum(file) for file in sorted(new.iterdir())}
-    (new / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+    seal(new)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -81,14 +80,29 @@ def load(
 
 def fault(folder: Path) -> str | None:
     """What is wrong with a checkpoint: which file is missing or was changed; None if nothing is."""
-    for name in (POSITION, CHECKSUMS):
-        try:
-            plain = stored.object_of(folder / name)
-        except InputError as error:
-            return str(error).rstrip(".")
-        if name == POSITION and plain.get("format") != FORMAT:
-            return f"{folder / name} was written by another version of Vantage; start a new run"
-    for name, checksum in plain.items():
+    try:
+        plain = stored.object_of(folder / POSITION)
+    except InputError as error:
+        return str(error).rstrip(".")
+    if plain.get("format") != FORMAT:
+        return f"{folder / POSITION} was written by another version of Vantage; start a new run"
+    return change(folder)
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of a folder's files beside them."""
+    checksums = {file.name: _checksum(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    checksums.pop(CHECKSUMS, None)
+    (folder / CHECKSUMS).write_text(json.dumps(checksums, indent=2))
+
+
+def change(folder: Path) -> str | None:
+    """Which file of a sealed folder is missing or was changed; None if none is."""
+    try:
+        checksums = stored.object_of(folder / CHECKSUMS)
+    except InputError as error:
+        return str(error).rstrip(".")
+    for name, checksum in checksums.items():
         file = folder / Path(name).name  # never elsewhere
         if not file.is_file() or file.is_symlink():
             return f"{file} is missing, or a link"

@@ -231,14 +231,14 @@ def read_run(path: str | Path) -> Run:
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
     """Replace metrics.jsonl by the given rows."""
-    _write_whole(path / METRICS, "".join(_line(row) for row in rows))
+    _write_whole(path / METRICS, "".join(line_of(row) for row in rows))
 
 
 def append_metrics(path: Path, row: dict[str, Any]) -> None:
     """Add a line to metrics.jsonl."""
     stored.refuse_link(path / METRICS)
     with (path / METRICS).open("a") as file:
-        file.write(_line(row))
+        file.write(line_of(row))
 
 
 def _write_whole(file: Path, text: str) -> None:
@@ -248,7 +248,8 @@ def _write_whole(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
-def _line(row: dict[str, Any]) -> str:
+def line_of(row: dict[str, Any]) -> str:
+    """The line of metrics.jsonl of an update; that of a row read from there is the same."""
     # JSON has no NaN: a ratio that the data do not determine is null
     plain = {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()

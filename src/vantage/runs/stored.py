@@ -17,12 +17,14 @@ def naming(file: Path) -> Iterator[None]:
     """Turn whatever goes wrong while a file's contents are used into an error that names the file.
 
     Raises:
-        InputError: the block raised; those that it raised itself pass as they are.
+        InputError: the block raised; those that it raised itself pass, where they name the folder.
     """
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if str(file.parent) in str(error):
+            raise
+        raise InputError(f"{file}: {error}") from error
     except KeyError as error:
         raise InputError(f"{file} cannot be used: it has no {error}; {REMEDY}.") from error
     except RecursionError as error:

@@ -8,9 +8,9 @@ from torch import Tensor
 from vantage.policies import Policy
 from vantage.runs import kept
 from vantage.runs.checkpoint import POSITION, read_tensors
-from vantage.runs.run import append_metrics
+from vantage.runs.run import append_metrics, line_of
 from vantage.runs.stored import naming, object_of
-from vantage.training.learner import Learner
+from vantage.training.learner import Learner, checksum
 
 
 class Keeper:
@@ -31,7 +31,7 @@ class Keeper:
     ) -> None:
         self.learner, self.folder, self.evaluate_every = learner, folder, evaluate_every
         self.keeps_best, self.last = best, last
-        self.recorded = len(learner.history)
+        self.recorded, self.lines = len(learner.history), checksum(learner.history)
         self.best_score = self._best_before()
         self.best_states: dict[str, dict[str, Tensor]] | None = None
         if self.recorded and folder is not None:
@@ -59,13 +59,14 @@ class Keeper:
         if self.folder is not None:
             for row in self.learner.history[self.recorded :]:
                 append_metrics(self.folder, row)
+                self.lines.update(line_of(row).encode())
         self.recorded = len(self.learner.history)
 
     def save(self) -> None:
         """Write the latest checkpoint, after the rows that it builds on."""
         self.record()
         if self.folder is not None:
-            self.learner.save(self.folder)
+            self.learner.save(self.folder, self.lines.hexdigest())
 
     def after_update(self, due: bool) -> bool:
         """Record the update, and save and keep what is to be; returns whether it was saved.

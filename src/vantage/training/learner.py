@@ -5,6 +5,7 @@ metrics of signal and time, checkpoints. `control.ControlLearner` and
 `vantage.language.training.learner.LanguageLearner` say how a batch is collected and learned from.
 """
 
+import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ from vantage.errors import refuse_unless
 from vantage.policies import Policy
 from vantage.runs import checkpoint
 from vantage.runs.kept import intact
-from vantage.runs.run import CHECKPOINT, METRICS, read_metrics, write_metrics
+from vantage.runs.run import CHECKPOINT, METRICS, line_of, read_metrics, write_metrics
 from vantage.runs.seeds import generator_of
 from vantage.runs.stored import naming
 from vantage.statistics.signal import Signal
@@ -140,9 +141,14 @@ class Learner(ABC):
         self.history.append(row)
         return row
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint into the run folder."""
-        position = {"updates": len(self.history), **self.position()}
+    def save(self, folder: Path, recorded: str) -> None:
+        """Write a checkpoint into the run folder.
+
+        Args:
+            folder: of the run.
+            recorded: the checksum of the lines of metrics that the checkpoint builds on.
+        """
+        position = {"updates": len(self.history), "metrics": recorded, **self.position()}
         checkpoint.save(
             folder / CHECKPOINT, self.modules, self.optimizers, position, self.tensors()
         )
@@ -160,18 +166,25 @@ class Learner(ABC):
                 f"{folder / METRICS} holds {len(rows)} updates, and the checkpoint is of update "
                 f"{updates}: lines were lost. Restore the file from a copy, or start a new run.",
             )
-            for number, row in enumerate(rows[:updates], 1):
-                refuse_unless(
-                    row.get("update") == number,
-                    f"{folder / METRICS}, line {number} is not of update {number}: lines were lost "
-                    "or changed. Restore the file from a copy, or start a new run.",
-                )
             self.history[:] = rows[:updates]
+            refuse_unless(
+                checksum(self.history).hexdigest() == position.get("metrics"),
+                f"{folder / METRICS}: the first {updates} lines are not those that the checkpoint "
+                "builds on: some were changed. Restore the file from a copy, or start a new run.",
+            )
             with naming(folder / METRICS):
                 self.done()
             with naming(source / checkpoint.POSITION):
                 self.carry_on(position, tensors)
         write_metrics(folder, self.history)
+
+
+def checksum(rows: list[dict[str, Any]]) -> Any:
+    """SHA-256 of the lines of metrics.jsonl of these rows, to go on with."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(line_of(row).encode())
+    return digest
 
 
 def evaluation_metrics(mean: float, low: float, high: float) -> dict[str, float]:

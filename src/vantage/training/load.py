@@ -62,7 +62,9 @@ def load(
     )
     with naming(folder / CONFIG):
         _refuse_networks_of_others(folder, source, config)
-        env = remaking.remade(config["environment"], lanes, env, trust=trust)
+        env = remaking.remade(
+            config["environment"], lanes, env, trust=trust, file=str(folder / CONFIG)
+        )
         if isinstance(env, Normalized) and config["environment"].get("normalise"):
             load_module(source / "environment.safetensors", env.statistics)
             env = env.frozen()

@@ -26,6 +26,7 @@ from vantage.language.training.evaluation import evaluate
 from vantage.language.training.inputs import inputs_and_scores, valued
 from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
 from vantage.language.training.settings import Settings
+from vantage.runs.checkpoint import seal
 from vantage.runs.seeds import generator_of
 from vantage.training.auto import best_baseline
 from vantage.training.learner import COLLECTING, Collected, Learner, evaluation_metrics
@@ -185,6 +186,7 @@ class LanguageLearner(Learner):
     def export(self, folder: Path) -> None:
         """The model as transformers loads it."""
         self.policy.save_pretrained(folder / MODEL)
+        seal(folder / MODEL)
 
     def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         """All that a run carries on from is in its modules and its history."""

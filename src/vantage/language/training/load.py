@@ -7,7 +7,7 @@ from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.training.learner import MODEL
-from vantage.runs.checkpoint import load_module
+from vantage.runs.checkpoint import CHECKSUMS, change, load_module
 from vantage.runs.run import CHECKPOINT
 
 
@@ -29,6 +29,12 @@ def load_language(
         model.exists(),
         f"There is no {model}: the run has not ended; resume it, or load a kept checkpoint with "
         "best=True or update=.",
+    )
+    changed = change(model) if (model / CHECKSUMS).exists() else None
+    refuse_unless(
+        changed is None,
+        f"{changed}; restore it from a copy, or delete {model / CHECKSUMS} if you changed the "
+        "model yourself.",
     )
     settings = config["policy"]
     policy = Policy(

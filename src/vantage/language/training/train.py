@@ -18,6 +18,7 @@ from vantage.language.sampling.rollout import Environment
 from vantage.language.tasks.task import Task
 from vantage.language.training.learner import MODEL, LanguageLearner, Sources, Watcher
 from vantage.language.training.settings import Settings, describe
+from vantage.runs.checkpoint import seal
 from vantage.runs.run import Run
 from vantage.runs.trackers import Tracker
 from vantage.training import schedules
@@ -216,6 +217,7 @@ def train(
     run = replace(run, policy=policy, value=value)
     if options.out is not None:
         policy.save_pretrained(options.out / MODEL)
+        seal(options.out / MODEL)
     return run
 
 
