@@ -5,6 +5,8 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM
 
 import vantage
 from vantage import language
@@ -141,3 +143,124 @@ def test_rows_in_another_encoding_are_refused_by_line(tmp_path):
     file.write_bytes("prompt\n1\né\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"rows\.csv, line 3 holds b'\\xe9', not UTF-8"):
         task(rows=file, held_out=0)
+
+
+def perturbed(of, scale=0.2, seed=1, trained=False):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in of.parameters():
+            if p.requires_grad or not trained:
+                p.add_(torch.randn(p.shape, generator=generator) * scale)
+    return of
+
+
+def log_prob(own):
+    tokens = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        return own.log_prob(tokens[:, :-1], tokens[:, 1:])
+
+
+def same_law(own, other):
+    return torch.allclose(log_prob(own), log_prob(other), atol=1e-4)
+
+
+@pytest.fixture
+def adapter_folder(tmp_path):
+    """A base model in a folder, and in another an adapter on it that a supervised run has moved."""
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    policy(perturbed(model())).save_pretrained(base)
+    own = policy(AutoModelForCausalLM.from_pretrained(base), lora=4)
+    perturbed(own.model, trained=True)
+    own.model.peft_config["default"].base_model_name_or_path = str(base)
+    own.model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return folder, own, base
+
+
+def test_the_adapter_that_a_folder_holds_is_trained_on(adapter_folder):
+    folder, own, _ = adapter_folder
+    again = language.Policy(folder, max_completion_length=3)
+    assert same_law(again, own)
+    run = train(task(), again, rloo(beta=0.5), updates=2, lr=1e-2)
+    assert abs(run.history[0]["kl"]) < 1e-6  # to the policy as it was given
+    assert run.history[1]["kl"] > 1e-6
+    assert not same_law(again, own)
+
+
+def test_a_new_adapter_begins_where_the_one_in_the_folder_ended(adapter_folder, tmp_path):
+    folder, own, base = adapter_folder
+    again = language.Policy(folder, max_completion_length=3, lora=2)
+    assert same_law(again, own)
+    assert not same_law(again, language.Policy(base))
+    train(task(), again, rloo(), updates=2, lr=1e-2, out=tmp_path / "run")
+    assert same_law(language.Policy(tmp_path / "run" / "model"), again)
+
+
+def test_a_second_adapter_on_a_model_object_is_refused():
+    with pytest.raises(InputError, match="has an adapter already"):
+        policy(policy(lora=2).model, lora=2)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"]},
+    ],
+)
+def test_what_is_saved_is_the_policy(tmp_path, tied, targets):
+    of = model()
+    if tied:
+        of.config.tie_word_embeddings = True
+        of.tie_weights()
+    lora = LoraConfig(r=4, task_type="CAUSAL_LM", **targets)
+    own = policy(perturbed(of), lora=lora)
+    perturbed(own.model, 0.3, trained=True)
+    own.save_pretrained(tmp_path)
+    assert same_law(language.Policy(tmp_path), own)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_new_adapters_are_drawn_from_their_seed():
+    first = [
+        torch.nn.utils.parameters_to_vector(policy(model(), lora=2, seed=seed).parameters())
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
+
+
+def test_what_cannot_be_saved_is_refused_before_training(tmp_path):
+    of = model()
+    of.generation_config.do_sample, of.generation_config.temperature = False, 0.6
+    with pytest.raises(InputError, match="GenerationConfig of the policy cannot be saved"):
+        train(task(), policy(of), rloo(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_a_run_resumes_to_its_own_reference(tmp_path, lora):
+    def start(of=None):
+        return policy(of or perturbed(model()), lora=lora)
+
+    settings = {"batch": 32, "lr": 1e-2}
+    whole = train(task(), start(), rloo(beta=0.5), updates=4, **settings)
+    settings["out"] = tmp_path / "run"
+    train(task(), start(), rloo(beta=0.5), updates=2, **settings)
+    settings["resume"] = True
+    moved = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")
+    with pytest.raises(InputError, match="began with other weights"):
+        train(task(), start(moved), rloo(beta=0.5), updates=4, **settings)
+    again = train(task(), start(), rloo(beta=0.5), updates=4, **settings)
+    assert [row["kl"] for row in again.history] == [row["kl"] for row in whole.history]
+    assert whole.history[-1]["kl"] > 1e-3
+
+
+def test_what_is_trained_as_a_whole_resumes_from_any_weights(tmp_path):
+    settings = {"out": tmp_path / "run"}
+    train(task(), policy(), rloo(), updates=1, **settings)
+    moved = language.Policy(tmp_path / "run" / "model", max_completion_length=3)
+    assert len(train(task(), moved, rloo(), updates=2, resume=True, **settings).history) == 2

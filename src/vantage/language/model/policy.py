@@ -1,11 +1,10 @@
 """A causal language model as a policy: the state is the tokens so far, the action the next."""
 
-import copy
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,12 +14,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vantage import policies
 from vantage.errors import InputError, refuse_unless
+from vantage.language.model import adapters
+from vantage.language.model.checkpointing import recompute_layers
 from vantage.language.model.head import Head, score_directly, score_hidden
 from vantage.language.model.law import SamplingLaw
 from vantage.language.model.trl import of_trainer
 
 NOT_COUNTED = -1  # the action where no token was chosen: prompts and padding
+ADAPTER = "adapter"  # beside the merged model
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+# of the largest logit: what merging an adapter may change by rounding
+MERGED = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 
 
 class Policy(policies.Policy):
@@ -40,7 +44,10 @@ class Policy(policies.Policy):
         dtype: of the weights, e.g. torch.bfloat16; where None, float32 for what is loaded from a
             folder (4 bytes a weight, whatever it is stored in) and as it is for a model object.
             Weights in half precision round away steps below their own rounding: train in float32.
-        lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank).
+        lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank), of a
+            new adapter that is trained in place of the model. Where the folder holds an adapter,
+            that one is trained on; with `lora` it is merged into the model first.
+        seed: of a new adapter's first weights.
         gradient_checkpointing: recompute layers in the backward pass instead of keeping them.
         device: where the model lives.
 
@@ -69,6 +76,7 @@ class Policy(policies.Policy):
         min_p: float | None = None,
         dtype: torch.dtype | None = None,
         lora: Any = None,
+        seed: int = 0,
         gradient_checkpointing: bool = False,
         device: str | torch.device = "cpu",
     ):
@@ -81,11 +89,12 @@ class Policy(policies.Policy):
         self.max_completion_length = max_completion_length
         model, self.tokenizer = _loaded(model_or_path, tokenizer, dtype)
         if lora is not None:
-            model = _with_lora(model, lora)
+            own = not isinstance(model_or_path, nn.Module) and hasattr(model, "peft_config")
+            model = adapters.with_lora(adapters.merged(model) if own else model, lora, seed)
         self.model: Any = model.to(device).eval()
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            _enable_checkpointing(self.model)
+            recompute_layers(self.model)
         self.end_ids = _end_ids(self.base, self.tokenizer)
         self.pad_id = self.end_ids[0] if self.end_ids else 0
         self.head = _head(self.base)
@@ -211,13 +220,46 @@ class Policy(policies.Policy):
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model (an adapter merged into it) and tokenizer as transformers loads them."""
+        """Write model and tokenizer as transformers loads them.
+
+        An adapter is merged into the model, and written by itself too, into the folder `adapter`.
+
+        Raises:
+            InputError: the merged model is another than the policy; its adapter is written then.
+        """
         model = self.model
         if hasattr(model, "merge_and_unload"):
-            model = copy.deepcopy(model).merge_and_unload()
+            alone = Path(folder) / ADAPTER
+            model.save_pretrained(alone, save_embedding_layers=False)
+            model = adapters.merged(model)
+            apart, largest = adapters.apart(self.model, model)
+            refuse_unless(
+                apart <= MERGED.get(next(model.parameters()).dtype, 1e-3) * max(1.0, largest),
+                f"Policy.save_pretrained: with its adapter merged the model's logits differ by "
+                f"{apart:.2g} from the policy's; it was not written. The adapter is in {alone}.",
+            )
         model.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
+
+    def refuse_unless_saved(self) -> None:
+        """Try to save all but the weights.
+
+        Raises:
+            InputError: transformers refuses to write a configuration or the tokenizer.
+        """
+        parts = [self.base.config, getattr(self.base, "generation_config", None), self.tokenizer]
+        for part in parts:
+            if part is None:
+                continue
+            try:
+                with TemporaryDirectory() as folder:
+                    part.save_pretrained(folder)
+            except Exception as error:
+                raise InputError(
+                    f"The {type(part).__name__} of the policy cannot be saved, and so the trained "
+                    f"model could not be: {' '.join(str(error).split())} Change it before training."
+                ) from error
 
     @contextmanager
     def _checkpointing(self) -> Iterator[None]:
@@ -249,12 +291,19 @@ class Policy(policies.Policy):
         )
 
 
-def _loaded(model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None) -> tuple[Any, Any]:
+def _loaded(
+    model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None, tokens: Path | None = None
+) -> tuple[Any, Any]:
+    """Model and tokenizer, the latter from the folder `tokens` where that is given."""
     if isinstance(model_or_path, nn.Module):
         return (model_or_path if dtype is None else model_or_path.to(dtype)), tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = model_folder(model_or_path)
+    if (Path(folder) / adapters.CONFIG).is_file():
+        own = Path(folder) if (Path(folder) / "tokenizer_config.json").is_file() else None
+        base, tokens = _loaded(adapters.base_of(Path(folder)), tokenizer, dtype, own)
+        return adapters.with_own(base, Path(folder)), tokens
     as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -265,7 +314,7 @@ def _loaded(model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None) -> tu
             **as_data,
         )
         if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(folder, **as_data)
+            tokenizer = AutoTokenizer.from_pretrained(tokens or folder, **as_data)
     except Exception as error:  # of transformers, tokenizers and safetensors there are many
         what = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
@@ -300,48 +349,6 @@ def model_folder(model_or_path: Any) -> str:
             f"Policy({name!r}): there is no such folder, and no model of that name in the cache of "
             "this machine; nothing is downloaded. Give the folder of a saved causal language model."
         ) from error
-
-
-def _with_lora(model: Any, lora: Any) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    if isinstance(lora, int):
-        refuse_unless(lora >= 1, f"Policy(lora={lora}): a rank of at least 1.")
-        lora = LoraConfig(
-            r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-    kind = str(getattr(lora, "peft_type", ""))
-    refuse_unless(
-        kind.endswith("LORA"),
-        f"Policy(lora={type(lora).__name__}): a LoraConfig or a rank; prompts learned by peft "
-        "change the positions of all tokens.",
-    )
-    refuse_unless(
-        getattr(lora, "lora_dropout", 0) == 0,
-        f"Policy(lora): lora_dropout={getattr(lora, 'lora_dropout', 0)} would make the scored "
-        "policy another than the one that samples; set it to 0.",
-    )
-    with warnings.catch_warnings():
-        # peft asks a model of transformers 5 by a name that transformers deprecates
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        return get_peft_model(model, lora)
-
-
-def _enable_checkpointing(model: Any) -> None:
-    """Recompute layers in the backward pass; every dropout is set to 0, as in evaluation."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
-    if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
-        model.enable_input_require_grads()
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 5
-    if enable is not None:
-        enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:

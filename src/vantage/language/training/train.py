@@ -11,11 +11,13 @@ from torch.optim import AdamW
 
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
+from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.generation import Decoding, Engine
 from vantage.language.sampling.rollout import Environment
 from vantage.language.tasks.task import Task
+from vantage.language.training.fixed import NAME, fixed_weights, refuse_other_weights
 from vantage.language.training.learner import MODEL, LanguageLearner, Sources, Watcher
 from vantage.language.training.settings import Settings, describe
 from vantage.runs.checkpoint import seal
@@ -106,7 +108,7 @@ def train(
         minibatches: steps of an epoch, each on as many whole groups.
         max_grad_norm: longest gradient let through to the optimiser; None leaves it as it is.
         reference: the policy that a KL is measured to, where the estimator has one. By default the
-            policy as it is given: without its adapter under LoRA, else a frozen copy.
+            policy as it is given: without its adapter where that is new, else a frozen copy.
         value: for estimators with a value baseline: trained jointly.
         value_coefficient: of the value's mean squared error in the loss.
         mask_truncated_completions: leave completions cut at the limit out of loss and baselines.
@@ -137,7 +139,8 @@ def train(
         track: trackers that receive every update's metrics, with the update as their step.
         seed: of everything random here.
         out: run folder; None writes nothing. At the end `out/model` loads in transformers by path.
-        resume: carry on the run in `out` from its last checkpoint, with the policy given anew.
+        resume: carry on the run in `out` from its last checkpoint, with the policy given anew as it
+            was when the run began; another reference or frozen weights are refused.
         checkpoint_seconds: least time between checkpoints; one is always written at the end and on
             an interrupt.
         threads: torch threads.
@@ -197,6 +200,8 @@ def train(
         progress=progress,
     )
     options.check()
+    if options.out is not None:
+        policy.refuse_unless_saved()
     refuse_unless(
         not evaluate_every or len(task.held_out) >= 2,
         f"train(evaluate_every={evaluate_every}): {len(task.held_out)} prompts are held out, and "
@@ -209,7 +214,12 @@ def train(
     engine = engine or Decoding()
     config = describe(task, policy, estimator, fitted, value, engine, settings)
     needed = "reference_log_prob" in estimator.needs
-    sources = Sources(task, engine, environment, _reference(policy, reference) if needed else None)
+    measured_to = _reference(policy, reference) if needed else None
+    if options.out is not None:
+        config[NAME] = fixed_weights(policy, measured_to)
+        if resume:
+            refuse_other_weights(options.out, config[NAME])
+    sources = Sources(task, engine, environment, measured_to)
     learner = LanguageLearner(sources, policy, value, estimators, fitted, settings)
     if watch is not None:
         options = replace(options, callbacks=[_watching(learner, watch), *callbacks])
@@ -233,7 +243,7 @@ def _watching(learner: LanguageLearner, watch: Watcher) -> Callback:
 
 
 def _reference(policy: Policy, given: Policy | None) -> Policy | None:
-    """A frozen copy of the policy as it is; None where its adapter can be switched off instead."""
+    """A frozen copy of the policy as it is; None where it is the model without its adapter."""
     if given is not None:
         trained = {id(p) for p in policy.parameters() if p.requires_grad}
         refuse_unless(
@@ -242,7 +252,7 @@ def _reference(policy: Policy, given: Policy | None) -> Policy | None:
             "move with it; leave reference out, or make it from a copy of the model.",
         )
         return given
-    if policy.has_adapter:
+    if policy.has_adapter and not adapters.moves(policy.model):
         return None
     frozen = copy.deepcopy(policy)
     frozen.requires_grad_(False)
