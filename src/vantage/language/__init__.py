@@ -12,7 +12,7 @@ from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
 from vantage.language.sampling.generation import Completions, Decoding, Engine, generate
-from vantage.language.sampling.rollout import Rollout, rollout
+from vantage.language.sampling.rollout import Rollout, rollout, without_long_prompts
 from vantage.language.scoring.conformance import Conformance, conformance
 from vantage.language.scoring.enumeration import enumerated
 from vantage.language.tasks import tiny_tasks, verifiers
@@ -67,4 +67,5 @@ __all__ = [
     "train",
     "verifiers",
     "warm_up",
+    "without_long_prompts",
 ]

@@ -33,8 +33,9 @@ from vantage.estimators.table import named
 from vantage.gradients.per_trajectory import Sketch, contributions
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.rollout import Environment, Rollout, rollout
+from vantage.language.sampling.rollout import Environment, Rollout, prompts_of, rollout
 from vantage.language.scoring.scoring import plan_passes
+from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
     inputs_of,
@@ -109,6 +110,7 @@ def audit(
         batch % size == 0,
         f"audit(batch={batch}): a batch holds whole groups of num_generations={size}.",
     )
+    settle_packing("audit", policy, prompts_of("audit", task, policy, task.train), size)
     among = yardstick.name in {row.name for row in rows}
     sampled = rows if among else [*rows, yardstick]
     sketch = sketch_for(policy, [(design, sampled)], memory, seed)

@@ -11,8 +11,9 @@ from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import gradient
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.rollout import Environment, rollout
+from vantage.language.sampling.rollout import Environment, prompts_of, rollout
 from vantage.language.scoring.scoring import plan_passes
+from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import inputs_and_scores, refuse_missing_value, valued
 from vantage.runs.seeds import generator_of
@@ -51,6 +52,9 @@ def gradient_draws(
         f"gradient_draws(batch={batch}): a batch holds whole groups of num_generations={size}.",
     )
     refuse_missing_value("gradient_draws", rule, value)
+
+    prompts = prompts_of("gradient_draws", task, policy, task.train)
+    settle_packing("gradient_draws", policy, prompts, size)
 
     def draw(seed: int) -> Tensor:
         rows = task.draw(0, batch // size, seed)

@@ -57,6 +57,8 @@ class Policy(policies.Policy):
         law: the one SamplingLaw that sampling and scoring obey.
         end_ids: token ids that end a completion.
         pad_id: what fills a row after its end; it is never seen by a step that counts.
+        packed: whether completions may share a row with their prompt, in sampling and in scoring;
+            training and audits find out.
 
     Raises:
         InputError: a model that cannot be scored from its hidden states, with the reason.
@@ -97,6 +99,7 @@ class Policy(policies.Policy):
             recompute_layers(self.model)
         self.end_ids = _end_ids(self.base, self.tokenizer)
         self.pad_id = self.end_ids[0] if self.end_ids else 0
+        self.packed = True
         self.head = _head(self.base)
         self._check_head()
 
@@ -279,9 +282,16 @@ class Policy(policies.Policy):
 
         Two tokens are enough to see it.
         """
-        tokens = torch.arange(2, device=self.device)[None] % self.base.config.vocab_size
-        own = self.head.logits(self.states(tokens)).float()
-        logits = self.base(input_ids=tokens, use_cache=False).logits.float()
+        tokens = torch.arange(2, device=self.device)[None]
+        try:
+            own = self.head.logits(self.states(tokens)).float()
+            logits = self.base(input_ids=tokens, use_cache=False).logits.float()
+        except Exception as error:  # architectures fail in ways of their own
+            raise InputError(
+                f"Policy: {type(self.base).__name__} cannot be scored from embeddings by its "
+                f"hidden states ({type(error).__name__}: {error}); this architecture is not "
+                "supported."
+            ) from error
         apart = float((own - logits).abs().max()) / max(1.0, float(logits.abs().max()))
         refuse_unless(
             apart <= TOLERANCE.get(next(self.base.parameters()).dtype, 1e-4),

@@ -6,6 +6,7 @@ batch, and nothing but one uniform number a token is random.
 """
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -97,10 +98,7 @@ class Decoding:
         tokens = torch.full((count, steps), policy.pad_id)
         wide = next(policy.parameters()).dtype == torch.float64
         log_prob = torch.zeros(count, steps, dtype=torch.float64 if wide else torch.float32)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        together = max(1, self.rows // num_generations)
-        for start in range(0, len(order), together):
-            chosen = order[start : start + together]
+        for chosen in _together(policy, prompts, max(1, self.rows // num_generations)):
             places = torch.tensor(chosen)[:, None] * num_generations
             rows = (places + torch.arange(num_generations)).flatten()
             with torch.inference_mode():
@@ -193,6 +191,15 @@ def columns_of(prompt: float, steps: int, num_generations: int) -> int:
     return min(sizes, key=lambda c: (prompt + c * steps / 2 + 32 * (c > 1)) * (2 + c) / c)
 
 
+def _together(policy: Policy, prompts: list[list[int]], most: int) -> list[list[int]]:
+    """Numbers of the prompts decoded at once: of like length, or of one where it must be so."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    runs = [order]
+    if not policy.packed:
+        runs = [list(run) for _, run in groupby(order, key=lambda i: len(prompts[i]))]
+    return [run[start : start + most] for run in runs for start in range(0, len(run), most)]
+
+
 def _decode(
     policy: Policy,
     prompts: list[list[int]],
@@ -249,7 +256,12 @@ class _Sequences:
         out = self._forward(torch.tensor(padded, device=device), None, None, held)
         last = out[torch.arange(len(prompts), device=device), lengths - 1]
         mean = sum(map(len, prompts)) / len(prompts)
-        columns = columns_of(mean, steps, num_generations)
+        columns = columns_of(mean, steps, num_generations) if policy.packed else 1
+        refuse_unless(
+            held.get_seq_length() == self.prompt,
+            f"generate: {type(policy.base).__name__} keeps its past in something other than keys "
+            "and values; sample with another engine.",
+        )
         self.steps = steps
         self.cache = held
         self.length = lengths
@@ -285,10 +297,12 @@ class _Sequences:
         """One forward pass on the tokens drawn last."""
         rows, columns = self.which.shape
         self.past += 1
-        position = (self.length + self.past - 1)[:, None].expand(rows, columns)
+        position: Tensor | None = (self.length + self.past - 1)[:, None].expand(rows, columns)
         masks = None
         if self.holes or columns > 1:
             masks = self._masks(position)
+        elif not self.policy.packed:
+            position = None  # the model counts for itself
         self.hidden = self._forward(token.view(rows, columns), position, masks, self.cache)
 
     def _masks(self, position: Int[Tensor, "R C"]) -> Any:

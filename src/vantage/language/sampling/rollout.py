@@ -5,7 +5,9 @@ and answers with the next observation, or with None when the episode is over. Ob
 of the text and not of the loss.
 """
 
-from collections.abc import Callable
+import copy
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Decoding, Engine
 from vantage.language.sampling.sequences import Sequences, as_batch, joined
 from vantage.language.tasks.task import Task
+from vantage.runs.progress import note
 
 # (what the policy said this turn, number of the turn from 0, the data row) -> observation or None
 Environment = Callable[[str, int, dict[str, Any]], str | None]
@@ -82,14 +85,9 @@ def rollout(
         InputError: a policy without tokenizer, prompts that do not fit.
         RewardError: a reward function failed.
     """
-    refuse_unless(
-        policy.tokenizer is not None,
-        "rollout: this policy has no tokenizer; give Policy(model, tokenizer).",
-    )
     size = task.num_generations if num_generations is None else num_generations
     engine = engine or Decoding()
-    encoded = _encoded(task, policy.tokenizer)
-    prompts = [encoded[row] for row in rows]
+    prompts = prompts_of("rollout", task, policy, rows)
     repeated = [row for row in rows for _ in range(size)]
     before = [prompt for prompt in prompts for _ in range(size)]
     if environment is None:
@@ -120,6 +118,65 @@ def rollout(
         environment=environment,
         turns=turns,
     )
+
+
+def prompts_of(caller: str, task: Task, policy: Policy, rows: Iterable[int]) -> list[list[int]]:
+    """Token ids of the prompts of `rows`, all of which the policy can complete.
+
+    Raises:
+        InputError: a policy without tokenizer; a token that the model does not have, or a prompt
+            that leaves no room for a completion, naming the row.
+    """
+    refuse_unless(
+        policy.tokenizer is not None,
+        f"{caller}: this policy has no tokenizer; give Policy(model, tokenizer).",
+    )
+    encoded = _encoded(task, policy.tokenizer)
+    size, room = len(policy.base.get_input_embeddings().weight), _room(policy)
+    steps = policy.max_completion_length
+    for row in dict.fromkeys(rows):
+        ids = encoded[row]
+        refuse_unless(
+            max(ids) < size,
+            f"{caller}: the prompt of {task.label(row)} has token {max(ids)} "
+            f"({policy.tokenizer.convert_ids_to_tokens(max(ids))!r}), and the model embeds {size}; "
+            "resize it with model.resize_token_embeddings(len(tokenizer)), or take its tokenizer.",
+        )
+        refuse_unless(
+            len(ids) + steps <= room,
+            f"{caller}: the prompt of {task.label(row)} has {len(ids)} tokens, and with {steps} "
+            f"more it exceeds the {room} positions of the model; lower max_completion_length, or "
+            "leave such rows out with vantage.language.without_long_prompts(task, policy).",
+        )
+    return [encoded[row] for row in rows]
+
+
+def without_long_prompts(task: Task, policy: Policy) -> Task:
+    """The task without the rows whose prompts leave no room for a completion; says how many.
+
+    Raises:
+        InputError: no row is left to train on.
+    """
+    longest = _room(policy) - policy.max_completion_length
+    lengths = [len(ids) for ids in _encoded(task, policy.tokenizer)]
+    left = copy.copy(task)
+    left.train = [row for row in task.train if lengths[row] <= longest]
+    left.held_out = [row for row in task.held_out if lengths[row] <= longest]
+    refuse_unless(
+        left.train,
+        f"without_long_prompts: all prompts have more than {longest} tokens; lower "
+        "max_completion_length.",
+    )
+    dropped = len(task.train) + len(task.held_out) - len(left.train) - len(left.held_out)
+    if dropped:
+        note(f"{dropped} of {len(lengths)} rows have prompts of over {longest} tokens: left out.")
+    return left
+
+
+def _room(policy: Policy) -> float:
+    """Positions of the model."""
+    room = getattr(policy.base.config.get_text_config(), "max_position_embeddings", None)
+    return math.inf if room is None else room
 
 
 def _encoded(task: Task, tokenizer: Any) -> list[list[int]]:
@@ -164,7 +221,7 @@ def _episodes(
     episodes = [
         _Episode(list(p), [False] * len(p), [0.0] * len(p)) for p in prompts for _ in range(size)
     ]
-    room = getattr(policy.base.config.get_text_config(), "max_position_embeddings", None)
+    room = _room(policy)
     going = list(range(len(episodes)))
     for turn in range(turns):
         if turn == 0:  # the prompt of a group is the same for all: compute it once
@@ -186,7 +243,7 @@ def _episodes(
                 continue
             heard = policy.tokenizer.encode(answer, add_special_tokens=False)
             longest = len(episodes[n].tokens) + len(heard) + policy.max_completion_length
-            if room is not None and longest > room:
+            if longest > room:
                 episodes[n].truncated = True  # no room for another turn
             else:
                 episodes[n].add(heard, None)

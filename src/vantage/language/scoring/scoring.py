@@ -66,7 +66,7 @@ class Passes:
 def plan_passes(
     batch: Batch, policy: Policy, shared: Sharing = "auto", token_budget: int = 16384
 ) -> Passes:
-    """Whether prompts are shared, by token counts; see `shared_prompt.packing`.
+    """Whether prompts are shared, by token counts, where the policy allows; see `packing`.
 
     Args:
         shared: True puts all completions of a prompt in one row, False none, "auto" as many as
@@ -77,7 +77,7 @@ def plan_passes(
     kept = batch.mask.any(1)
     _, sizes = batch.group[kept].unique(return_counts=True)
     group = int(sizes.max()) if len(sizes) else 1
-    if not shared or group == 1:
+    if not shared or group == 1 or not policy.packed:
         return Passes(1, token_budget)
     if shared is True:
         return Passes(group, token_budget)

@@ -15,7 +15,8 @@ from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.generation import Decoding, Engine
-from vantage.language.sampling.rollout import Environment
+from vantage.language.sampling.rollout import Environment, prompts_of
+from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
 from vantage.language.training.fixed import NAME, fixed_weights, refuse_other_weights
 from vantage.language.training.learner import MODEL, LanguageLearner, Sources, Watcher
@@ -207,11 +208,16 @@ def train(
         f"train(evaluate_every={evaluate_every}): {len(task.held_out)} prompts are held out, and "
         "an evaluation needs two; make the task with held_out=0.1.",
     )
+    engine = engine or Decoding()
+    prompts = prompts_of(
+        "train", task, policy, task.train + (task.held_out if evaluate_every else [])
+    )
+    if isinstance(engine, Decoding):
+        settle_packing("train", policy, prompts, task.num_generations)
     trained = [p for p in policy.parameters() if p.requires_grad]
     trained += list(value.parameters()) if value is not None else []
     default = partial(AdamW, lr=LR, weight_decay=0.0, fused=True)
     fitted = optimizer_of(trained, optimizer or default, lr)
-    engine = engine or Decoding()
     config = describe(task, policy, estimator, fitted, value, engine, settings)
     needed = "reference_log_prob" in estimator.needs
     measured_to = _reference(policy, reference) if needed else None
