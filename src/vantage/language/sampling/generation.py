@@ -297,12 +297,11 @@ class _Sequences:
         """One forward pass on the tokens drawn last."""
         rows, columns = self.which.shape
         self.past += 1
-        position: Tensor | None = (self.length + self.past - 1)[:, None].expand(rows, columns)
+        position: Tensor | None = None  # where nothing is shared the model counts for itself
         masks = None
-        if self.holes or columns > 1:
-            masks = self._masks(position)
-        elif not self.policy.packed:
-            position = None  # the model counts for itself
+        if self.policy.packed:
+            position = (self.length + self.past - 1)[:, None].expand(rows, columns)
+            masks = self._masks(position) if self.holes or columns > 1 else None
         self.hidden = self._forward(token.view(rows, columns), position, masks, self.cache)
 
     def _masks(self, position: Int[Tensor, "R C"]) -> Any:
