@@ -10,8 +10,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from lanes import Scripted
 
 import vantage as vt
-from vantage.environments.gymnasium import NATIVE_FROM
 from vantage.environments.lanes import Lanes
+from vantage.environments.vectors import NATIVE_FROM
 
 
 def played(env: vt.Gymnasium, steps: int, seed: int = 3) -> list[tuple[torch.Tensor, ...]]:

@@ -162,7 +162,8 @@ def test_normalisers_leave_masks_alone(seen: str) -> None:
 def test_learning_with_a_mask_is_learning() -> None:
     """The first open door pays: 1 a step at best; the uniform policy over open doors has ~0.5."""
     env = make("info", "vector", lanes=8)
-    run = vt.train(env, vt.algorithms.ppo(lr=3e-3), updates=25, progress=False, seed=0)
+    rule = vt.algorithms.ppo(lr=3e-3, fragment=128)
+    run = vt.train(env, rule, updates=20, progress=False, seed=0)
     net = run.policy.net
     assert net[0].rest == Doors.SEEN["vector"]  # the network reads what is beside the mask
     plain = vt.Gymnasium(Doors, lanes=8, where="observation", action_mask=False, first=0)

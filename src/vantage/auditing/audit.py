@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.auditing import exactly, measure, starts
 from vantage.auditing.record import Row
 from vantage.auditing.report import Report
@@ -22,6 +23,7 @@ from vantage.training.door import check_policy, check_value, estimator_of, opene
 
 
 @singledispatch
+@checked
 def audit(
     env: Any,
     policy: Any,  # what people give by mistake is told so by the door, in a sentence

@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments.rollout import episodes, lanes_for
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator, compares
@@ -15,6 +16,7 @@ from vantage.training.door import check_policy, check_value, estimator_of, opene
 
 
 @singledispatch
+@checked
 def gradient_draws(
     env: Any,
     policy: Any,

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.auditing import measure
 from vantage.auditing.record import UNDECLARED, Row
 from vantage.auditing.report import Report
@@ -59,6 +60,7 @@ class Vectors:
         return f"All {self.several} are 0 throughout: there is no gradient to measure."
 
 
+@checked
 def audit_draws(
     sources: Mapping[str, Any],  # of `Source`; what is none is told so below
     *,
@@ -115,6 +117,7 @@ def audit_draws(
                     threads, progress, settings, words)  # fmt: skip
 
 
+@checked
 def audit_gradients(
     gradients: Any,
     *,
@@ -155,6 +158,7 @@ def audit_gradients(
                     settings, ("unit", "units"), timed=False)  # fmt: skip
 
 
+@checked
 def audit_loss(
     losses: Loss | Mapping[str, Loss],
     model: nn.Module,

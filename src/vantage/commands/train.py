@@ -13,7 +13,7 @@ from vantage import estimators as table
 from vantage.commands.arguments import assignments
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
-from vantage.runs.progress import WINDOW, terminal, windowed_snr
+from vantage.runs.progress import WINDOW, return_text, terminal, windowed_snr
 from vantage.runs.run import Run
 from vantage.runs.seeds import seed_of
 from vantage.runs.trackers import TensorBoard, Tracker, WandB
@@ -307,7 +307,7 @@ def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
     signal = f"; gradient SNR {snr:.2f} over the last {len(last)}" if snr == snr else ""
     if run.stopped is not None:
         terminal.print(f"Ended early: {run.stopped}.", markup=False)
-    mean = "no episode ended" if row["return_100"] is None else f"{row['return_100']:.1f}"
+    mean = "no episode ended" if row["return_100"] is None else return_text(row["return_100"])
     terminal.print(
         f"{env}, {label}: mean return of the last 100 episodes {mean} after {row['steps']:,} steps "
         f"and {len(run.history)} updates{signal}.\n"

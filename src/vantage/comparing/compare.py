@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vantage.arguments import checked
 from vantage.comparing.comparison import Comparison
 from vantage.comparing.display import Display
 from vantage.comparing.jobs import Contender, Job, World, finished, run
@@ -50,6 +51,7 @@ class Study:
         return [job for job in self.jobs if finished(job) is None]
 
 
+@checked
 def compare(
     environment: Environments,
     estimators: Sequence[Any] | Mapping[str, Any],

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from vantage.comparing.jobs import Job
 from vantage.comparing.workers import Outcome
+from vantage.runs.progress import return_text
 from vantage.runs.run import METRICS
 
 TAIL = 8192  # bytes; a row is well under 1 kB
@@ -141,8 +142,7 @@ def duration(seconds: float) -> str:
 def _at(row: dict[str, Any]) -> str:
     if not row:
         return "the start"
-    mean = "–" if row["return"] is None else f"{row['return']:.1f}"
-    return f"{row['steps']:,} steps, return {mean}"
+    return f"{row['steps']:,} steps, return {return_text(row['return'])}"
 
 
 def _ended(outcome: Outcome) -> str:
@@ -152,5 +152,5 @@ def _ended(outcome: Outcome) -> str:
     score = found["evaluation_return"]
     named = "training" if score is None else "evaluation"
     score = found["training_return"] if score is None else score
-    said = "no finished episode" if score is None else f"{named} return {score:.1f}"
+    said = "no finished episode" if score is None else f"{named} return {return_text(score)}"
     return f"{outcome.job}: {said} after {found['steps']:,} steps, {duration(found['seconds'])}"

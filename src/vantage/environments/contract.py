@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments.checking.record import EnvironmentReport, Finding, by_severity
 from vantage.environments.interface import Environment, Step
 from vantage.environments.normalise import Normalized
@@ -51,6 +52,7 @@ class Play(NamedTuple):
     changed: list[int]
 
 
+@checked
 def contract(
     env: Environment,
     reference: Callable[[], gymnasium.Env] | None = None,

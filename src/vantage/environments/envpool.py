@@ -13,10 +13,12 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments.gymnasium import Gymnasium
 from vantage.errors import InputError, refuse_unless
 
 
+@checked
 class EnvPool(Gymnasium):
     """Many lanes of an EnvPool environment, stepped together.
 
@@ -57,7 +59,7 @@ class EnvPool(Gymnasium):
         )
         self.vector.close()
         self.vector = self._make(self.name, self.lanes, self.settings | {"seed": seed})
-        self._resetting = None
+        self._begin()
         return self._observe(self.vector.reset()[0])
 
     def sharing(self, lanes: int) -> Gymnasium:

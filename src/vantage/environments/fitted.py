@@ -1,6 +1,7 @@
 """Policies and value functions that fit a pair of spaces."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch import nn
 
+from vantage.arguments import checked
 from vantage.environments.encoders import (
     Columns,
     WithoutMask,
@@ -36,6 +38,7 @@ from vantage.policies import (
 from vantage.policies.networks import activation_named
 
 
+@checked
 def policy(
     observation: gymnasium.Space,
     action: gymnasium.Space,
@@ -75,6 +78,7 @@ def policy(
     Raises:
         InputError: a space or a combination that is not supported, with the remedy.
     """
+    _check_sizes(hidden, recurrent)
     generator = torch.Generator().manual_seed(seed)
     refuse_unless(
         not squash or isinstance(action, spaces.Box),
@@ -118,6 +122,7 @@ def policy(
     return made
 
 
+@checked
 def value(
     observation: gymnasium.Space,
     hidden: Sequence[int] = (64, 64),
@@ -150,6 +155,7 @@ def value(
     Raises:
         InputError: a trunk without hidden layers, or beside another network.
     """
+    _check_sizes(hidden, recurrent)
     generator = torch.Generator().manual_seed(seed)
     gain = 1.0 if orthogonal else 0.01
     if net is not None:
@@ -186,6 +192,19 @@ def _behind_mask(space: gymnasium.Space, mask: Part | None, net: nn.Module) -> n
     return nn.Sequential(WithoutMask(space, mask), net)
 
 
+def _check_sizes(hidden: Sequence[int], recurrent: int | None) -> None:
+    whole = isinstance(hidden, Iterable) and all(
+        isinstance(width, Integral) and width >= 1 for width in hidden
+    )
+    refuse_unless(
+        whole, f"hidden={hidden!r}: give the width of every hidden layer, such as (64, 64)."
+    )
+    refuse_unless(
+        recurrent is None or recurrent >= 1,
+        f"recurrent={recurrent}: a memory holds at least one number; None is a policy without.",
+    )
+
+
 def _outputs(action: gymnasium.Space) -> int:
     """How many numbers a network gives for a distribution over a space."""
     if isinstance(action, spaces.Discrete):
@@ -213,6 +232,9 @@ def _distribution(
     assert isinstance(action, spaces.Box)
     if squash:
         low, high = (torch.from_numpy(bound.flatten()) for bound in (action.low, action.high))
+        if not low.is_floating_point():
+            # actions are rounded to the nearest integer: the two at the ends have their share too
+            low, high = low.double() - 0.5, high.double() + 0.5
         return SquashedGaussian(net, low, high, log_std)
     return Gaussian(net, _outputs(action), log_std)
 

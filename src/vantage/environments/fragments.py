@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vantage.batch import Batch
+from vantage.environments.holding import hold, is_held
 from vantage.environments.interface import Environment, Step
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import (
@@ -16,9 +17,13 @@ from vantage.environments.rollout import (
     lanes_as_rows,
     over_time,
     refuse_unless_finite,
+    refuse_unless_finite_step,
 )
 from vantage.errors import refuse_unless
 from vantage.gradients.passes import Passes
+
+# Steps that lanes run on for, at the most, before they start afresh: resuming acts as many again.
+MOST_STEPS = 1 << 20
 
 
 class Fragments:
@@ -51,6 +56,7 @@ class Fragments:
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
         self.seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
         first = self.env.reset(seed=self.seed)
+        hold(self.env, self)
         refuse_unless_finite(first, "observation", self.env, "at reset")
         self.sight = Sight(self.passes.policy, first)
         self.actions: list[Tensor] = []
@@ -71,9 +77,15 @@ class Fragments:
             seed: of the actions.
 
         Raises:
-            InputError: steps < 1; a NaN or infinite reward or observation, naming step and lane.
+            InputError: steps < 1; a NaN or infinite reward or observation, naming step and lane;
+                lanes that somebody else has reset meanwhile.
         """
         refuse_unless(steps >= 1, f"collect(steps={steps}): collect at least one step.")
+        refuse_unless(
+            is_held(self.env, self),
+            f"The lanes of {self.env.name} were reset by somebody else in the middle of an episode "
+            "that is being trained on; sample or audit in a callback on an environment of its own.",
+        )
         sight, applied, step_all = self.sight, self.passes.policy.applied, self.env.step
         generator = torch.Generator(sight.seen.device).manual_seed(seed)
         act = self.passes.acting(steps, self.env.lanes, generator)
@@ -113,9 +125,12 @@ class Fragments:
         actions = torch.cat(self.actions, 1)
         if not actions.is_floating_point() and 0 <= actions.amin() <= actions.amax() < 256:
             actions = actions.to(torch.uint8)
-        state = {"actions": actions, "returns": self.returns, "lengths": self.lengths}
-        if self.sight.memory is not None:
-            state["seen"] = self.sight.seen
+        state = {
+            "actions": actions,
+            "returns": self.returns,
+            "lengths": self.lengths,
+            "seen": self.sight.seen,
+        }
         if isinstance(self.env, Normalized):
             state["running_return"] = self.env.running_return
         return state
@@ -128,10 +143,13 @@ class Fragments:
         """Let `state` be what it was at the mark; the environment's own lanes have moved on."""
         vars(self).update(mark)
 
-    def restore(self, state: dict[str, Tensor], seed: int) -> None:
+    def restore(self, state: dict[str, Tensor], seed: int) -> bool:
         """Bring every lane to where it was: start from `seed` and act again as it was acted.
 
-        An environment is a function of its seed and its actions; one that is not cannot be resumed.
+        Returns:
+            Whether lanes show what they showed then. An environment is a function of its seed and
+            its actions; one that draws from elsewhere does not come back to where it was, and its
+            lanes must start afresh.
         """
         normaliser = self.env if isinstance(self.env, Normalized) else None
         if normaliser is not None:
@@ -144,8 +162,12 @@ class Fragments:
             step = self.env.step(self.passes.policy.applied(action))
         if normaliser is not None:
             normaliser.updating, normaliser.running_return = True, state["running_return"]
-        self.sight.seen = state.get("seen", step.observation)
         self.returns, self.lengths = state["returns"], state["lengths"]
+        seen = state.get("seen", step.observation)
+        if self.sight.memory is None and not _same(seen, step.observation):
+            return False
+        self.sight.seen = seen
+        return True
 
     def _value(self, observation: Tensor) -> Tensor:
         value = self.passes.values(observation)
@@ -157,13 +179,18 @@ class Fragments:
         ended = batch.boundary & batch.mask
         ended[:, -1] = (record[-1].terminated | record[-1].truncated) & batch.mask[:, -1]
         lane, step = ended.nonzero(as_tuple=True)
-        rewards = batch.reward
-        if record[0].raw_reward is not None:
-            raw = [step.raw_reward for step in record if step.raw_reward is not None]
-            rewards = over_time(raw) * batch.mask
+        raw = [step.reward if step.raw_reward is None else step.raw_reward for step in record]
+        rewards = over_time(raw) * batch.mask
         returns, self.returns = _per_episode(rewards, self.returns, lane, step)
         lengths, self.lengths = _per_episode(batch.mask, self.lengths, lane, step)
-        return Finished(returns, lengths.long())
+        return Finished(returns, lengths.long(), int(batch.mask.sum()))
+
+
+def _same(saved: Tensor, shown: Tensor) -> bool:
+    """Whether two observations agree to rounding."""
+    if saved.shape != shown.shape or saved.dtype != shown.dtype:
+        return False
+    return torch.allclose(saved.double(), shown.double(), rtol=1e-4, atol=1e-5)
 
 
 def _per_episode(
@@ -182,11 +209,13 @@ def _per_episode(
 
 def _refuse_unless_finite(env: Environment, observation: Tensor, record: list[Step]) -> None:
     """Refuse NaN and infinity; one reduction for all steps finds that there is one."""
-    total = torch.cat([step.reward for step in record]).sum() + record[-1].observation.sum()
+    total = torch.cat([step.reward for step in record]).float().sum()
     if observation.is_floating_point():
         total = total + observation.sum()
+        for step in record:  # successors that the policy never sees, and V does
+            if step.final_observation is not step.observation:
+                total = total + step.final_observation.sum()
+        total = total + record[-1].observation.sum()
     if not torch.isfinite(total):
         for t, step in enumerate(record):
-            refuse_unless_finite(step.reward, "reward", env, f"at step {t}")
-            refuse_unless_finite(step.final_observation, "observation", env, f"at step {t}")
-            refuse_unless_finite(step.observation, "first observation", env, f"at step {t}")
+            refuse_unless_finite_step(step, env, f"at step {t}")

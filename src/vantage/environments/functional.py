@@ -16,7 +16,9 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments import fitted
+from vantage.environments.holding import hold
 from vantage.environments.interface import Step
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
@@ -52,6 +54,7 @@ def brax(state: Any) -> Shown:
     return Shown(state.obs, state.reward, done, truncated)
 
 
+@checked
 class Functional:
     """Lanes of an environment of pure functions. A lane starts anew on the step that ends it.
 
@@ -123,6 +126,7 @@ class Functional:
 
         With `shared` = K, lanes start in groups of K from one state each.
         """
+        hold(self, None)
         self._random = np.random.default_rng(seed)
         reset, _, show = self.functions
         seeds = self._seeds()

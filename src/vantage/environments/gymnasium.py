@@ -11,8 +11,8 @@ Gymnasium 1.x vector environments differ in what happens when an episode ends:
 The adapter reads `metadata["autoreset_mode"]` and turns all three into the same `Step`.
 """
 
+import copy
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import gymnasium
@@ -21,20 +21,23 @@ import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments import fitted, spaces
 from vantage.environments.devices import device_named
+from vantage.environments.generators import reseed
+from vantage.environments.holding import hold
 from vantage.environments.interface import Step
-from vantage.environments.lanes import Lanes
+from vantage.environments.lanes import Lanes, worker_death
 from vantage.environments.masks import mask_part
 from vantage.environments.shown import described, shown
-from vantage.environments.sources import Source, lane, remedy, source
+from vantage.environments.sources import source
 from vantage.environments.terms import Terms
+from vantage.environments.vectors import vector
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
-NATIVE_FROM = 8  # lanes from which array operations on all of them beat a call for each
 
-
+@checked
 class Gymnasium:
     """Many lanes of a Gymnasium environment, stepped together.
 
@@ -82,6 +85,9 @@ class Gymnasium:
             "undiscounted.",
         )
         self.settings = settings | ({} if action_mask is None else {"action_mask": action_mask})
+        self._resetting: np.ndarray | None = None
+        self._waiting: np.ndarray | None = None
+        self.taken = 0  # steps since the reset
         self._given = env
         self.named = not isinstance(env, VectorEnv)
         if isinstance(env, VectorEnv):
@@ -112,8 +118,8 @@ class Gymnasium:
         # most steps end nothing: they share these two
         self._all_real = torch.ones(self.lanes, dtype=torch.bool)
         self._none_ended = torch.zeros(self.lanes, dtype=torch.bool)
-        self._resetting: np.ndarray | None = None
         self._step = self._step_by_mode()
+        self._begin()
 
     def __repr__(self) -> str:
         return described(self)
@@ -128,14 +134,18 @@ class Gymnasium:
         seed and then given random numbers of their own. `sharing` makes an environment that can.
         """
         if shared == 1:
-            observation, _ = self.vector.reset(seed=seed)
+            try:
+                observation, _ = self.vector.reset(seed=seed)
+            except (EOFError, OSError) as error:
+                self._refuse_dead_workers(error)
+                raise
         else:
             assert isinstance(self.vector, SyncVectorEnv)
             lane = range(self.lanes)
             observation, _ = self.vector.reset(seed=[seed + i // shared for i in lane])
             for i, env in enumerate(self.vector.envs):
-                env.unwrapped.np_random = np.random.default_rng([seed, i])
-        self._resetting = None
+                reseed(env, [seed, i])
+        self._begin()
         return self._observe(observation)
 
     def sharing(self, lanes: int) -> "Gymnasium":
@@ -153,10 +163,21 @@ class Gymnasium:
         return Gymnasium(self._given, lanes, self.discount, device=self.device, **settings)
 
     def step(self, action: Tensor) -> Step:
-        """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here."""
+        """Act in every lane; `action` [lanes, ...] is raw and clipped to the bounds here.
+
+        Raises:
+            InputError: what the environment returned cannot be, naming the step and the lane.
+        """
+        try:
+            step = self._step(action.cpu() if self._away else action)
+        except InputError as error:
+            raise InputError(f"At step {self.taken} since the reset: {error}") from error
+        except (EOFError, OSError) as error:
+            self._refuse_dead_workers(error)
+            raise
+        self.taken += 1
         if not self._away:
-            return self._step(action)
-        step = self._step(action.cpu())
+            return step
         moved = {
             name: each.to(self.device) for name, each in step._asdict().items() if each is not None
         }
@@ -164,6 +185,34 @@ class Gymnasium:
 
     def _observe(self, batch: Any) -> Tensor:
         return self._read(batch).to(self.device) if self._away else self._read(batch)
+
+    def pause(self, waiting: Tensor) -> None:
+        """Leave lanes as they are, where [lanes] is True, until the next reset or pause.
+
+        Lanes that are stepped one by one can wait: their steps are dummies (`Step.idle`). Others
+        are stepped on.
+        """
+        if isinstance(self.vector, Lanes):
+            self._waiting = waiting.numpy() if bool(waiting.any()) else None
+
+    def precise(self) -> "Gymnasium":
+        """These lanes, with vectors shown in double precision where single would round them.
+
+        What takes a mean off must do so before numbers are rounded.
+        """
+        if not spaces.is_wide(self.observations, self.name):
+            return self
+        other = copy.copy(self)
+        other._read = spaces.observation_reader(self.observations, self.name, np.float64)
+        other._step = other._step_by_mode()
+        return other
+
+    def _begin(self) -> None:
+        """Forget what was under way: every lane starts afresh."""
+        hold(self, None)
+        self._resetting = None
+        self._waiting = None
+        self.taken = 0
 
     def policy(self, hidden: Sequence[int] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
         """A policy that fits this environment's spaces.
@@ -208,7 +257,13 @@ class Gymnasium:
     def _make(self, env: Any, lanes: int, settings: dict[str, Any]) -> VectorEnv:
         origin = source(env)
         self.name, self.named = origin.name, origin.named
-        return _make(origin, lanes, settings)
+        return vector(origin, lanes, settings)
+
+    def _refuse_dead_workers(self, error: Exception) -> None:
+        """Say what broke, where that was a pipe to a process that is no more."""
+        vector = self.vector.unwrapped
+        if isinstance(vector, AsyncVectorEnv):
+            raise worker_death(vector, self.name) from error
 
     def _step_by_mode(self) -> Any:
         if isinstance(self.vector, Lanes):
@@ -229,8 +284,9 @@ class Gymnasium:
 
     def _step_lanes(self, action: Tensor) -> Step:
         lanes: Lanes = self.vector  # type: ignore[assignment]
-        seen, rewards, ends = lanes.play(self._act(action))
-        reward = torch.from_numpy(np.array(rewards, np.float32))
+        waiting = self._waiting
+        seen, rewards, ends = lanes.play(self._act(action), waiting)
+        reward = torch.tensor(rewards, dtype=torch.float64)
         final = observation = self._observe(seen)
         terminated = truncated = self._none_ended
         if ends:
@@ -239,11 +295,14 @@ class Gymnasium:
             terminated[where] = torch.tensor([end.terminated for end in ends])
             truncated[where] = torch.tensor([not end.terminated for end in ends])
             final[where] = self._observe(lanes.batch([end.observation for end in ends]))
-        return Step(observation, reward, terminated, truncated, final, self._all_real)
+        if waiting is None:
+            return Step(observation, reward, terminated, truncated, final, self._all_real)
+        idle = torch.from_numpy(waiting)
+        return Step(observation, reward, terminated, truncated, final, ~idle, idle=idle)
 
     def _step_next(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, _ = self.vector.step(self._act(action))
-        reward = np.array(gained, np.float32)
+        reward = _rewards(gained)
         real, dummy = self._all_real, self._resetting
         if dummy is not None:
             # Where the lane was reset, the step is a dummy: only its observation means anything.
@@ -257,19 +316,35 @@ class Gymnasium:
 
     def _step_same(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, info = self.vector.step(self._act(action))
-        reward = torch.from_numpy(np.array(gained, np.float32))
+        reward = torch.from_numpy(_rewards(gained))
         final = observation = self._observe(following)
         ended = _ended(terminated, truncated)
         if ended is not None:
             final = observation.clone()
+            self._refuse_overwritten(ended, info["final_obs"])
             last = spaces.batched(self.observations, list(info["final_obs"][ended]))
             final[torch.from_numpy(ended)] = self._observe(last)
         ends = self._ends(ended, terminated)
         return Step(observation, reward, *ends, final, self._all_real)
 
+    def _refuse_overwritten(self, ended: np.ndarray, final: Any) -> None:
+        """Refuse last observations whose memory the first of the next episode has overwritten.
+
+        Gymnasium's synchronous vector environment hands out the array that the environment did.
+        """
+        first: Any = getattr(self.vector.unwrapped, "_env_obs", None)
+        shown = np.flatnonzero(ended) if isinstance(first, list) else ()
+        for place in shown:
+            refuse_unless(
+                not spaces.share_memory(self.observations, first[place], final[place], self.name),
+                f"{self.name} shows the same array at the end of an episode and at the start of "
+                "the next, which overwrites it. Return a copy from reset and step; or give the id "
+                "or a function that makes the environment instead of a vector environment.",
+            )
+
     def _step_disabled(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, _ = self.vector.step(self._act(action))
-        reward = torch.from_numpy(np.array(gained, np.float32))
+        reward = torch.from_numpy(_rewards(gained))
         observation = final = self._observe(following)
         ended = _ended(terminated, truncated)
         ends = self._ends(ended, terminated)
@@ -286,39 +361,20 @@ class Gymnasium:
         return torch.from_numpy(own), torch.from_numpy(ended & ~own)
 
 
+def _rewards(gained: Any) -> np.ndarray:
+    """A copy of the rewards [lanes], in double precision: sums of many are sums of what was given.
+
+    Raises:
+        InputError: one is no number.
+    """
+    try:
+        return np.array(gained, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the rewards of the lanes are not one number each: {gained}.") from error
+
+
 def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:
     """Lanes whose episode ended, [lanes]; None if none did, which is the common case."""
     if not np.count_nonzero(terminated) and not np.count_nonzero(truncated):
         return None
     return terminated | truncated
-
-
-def _make(origin: Source, lanes: int, settings: dict[str, Any]) -> VectorEnv:
-    if origin.id is not None and not _stepped_here(origin.id, lanes, settings):
-        try:
-            return gymnasium.make_vec(origin.id, num_envs=lanes, **settings)
-        except (gymnasium.error.Error, ImportError) as error:
-            raise remedy(origin.id, error) from error
-    rest = dict(settings)
-    mode = rest.pop("vectorization_mode", "sync")
-    refuse_unless(
-        mode in ("sync", "async"),
-        f"{origin.name}: vectorization_mode={mode!r}; lanes that are made one by one are stepped "
-        "'sync' or 'async'.",
-    )
-    each = [partial(lane, origin, rest)] * lanes
-    return Lanes(each) if mode == "sync" else AsyncVectorEnv(each)
-
-
-def _stepped_here(name: str, lanes: int, settings: dict[str, Any]) -> bool:
-    """Whether lanes are made one by one: unless somebody says how, or all at once is faster."""
-    spec = gymnasium.registry.get(name)
-    if spec is None or "action_mask" in settings or _wrapped_by_name(settings):
-        return True
-    said = {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
-    return not said and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
-
-
-def _wrapped_by_name(settings: dict[str, Any]) -> bool:
-    wrappers = settings.get("wrappers") or ()
-    return isinstance(wrappers, str) or any(isinstance(wrapper, str) for wrapper in wrappers)

@@ -1,13 +1,15 @@
 """Lanes of one environment in one process, at the cost of the environment."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from vantage.environments.spaces import batched
+from vantage.errors import InputError, refuse_unless
 
 
 class End(NamedTuple):
@@ -30,19 +32,38 @@ class Lanes(SyncVectorEnv):
         super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         # what `spaces.observation_reader` can read off a list
         self._listed = isinstance(self.single_observation_space, Box | Discrete)
+        self._copied: Callable[[Any], Any] = np.array if self._listed else deepcopy
 
-    def play(self, actions: np.ndarray) -> tuple[Any, list[float], list[End]]:
-        """Act in every lane: a batch of observations, to be copied, rewards, and who ended."""
+    def play(
+        self, actions: np.ndarray, waiting: np.ndarray | None = None
+    ) -> tuple[Any, list[float], list[End]]:
+        """Act in every lane: a batch of observations, to be copied, rewards, and who ended.
+
+        Args:
+            actions: [lanes, ...].
+            waiting: [lanes] True where a lane is left as it is; None: nowhere.
+        """
         seen: Any = self._env_obs
         rewards: list[float] = []
         ends: list[End] = []
-        for lane, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            seen[lane], reward, terminated, truncated, _ = env.step(action)
-            rewards.append(reward)  # type: ignore[arg-type]
-            if terminated or truncated:
-                # a copy: the reset may write into the same array
-                ends.append(End(lane, bool(terminated), deepcopy(seen[lane])))
-                seen[lane], _ = env.reset()
+        lane = 0
+        try:
+            for lane, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+                if waiting is not None and waiting[lane]:
+                    rewards.append(0.0)
+                    continue
+                shown, reward, terminated, truncated, _ = env.step(action)
+                # copies: lanes may write into one array, and a reset into that of the step before
+                seen[lane] = self._copied(shown)
+                rewards.append(number(reward))
+                terminal = flag(terminated, "terminated")
+                if flag(truncated, "truncated") or terminal:
+                    ends.append(End(lane, terminal, seen[lane]))
+                    shown, _ = env.reset()
+                    seen[lane] = self._copied(shown)
+        except Exception as error:
+            error.add_note(f"This was in lane {lane}, whose action was {actions[lane]}.")
+            raise
         return self.batch(seen), rewards, ends
 
     def batch(self, observations: list[Any]) -> Any:
@@ -50,3 +71,61 @@ class Lanes(SyncVectorEnv):
         return (
             observations if self._listed else batched(self.single_observation_space, observations)
         )
+
+
+def worker_death(vector: AsyncVectorEnv, name: str) -> InputError:
+    """What to say of lanes whose processes died; ends those of the others.
+
+    Args:
+        vector: whose pipes have broken.
+        name: of the environment.
+    """
+    for process in vector.processes:
+        process.join(timeout=1)
+    codes = {lane: process.exitcode for lane, process in enumerate(vector.processes)}
+    dead = {lane: code for lane, code in codes.items() if code is not None}
+    for process, pipe in zip(vector.processes, vector.parent_pipes, strict=True):
+        process.terminate()
+        pipe.close()
+    vector.closed = True  # nothing is left that could be asked to end
+    lanes = ", ".join(f"lane {lane} with exit code {code}" for lane, code in dead.items())
+    return InputError(
+        f"Processes of {name} died: {lanes or 'none of those that ended says how'}. A negative "
+        "code is a signal: -9 often means that memory ran out; take fewer lanes. To see what the "
+        "environment does, step it here: vectorization_mode='sync'."
+    )
+
+
+def number(reward: Any) -> float:
+    """A reward as a number, whether it came as one or as an array of one.
+
+    Raises:
+        InputError: it is not one number.
+    """
+    try:
+        if not isinstance(reward, str):
+            return float(reward)
+    except (TypeError, ValueError):
+        pass
+    alone = np.asarray(reward)
+    refuse_unless(
+        alone.size == 1 and alone.dtype.kind in "biuf",
+        f"The environment returned the reward {str(reward)[:80]!r}; a reward is one number.",
+    )
+    return float(alone.item())
+
+
+def flag(value: Any, name: str) -> bool:
+    """`terminated` or `truncated` as a bool.
+
+    Raises:
+        InputError: it is neither true nor false, such as None or a word.
+    """
+    if value is True or value is False:
+        return value
+    alone = np.asarray(value)
+    refuse_unless(
+        alone.size == 1 and alone.dtype.kind in "biuf" and alone.item() in (0, 1),
+        f"The environment returned {name}={str(value)[:80]!r}; it is True or False.",
+    )
+    return bool(alone.item())

@@ -12,11 +12,13 @@ from gymnasium.spaces import Box
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.environments.tensor import Dynamics, TensorEnvironment, normal
 from vantage.exact import gaussian
 from vantage.policies import Gaussian, Policy
 
 
+@checked
 class LQR(TensorEnvironment):
     """Lanes of x' = A x + B u + w with reward −(xᵀ state_cost x + uᵀ action_cost u).
 

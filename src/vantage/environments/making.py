@@ -11,6 +11,7 @@ from typing import Any
 
 import gymnasium
 
+from vantage.arguments import checked
 from vantage.environments.acrobot import Acrobot
 from vantage.environments.classic import CartPole, MountainCar, MountainCarContinuous, Pendulum
 from vantage.environments.envpool import EnvPool
@@ -33,6 +34,7 @@ TENSOR: dict[str, Callable[..., TensorEnvironment]] = {
 ENVPOOL = "envpool/"
 
 
+@checked
 def make(
     name: Any,
     lanes: int | None = None,

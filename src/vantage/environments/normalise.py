@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.environments.exporting import Standardised
+from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment, Step
 from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
@@ -83,12 +85,22 @@ def _merge(table: Any, samples: Any) -> None:
 
 
 def _scale(table: Any, epsilon: float) -> Any:
-    """1/√(variance + ε) of every column, 1 before there are two samples to tell; [K]."""
-    count, squares = table[0], table[2]
+    """1/√(variance + ε) of every column, 1 before there are two samples to tell; [K].
+
+    The last column is the running return, whose unit is that of the rewards, however small: there
+    ε is a share of its mean square.
+    """
+    count, mean, squares = table[0], table[1], table[2]
     if count[0] > 1 and count[-1] > 1:
-        return (squares / count + epsilon) ** -0.5
-    few = count <= 1
-    return ((squares + few) / (count * ~few + few) + epsilon) ** -0.5
+        variance = squares / count
+    else:
+        few = count <= 1
+        variance = (squares + few) / (count * ~few + few)
+    added = variance * 0 + epsilon
+    if count[-1] > 1:
+        # all returns 0: there is nothing to divide
+        added[-1] = epsilon * (variance[-1] + mean[-1] ** 2) + (squares[-1] == 0) * (mean[-1] == 0)
+    return (variance + added) ** -0.5
 
 
 def _clipped(x: Any, bound: float) -> Any:
@@ -97,13 +109,15 @@ def _clipped(x: Any, bound: float) -> Any:
     return x.clip(-bound, bound)
 
 
+@checked
 class Normalized:
     """An environment whose observations and rewards are normalised by running statistics.
 
     Observations become (o − mean)/√(variance + ε), clipped to ±clip; masks of actions, and pictures
     within Dict and Tuple observations, are left as they are. Rewards are divided by the
     running standard deviation of the discounted return G ← γ G + r of every lane (0 at the start of
-    an episode), not centred, and clipped to ±clip; `Step.raw_reward` holds the reward as it was.
+    an episode), √(variance + ε E[G²]), not centred, and clipped to ±clip: rewards of any size are
+    scaled alike. `Step.raw_reward` holds the reward as it was.
 
     The statistics follow every real step until they are frozen: see `frozen`. Save them with the
     policy, which is worth nothing without them: `state_dict` of `env.statistics`.
@@ -114,7 +128,7 @@ class Normalized:
         observations: whether to normalise these.
         rewards: whether to normalise these.
         clip: bound of what is normalised.
-        epsilon: ε, added to the variance.
+        epsilon: ε, added to the variance; of rewards as a share of the mean square return.
 
     Raises:
         InputError: clip or epsilon not positive; observations that are not floats.
@@ -141,6 +155,7 @@ class Normalized:
         }
         self.clip, self.epsilon = clip, epsilon
         self.updating, self.raw_rewards = True, not rewards
+        self._dtype = torch.float32  # of observations as a policy sees them
         self._width = 0  # of an observation in the statistics; the running return comes after it
         if observations:
             first = env.reset(seed=0)
@@ -150,6 +165,8 @@ class Normalized:
                 "observations=False (ids need no scale, and pictures are scaled by the network).",
             )
             self._width = first[0].numel()
+            self._dtype = first.dtype
+            self.env = _precise(env)
         self._kept = list(getattr(env, "unscaled", ()))
         self.statistics = RunningMoments(self._width + 1)
         self.running_return = torch.zeros(env.lanes, dtype=torch.float64)
@@ -192,7 +209,7 @@ class Normalized:
         raw = reward = step.reward
         if not self.raw_rewards:
             scaled = _clipped(_fast(raw) * self._scale[-1], self.clip)
-            reward = torch.as_tensor(scaled, dtype=raw.dtype)
+            reward = torch.as_tensor(scaled, dtype=torch.float32)
         raw = raw if step.raw_reward is None else step.raw_reward
         return step._replace(
             observation=observation, reward=reward, final_observation=final, raw_reward=raw
@@ -245,7 +262,7 @@ class Normalized:
 
     def _over(self, env: Environment) -> "Normalized":
         other = copy(self)
-        other.env, other.lanes = env, env.lanes
+        other.env, other.lanes = _precise(env) if self._width else env, env.lanes
         return other
 
     def _flat(self, observation: Tensor) -> Any:
@@ -256,7 +273,7 @@ class Normalized:
         if not self._width:
             return observation
         centred = (self._flat(observation) - table[1, :-1]) * scale[:-1]
-        out = torch.as_tensor(_clipped(centred, self.clip), dtype=observation.dtype)
+        out = torch.as_tensor(_clipped(centred, self.clip), dtype=self._dtype)
         for first, last in self._kept:
             out[:, first:last] = observation[:, first:last]
         return out if out.shape == observation.shape else out.reshape(observation.shape)
@@ -289,3 +306,8 @@ class Normalized:
         if real.any():
             _merge(table[:, -1:], running[real][:, None])
         running[ended] = 0
+
+
+def _precise(env: Environment) -> Environment:
+    """Lanes that show what single precision would round in double, where they can."""
+    return env.precise() if isinstance(env, Gymnasium) else env

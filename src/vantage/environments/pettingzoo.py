@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments import fitted, spaces
+from vantage.environments.holding import hold
 from vantage.environments.interface import Step
 from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
 
+@checked
 class PettingZoo:
     """Agents of a parallel environment as lanes that share one policy.
 
@@ -66,6 +69,7 @@ class PettingZoo:
             InputError: shared starts; agents that are not there from the start.
         """
         refuse_unless(shared == 1, _NO_SHARED.format(name=self.name))
+        hold(self, None)
         self._ended = torch.zeros(self.lanes, dtype=torch.bool)
         self._shown = [self._fresh(env, seed + i) for i, env in enumerate(self.envs)]
         return self._read(self._shown)

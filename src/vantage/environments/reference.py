@@ -173,9 +173,10 @@ class SlowNormaliser:
         if not self.settings["rewards"]:
             return reward
         gains = np.asarray(self.gains, np.float64).reshape(-1, 1)
-        _, variance = _moments(gains, self.before[:, -1:])
-        clip = self.settings["clip"]
-        scaled = reward / np.sqrt(variance[0] + self.settings["epsilon"])
+        mean, variance = _moments(gains, self.before[:, -1:])
+        clip, several = self.settings["clip"], self.before[0, -1] + len(gains) > 1
+        square = variance[0] + mean[0] ** 2 if several else 1.0
+        scaled = reward / np.sqrt(variance[0] + self.settings["epsilon"] * square or 1.0)
         return np.asarray(np.clip(scaled, -clip, clip))
 
 

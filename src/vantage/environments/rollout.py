@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vantage.batch import Batch, sum_by_episode
+from vantage.environments.holding import hold
 from vantage.environments.interface import Environment, Step
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator, compares
@@ -38,10 +39,13 @@ class Finished:
         returns: [episodes] undiscounted sums of the environment's own rewards, whatever a
             normaliser made of them, from the start of the episode.
         lengths: [episodes] steps.
+        taken: steps that the environment took for them, those of lanes included that had given
+            their episodes and could not wait.
     """
 
     returns: Tensor
     lengths: Tensor
+    taken: int
 
 
 def episodes(
@@ -110,15 +114,22 @@ def episodes_and_returns(
     """`episodes`, and their returns in the environment's own rewards."""
     record = _Record(env, policy, seed, greedy, shared)
     quota = quotas(count, env.lanes).to(record.sight.seen.device)
-    finished = torch.zeros_like(quota)
-    while bool((finished < quota).any()):
-        step = record.advance(counts=finished < quota)
+    finished, going = torch.zeros_like(quota), quota > 0
+    wait = getattr(env, "pause", None)  # lanes that are stepped one by one need not go on
+    taken = 0
+    while bool(going.any()):
+        if wait is not None:
+            wait(~going)
+        step = record.advance(counts=going)
+        taken += int(step.real.sum())
         finished += (step.terminated | step.truncated).long()
+        going = finished < quota
     lanes = record.batch(value)
     raw = [step.reward if step.raw_reward is None else step.raw_reward for step in record.steps]
     ended = Finished(
         returns=sum_by_episode(lanes, over_time(raw).to(torch.float64)),
         lengths=sum_by_episode(lanes, torch.ones_like(lanes.reward)).long(),
+        taken=taken,
     )
     return _one_row_per_episode(lanes, shared), ended
 
@@ -131,6 +142,7 @@ class _Record:
         environment_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
         first = env.reset(seed=int(environment_seed) >> 1, shared=shared)
+        hold(env, None)  # also where the environment is a user's own and does not say so
         refuse_unless_finite(first, "observation", env, "at reset")
         self.generator = torch.Generator(first.device).manual_seed(int(action_seed))
         self.sight = Sight(policy, first)
@@ -149,11 +161,7 @@ class _Record:
                 # a policy with a memory scores rows of steps: here, rows of one
                 log_prob = self.policy.log_prob(seen[:, None], action[:, None])[:, 0]
         step = self.env.step(self.policy.applied(action))
-        where = f"at step {len(self.steps)}"
-        refuse_unless_finite(step.reward, "reward", self.env, where)
-        refuse_unless_finite(step.final_observation, "observation", self.env, where)
-        if step.observation is not step.final_observation:
-            refuse_unless_finite(step.observation, "first observation", self.env, where)
+        refuse_unless_finite_step(step, self.env, f"at step {len(self.steps)}")
         self.observation.append(seen)
         self.action.append(action)
         self.log_prob.append(log_prob)
@@ -300,18 +308,35 @@ def _one_row_per_episode(lanes: Batch, shared: int) -> Batch:
     )
 
 
+def refuse_unless_finite_step(step: Step, env: Environment, where: str) -> None:
+    """Refuse a step with a NaN or infinite reward or observation in any lane.
+
+    Raises:
+        InputError: naming the environment, the lane and what it returned.
+    """
+    refuse_unless_finite(step.reward, "reward", env, where)
+    refuse_unless_finite(step.final_observation, "observation", env, where)
+    if step.observation is not step.final_observation:
+        refuse_unless_finite(step.observation, "first observation", env, where)
+
+
 def refuse_unless_finite(tensor: Tensor, what: str, env: Environment, where: str) -> None:
-    """Refuse NaN and infinity in any lane.
+    """Refuse NaN and infinity in any lane, as single precision has them.
 
     Raises:
         InputError: naming the environment, the lane and what it returned.
     """
     # one reduction a step; locating the culprit costs only when there is one
-    if tensor.is_floating_point() and not torch.isfinite(tensor.sum()):
-        bad = ~tensor.isfinite().flatten(1).all(1) if tensor.dim() > 1 else ~tensor.isfinite()
+    if tensor.is_floating_point() and not torch.isfinite(tensor.float().sum()):
+        finite = tensor.float().isfinite()
+        bad = ~finite.flatten(1).all(1) if tensor.dim() > 1 else ~finite
         if bad.any():
             lane = int(bad.nonzero()[0])
+            shown = tensor[lane].tolist()
+            large = bool(tensor[lane].isfinite().all())
+            kind = "is beyond the range of single precision" if large else "is not finite"
+            remedy = "scale it" if large else "mend the environment, or end the episode before it"
             raise InputError(
-                f"{env.name} returned a {what} that is not finite {where} in lane {lane}: "
-                f"{tensor[lane].tolist()}; mend the environment, or end the episode before it."
+                f"{env.name} returned a {what} that {kind} {where} in lane {lane}: {shown}; "
+                f"{remedy}."
             )

@@ -47,8 +47,8 @@ def parts(space: gymnasium.Space, name: str) -> list[Part]:
     """The leaves of a space, in the order of the flat vector.
 
     Raises:
-        InputError: a space without a fixed size (Text, Graph, Sequence, OneOf) or of an unknown
-            kind.
+        InputError: a space without a fixed size (Text, Graph, Sequence, OneOf), of an unknown kind
+            or without numbers.
     """
     found: list[Part] = []
     first = 0
@@ -56,12 +56,24 @@ def parts(space: gymnasium.Space, name: str) -> list[Part]:
         last = first + int(spaces.flatdim(leaf))
         found.append(Part(path, leaf, first, last))
         first = last
+    refuse_unless(
+        first > 0, f"Environment {name!r} has observation space {space}, which holds no number."
+    )
     return found
 
 
 def width(space: gymnasium.Space, name: str = "environment") -> int:
     """How many numbers a flat observation has; for Discrete, how many ids there are."""
     return parts(space, name)[-1].last
+
+
+def is_wide(space: gymnasium.Space, name: str) -> bool:
+    """Whether single precision may round the numbers of a Box of the space."""
+    return any(
+        isinstance(part.space, spaces.Box)
+        and part.space.dtype.itemsize > (4 if part.space.dtype.kind == "f" else 2)
+        for part in parts(space, name)
+    )
 
 
 def is_picture(space: gymnasium.Space) -> bool:
@@ -79,30 +91,41 @@ def is_picture(space: gymnasium.Space) -> bool:
     return len(space.shape) == 3 and sides[1] >= SMALLEST_PICTURE
 
 
-def observation_reader(space: gymnasium.Space, name: str) -> Callable[[Any], Tensor]:
+def observation_reader(
+    space: gymnasium.Space, name: str, dtype: Any = np.float32
+) -> Callable[[Any], Tensor]:
     """A function from a batch of observations, as a vector environment gives it, to one tensor.
 
     The tensor is a copy: environments may write into their arrays at the next step.
 
+    Args:
+        dtype: of vectors. Double where a normaliser is to take means off before they are rounded to
+            single precision.
+
     Raises:
-        InputError: the space is not supported; see `parts`.
+        InputError: the space is not supported; see `parts`. The function itself raises it for an id
+            outside its space and for a batch of another shape.
     """
     layout = parts(space, name)
     if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return lambda batch: torch.from_numpy(np.array(batch, np.int64) - start)
+        ids_in = _ids(np.asarray(space.n), np.asarray(space.start), "", space, name)
+        return lambda batch: torch.from_numpy(ids_in(np.array(batch, np.int64)))
     if is_picture(space):
         kept = np.uint8 if space.dtype == np.uint8 else np.float32
-        return lambda batch: torch.from_numpy(np.array(batch, kept))
+        return lambda batch: torch.from_numpy(_array(batch, kept, space, name))
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         if len(space.shape) == 1:
-            return lambda batch: torch.from_numpy(np.array(batch, np.float32))
-        return lambda batch: torch.from_numpy(np.array(batch, np.float32).reshape(len(batch), -1))
-    writers = [(part, _writer(part)) for part in layout]
+            return lambda batch: torch.from_numpy(_array(batch, dtype, space, name))
+
+        def flattened(batch: Any) -> Tensor:
+            return torch.from_numpy(_array(batch, dtype, space, name).reshape(len(batch), -1))
+
+        return flattened
+    writers = [(part, _writer(part, name)) for part in layout]
 
     def read(batch: Any) -> Tensor:
         pieces = [(_follow(batch, part.path), write) for part, write in writers]
-        flat = np.zeros((len(pieces[0][0]), layout[-1].last), np.float32)
+        flat = np.zeros((len(pieces[0][0]), layout[-1].last), dtype)
         for piece, write in pieces:
             write(flat, piece)
         return torch.from_numpy(flat)
@@ -114,7 +137,8 @@ def action_writer(space: gymnasium.Space, dtype: Any, name: str) -> Callable[[Te
     """A function from a tensor of actions [lanes, ...] to what a vector environment is given.
 
     Ids are shifted to start where the space starts; vectors are clipped to the bounds, which does
-    nothing where these are infinite.
+    nothing where these are infinite, and rounded to the nearest where the space holds integers. The
+    array is new: an environment may write into it.
 
     Args:
         space: of one lane.
@@ -141,7 +165,7 @@ def action_writer(space: gymnasium.Space, dtype: Any, name: str) -> Callable[[Te
         ids = action.numpy()
         if len(shape) > 1:
             ids = ids.reshape(-1, *shape)
-        return (ids + offset if shifted else ids).astype(dtype, copy=False)
+        return (ids + offset).astype(dtype, copy=False) if shifted else ids.astype(dtype)
 
     return write
 
@@ -150,6 +174,14 @@ def batched(space: gymnasium.Space, observations: list[Any]) -> Any:
     """Observations of single lanes as a batch, the way a vector environment gives it."""
     empty: Any = create_empty_array(space, len(observations))
     return concatenate(space, observations, empty)
+
+
+def share_memory(space: gymnasium.Space, one: Any, other: Any, name: str) -> bool:
+    """Whether two observations of one lane hold an array in common."""
+    return any(
+        np.shares_memory(_follow(one, part.path), _follow(other, part.path))
+        for part in parts(space, name)
+    )
 
 
 def unflatten(space: gymnasium.Space, flat: Tensor, name: str = "environment") -> Any:
@@ -220,7 +252,51 @@ def _follow(batch: Any, path: tuple[str | int, ...]) -> np.ndarray:
     return np.asarray(batch)
 
 
-def _writer(part: Part) -> Callable[[np.ndarray, np.ndarray], None]:
+def _array(batch: Any, dtype: Any, space: gymnasium.Space, name: str) -> np.ndarray:
+    """A batch as a new array [lanes, *shape].
+
+    Raises:
+        InputError: its shape is another.
+    """
+    try:
+        array = np.array(batch, dtype)
+    except ValueError:  # lanes of different shapes
+        array = np.empty(0)
+    if array.shape[1:] != space.shape:
+        shapes = {np.shape(each) for each in batch}
+        wrong = next((shape for shape in shapes if shape != space.shape), array.shape[1:])
+        raise InputError(
+            f"{name} showed an observation of shape {wrong}; its space {space} says {space.shape}. "
+            "Mend the one or the other; gymnasium.wrappers.TransformObservation changes both."
+        )
+    return array
+
+
+def _ids(
+    sizes: np.ndarray, start: np.ndarray, at: str, space: gymnasium.Space, name: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from ids [lanes, ...] as the environment counts to ids from 0.
+
+    Raises, when it is called:
+        InputError: an id outside the space, naming lane and value.
+    """
+    upper = sizes - 1
+
+    def within(shown: np.ndarray) -> np.ndarray:
+        ids = shown - start
+        if (ids < 0).any() or (ids > upper).any():
+            outside = ((ids < 0) | (ids > upper)).reshape(len(ids), -1).any(1)
+            lane = int(outside.argmax())
+            raise InputError(
+                f"{name} showed{at} {np.asarray(shown[lane]).tolist()} in lane {lane}, which is "
+                f"not in {space}; mend the environment, or declare a space that holds it."
+            )
+        return ids
+
+    return within
+
+
+def _writer(part: Part, name: str) -> Callable[[np.ndarray, np.ndarray], None]:
     """A function that writes one leaf of a batch into the flat vectors of all lanes."""
     space, first, last = part.space, part.first, part.last
     if isinstance(space, spaces.Box | spaces.MultiBinary):
@@ -230,12 +306,14 @@ def _writer(part: Part) -> Callable[[np.ndarray, np.ndarray], None]:
 
         return write
     sizes = np.atleast_1d(space.n if isinstance(space, spaces.Discrete) else space.nvec).flatten()
-    # the column of id 0 of every component, less the id that the space starts from
-    column = first + np.cumsum(sizes) - sizes - np.asarray(space.start).flatten()
+    at = "".join(f"[{key!r}]" for key in part.path)
+    within = _ids(sizes, np.asarray(space.start).flatten(), at, space, name)
+    column = first + np.cumsum(sizes) - sizes  # of id 0 of every component
 
     def write_one_hot(flat: np.ndarray, piece: np.ndarray) -> None:
         lane = np.arange(len(flat))[:, None]
-        flat[lane, column + piece.reshape(len(flat), -1)] = 1
+        ids = within(piece.reshape(len(flat), -1).astype(np.int64))
+        flat[lane, column + ids] = 1
 
     return write_one_hot
 
@@ -247,14 +325,17 @@ def _box_writer(space: spaces.Box) -> Callable[[Tensor], np.ndarray]:
         f"Action space {space}: integers can only be clipped to finite bounds; give it some.",
     )
     bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())
+    whole = not np.issubdtype(dtype, np.floating)
 
     def write(action: Tensor) -> np.ndarray:
         vector = action.numpy()
         if len(shape) != 1:
             vector = vector.reshape(-1, *shape)
+        if whole:
+            vector = np.floor(vector.astype(np.float64) + 0.5)
         if bounded:
             vector = np.minimum(np.maximum(vector, low), high)
-        return vector.astype(dtype, copy=False)
+        return vector.astype(dtype)
 
     return write
 

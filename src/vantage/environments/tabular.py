@@ -8,11 +8,13 @@ from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments.tensor import Dynamics, TensorEnvironment
 from vantage.exact.mdp import MDP
 from vantage.policies import Policy, SoftmaxTable
 
 
+@checked
 class Tabular(TensorEnvironment):
     """Lanes of a tabular MDP. A lane starts anew, from ρ0, on the step that ends its episode.
 

@@ -22,8 +22,10 @@ from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments import fitted
 from vantage.environments.devices import device_named
+from vantage.environments.holding import hold
 from vantage.environments.interface import Step
 from vantage.environments.shown import described, shown
 from vantage.environments.terms import Terms
@@ -88,6 +90,7 @@ class Randomness(NamedTuple):
     noise: Float[Tensor, "noises lanes"]
 
 
+@checked
 class TensorEnvironment:
     """Lanes of a task written as tensor code. A lane starts anew on the step that ends its episode.
 
@@ -155,6 +158,7 @@ class TensorEnvironment:
 
         With `shared` = K, lanes start in groups of K from one state each.
         """
+        hold(self, None)
         generator = torch.Generator(self.device).manual_seed(seed)
         self._randomness = self._draws(generator)
         state = next(self._randomness).fresh

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from vantage.environments.exporting import Acting
@@ -64,8 +65,11 @@ class Terms:
         plain = self._with_mask(_plain(observation), _plain(action_mask))
         single = self._is_single(plain)
         batch = batched(self.observations, [plain]) if single else plain
-        tensor = observation_reader(self.observations, self.name)(batch)
-        return (tensor if self.normalise is None else self.normalise(tensor)), single
+        dtype = np.float32 if self.normalise is None else np.float64
+        tensor = observation_reader(self.observations, self.name, dtype)(batch)
+        if self.normalise is not None:
+            tensor = self.normalise(tensor)
+        return (tensor.float() if tensor.dtype == torch.float64 else tensor), single
 
     def write(self, action: Tensor, single: bool) -> Any:
         """What the environment is given for actions [n, ...] that `policy.applied` has seen.

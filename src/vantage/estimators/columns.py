@@ -8,10 +8,14 @@ enumeration.
 """
 
 import inspect
+import math
 import re
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any, Literal, TypeVar
+
+from vantage.errors import refuse_unless
 
 Coupling = Literal["none", "group", "batch"]
 Bias = Literal["none", "scale", "direction"]
@@ -35,6 +39,21 @@ REMEDIES = {
     "reference_log_prob": (
         "a reference policy: pass reference_log_prob= [N, T], its log-probability of each action"
     ),
+}
+# What a setting of a column may be, by its name.
+SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
+    "lambda_": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "fraction": ("from 0 to 1", lambda x: 0 <= x <= 1),
+    "n": ("a whole number from 1", lambda x: x >= 1 and x == int(x)),
+    "correction": ("0 or 1", lambda x: x in (0, 1)),
+    "epsilon": ("0 or above", lambda x: x >= 0),
+    "epsilon_high": ("0 or above", lambda x: x >= 0),
+    "rho_max": ("above 0", lambda x: x > 0),
+    "c_max": ("0 or above", lambda x: x >= 0),
+    "maximum": ("above 0", lambda x: x > 0),
+    "length": ("above 0", lambda x: x > 0),
+    "level": ("finite", math.isfinite),
+    "beta": ("finite", math.isfinite),
 }
 # Conditions under which a claim of no bias holds, in words.
 CONDITIONS: dict[Condition, str] = {
@@ -132,6 +151,22 @@ def describe(column: Callable[..., Any] | None) -> str:
     arguments = ", ".join(f"{name}={_written(value)}" for name, value in settings.items())
     name = getattr(function, "__name__", type(function).__name__)
     return name + (f"({arguments})" if arguments else "")
+
+
+def check_settings(column: Callable[..., Any]) -> None:
+    """Refuse numbers bound to a column that its formula has no meaning for.
+
+    Raises:
+        InputError: naming the column, the setting, its value and what it may be.
+    """
+    for name, value in (column.keywords if isinstance(column, partial) else {}).items():
+        if not isinstance(value, Real):
+            continue
+        allowed, holds = SETTINGS.get(name, ("a number", lambda x: x == x))
+        refuse_unless(
+            value == value and holds(float(value)),
+            f"{describe(column)}: {name}={value!r} must be {allowed}.",
+        )
 
 
 def parts(column: Callable[..., Any]) -> dict[str, str]:

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators import aggregates, baselines, columns, ratios, returns, scales
@@ -49,6 +50,7 @@ MODULES = {
 _FROM_BATCH = ("value", "group")
 
 
+@checked
 @dataclass(frozen=True)
 class Estimator:
     """One row of the table. Build your own from any columns:
@@ -98,6 +100,12 @@ class Estimator:
                 f"Estimator({name}={column!r}): a column is a function over a Batch; "
                 f"take one from vantage.{module} or write your own.",
             )
+            if not optional:
+                columns.check_settings(column)
+        refuse_unless(
+            math.isfinite(self.entropy),
+            f"Estimator(entropy={self.entropy!r}): the coefficient of the entropy is a number.",
+        )
         refuse_unless(
             not (self.returns is returns.total and self.discounting is aggregates.discounted),
             "Estimator(returns=total, discounting=discounted): the total return is discounted "

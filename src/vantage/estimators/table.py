@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import partial, wraps
 from typing import ParamSpec
 
+from vantage.arguments import check_kinds
 from vantage.errors import refuse_unless
 from vantage.estimators import baselines, penalties, ratios, returns, scales
 from vantage.estimators.aggregates import (
@@ -31,7 +32,6 @@ from vantage.estimators.aggregates import (
 from vantage.estimators.averages import by_group_and_position
 from vantage.estimators.columns import parts
 from vantage.estimators.estimator import Column, Estimator
-from vantage.estimators.settings import check_kinds
 from vantage.estimators.shrinkage import shrinkage
 
 __all__ = [

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from scipy import sparse
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.exact import problems
 from vantage.runs import notebook
@@ -34,6 +35,7 @@ class Edges(NamedTuple):
     reward: Float[Tensor, " E"]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class MDP:
     """A tabular MDP (S, A, P, r, ρ0, γ), checked when it is built.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.monitor.contributions import Contributions, added
 from vantage.monitor.ranks import Ranks
@@ -27,6 +28,7 @@ ONE_PIECE = (
 OVERFLOW = "its gradient is not finite"
 
 
+@checked
 class Monitor:
     """Says how good the gradient of each optimiser step is, from the independent pieces it has.
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.policies.policy import Policy
 
@@ -52,6 +53,7 @@ class Categorical(Policy):
         return self(observation).argmax(-1)
 
 
+@checked
 class SoftmaxTable(Categorical):
     """One logit per observation and action: π(a|o) = softmax(logits[o])_a.
 
@@ -79,6 +81,7 @@ class SoftmaxTable(Categorical):
         return self.logits[observation]
 
 
+@checked
 class MaskedCategorical(Categorical):
     """π(a|s) ∝ exp(net(s)_a) over the actions that the observation's mask allows, 0 elsewhere.
 

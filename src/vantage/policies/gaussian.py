@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.policies.policy import Policy
 
 NODES = 32  # of the quadrature of the squashed Gaussian's entropy
 
 
+@checked
 class Gaussian(Policy):
     """π(a|s) = N(a; net(s), diag(σ²)) with a learned σ that does not depend on the state.
 
@@ -69,6 +71,7 @@ class Gaussian(Policy):
         return -0.5 * noise.square().sum(-1) - constant
 
 
+@checked
 class SquashedGaussian(Gaussian):
     """A Gaussian draw u squashed by tanh, so that every action lies within its bounds.
 

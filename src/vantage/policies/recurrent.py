@@ -7,11 +7,13 @@ the lane has just started, and the memory h before the step, side by side in the
 import torch
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.policies.networks import orthogonal_
 from vantage.policies.policy import Policy
 
 
+@checked
 class Recurrent(Policy):
     """π(a_t | o_0 … o_t) = head(a_t | h_t), h_t = GRU(encoder(o_t), h_{t−1}), h = 0 at a start.
 

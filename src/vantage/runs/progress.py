@@ -24,16 +24,33 @@ terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isa
 WINDOW = 5
 CELL_SECONDS = 0.5  # least time between two pictures in a notebook
 
+
+def return_text(value: float | None) -> str:
+    """A return as people read it: one decimal at the least, and three significant digits.
+
+    >>> return_text(21.46), return_text(1234.56), return_text(0.01234), return_text(-1e-12)
+    ('21.5', '1,234.6', '0.0123', '-1.00e-12')
+    >>> return_text(0.0), return_text(None)
+    ('0.0', '–')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if value == 0 or math.isinf(value):
+        return f"{value:.1f}"
+    size = math.floor(math.log10(abs(value)))
+    return f"{value:,.{max(1, 2 - size)}f}" if -5 < size < 12 else f"{value:.2e}"
+
+
 # What is shown of an update where it is among its metrics: label -> metric, and how it is written.
-FIGURES = {
-    "update": ("update", "{}"),
-    "steps": ("steps", "{:,}"),
-    "return": ("return_100", "{:.1f}"),
-    "reward": ("reward", "{:.3f}"),
-    "dead groups": ("frac_reward_zero_std", "{:.0%}"),
-    "length": ("length", "{:.1f}"),
-    "entropy": ("entropy", "{:.3f}"),
-    "gradient norm": ("grad_norm", "{:.3g}"),
+FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "update": ("update", "{}".format),
+    "steps": ("steps", "{:,}".format),
+    "return": ("return_100", return_text),
+    "reward": ("reward", "{:.3f}".format),
+    "dead groups": ("frac_reward_zero_std", "{:.0%}".format),
+    "length": ("length", "{:.1f}".format),
+    "entropy": ("entropy", "{:.3f}".format),
+    "gradient norm": ("grad_norm", "{:.3g}".format),
 }
 
 
@@ -121,7 +138,7 @@ class Progress:
         """What is shown, by name: of the run's metrics, those that it has."""
         last = self.recent[-1]
         shown = {
-            label: text.format(last[name]) if _finite(last[name]) else "–"
+            label: text(last[name]) if _finite(last[name]) else "–"
             for label, (name, text) in FIGURES.items()
             if name in last
         }

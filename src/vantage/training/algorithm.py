@@ -5,6 +5,7 @@ import difflib
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.runs import notebook
@@ -15,6 +16,7 @@ from vantage.training.schedules import Schedule, name_of
 OF_POLICY = ("log_std", "squash")  # keyword arguments of `env.policy` that `env.value` lacks
 
 
+@checked
 @dataclass(frozen=True)
 class Algorithm:
     """An estimator, an update rule, and the settings that were published with them.

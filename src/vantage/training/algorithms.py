@@ -22,10 +22,10 @@ from typing import Any, ParamSpec
 from torch.optim import RMSprop
 
 from vantage import estimators
+from vantage.arguments import check_kinds
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.estimators.columns import parts
-from vantage.estimators.settings import check_kinds
 from vantage.training import schedules, updates
 from vantage.training.algorithm import Algorithm
 

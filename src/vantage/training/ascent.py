@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
@@ -19,6 +20,7 @@ from vantage.training.interface import OptimizerFactory, optimizer_of
 from vantage.training.value import fit_value
 
 
+@checked
 @dataclass(frozen=True)
 class Fit:
     """How V is fitted after the policy's step, by Adam on the mean squared error.
@@ -56,6 +58,7 @@ class Fit:
         return fit_value(value, optimizer, batch, self.epochs, self.minibatch, generator)
 
 
+@checked
 @dataclass(frozen=True)
 class Ascent:
     """An update rule: one step of the optimiser along ĝ, θ ← θ + α ĝ, then the fit of V.

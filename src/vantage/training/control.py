@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
-from vantage.environments.fragments import Fragments
+from vantage.environments.fragments import MOST_STEPS, Fragments
 from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import Finished, episodes_and_returns
@@ -21,6 +21,7 @@ from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.gradients.passes import Passes
 from vantage.policies import Policy
+from vantage.runs.progress import note
 from vantage.runs.seeds import seed_of
 from vantage.statistics.signal import Signal, gradient_and_signal
 from vantage.training.auto import best_baseline, next_batch
@@ -94,6 +95,8 @@ class ControlLearner(Learner):
         # parameters of the policies that are to act in the next updates, oldest first
         self.waiting: deque[Tensor] = deque([flat_parameters(self.policy)] * settings.delay)
         self.restarted_at = 0
+        self.restart = settings.restart  # steps of every lane until all start afresh
+        self.cut_off = False  # whether it was said that an episode was
         self.together: Environment | None = None  # lanes that can start from one state
 
     def done(self) -> float:
@@ -128,7 +131,7 @@ class ControlLearner(Learner):
             self.waiting.append(flat_parameters(self.policy))
         row: dict[str, Any] = {
             "batch": batch.rows if settings.fragment is None else batch.trajectories,
-            "steps": batch.steps + self._steps(),
+            "steps": collected.finished.taken + self._steps(),
             **self._episode_metrics(collected.finished),
             "entropy": collected.entropy,
             **signal_metrics(collected.signal),
@@ -144,7 +147,7 @@ class ControlLearner(Learner):
             stale=settings.delay > 0,
             factor=factor,
         )
-        return row, batch.steps
+        return row, collected.finished.taken
 
     def evaluate(self) -> dict[str, Any]:
         """The return of whole episodes of the policy, actions sampled, on lanes of their own."""
@@ -179,8 +182,12 @@ class ControlLearner(Learner):
         return policy
 
     def position(self) -> dict[str, Any]:
-        """The last returns, and where lanes started afresh."""
-        return {"recent": list(self.recent), "restarted_at": self.restarted_at}
+        """The last returns, where lanes started afresh, and after how many steps they will."""
+        return {
+            "recent": list(self.recent),
+            "restarted_at": self.restarted_at,
+            "restart": self.restart,
+        }
 
     def tensors(self) -> dict[str, Tensor]:
         """The policies that are to act, and the actions that bring lanes to where they are."""
@@ -193,14 +200,23 @@ class ControlLearner(Learner):
         """Act again what lanes have acted since they started afresh."""
         self.recent.extend(position["recent"])
         self.restarted_at = position["restarted_at"]
+        self.restart = position.get("restart", self.settings.restart)
         self.waiting = deque(tensors[f"waiting.{i}"] for i in range(self.settings.delay))
         lanes = {k.removeprefix("lanes."): t for k, t in tensors.items() if "lanes." in k}
-        if lanes:
-            self.fragments.restore(lanes, seed_of(self.seed, self.restarted_at, COLLECTING))
+        if not lanes:
+            return
+        if not self.fragments.restore(lanes, seed_of(self.seed, self.restarted_at, COLLECTING)):
+            note(
+                f"{self.env.name} does not come back to where it was under the same seed and "
+                "actions (vantage check says why): its lanes start afresh, episodes that were "
+                "under way are dropped, and the run goes on otherwise than without the stop."
+            )
+            self.restarted_at = len(self.history)
+            self.fragments.restart(seed_of(self.seed, self.restarted_at, COLLECTING))
 
     def _before_collecting(self) -> Callable[[], None]:
         """Goes back to what a checkpoint holds of the collection, should that fail half-way."""
-        env, restarted_at = self.env, self.restarted_at
+        env, restarted_at, restart = self.env, self.restarted_at, self.restart
         lanes = self.fragments.mark() if self.settings.fragment and self.history else None
         statistics = running = None
         if isinstance(env, Normalized):
@@ -208,7 +224,7 @@ class ControlLearner(Learner):
             running = env.running_return.clone()
 
         def go_back() -> None:
-            self.restarted_at = restarted_at
+            self.restarted_at, self.restart = restarted_at, restart
             if isinstance(env, Normalized) and statistics is not None and running is not None:
                 env.statistics.load_state_dict(statistics)
                 env.running_return = running
@@ -247,13 +263,38 @@ class ControlLearner(Learner):
         refuse_unless_finite(gradient, len(self.history) + 1)
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, choices)
 
+    def _outlasted(self) -> bool:
+        """Whether lanes go on since an episode has lasted all the time since they started afresh.
+
+        It would never end otherwise.
+        """
+        steps = self.fragments.steps
+        if int(self.fragments.lengths.max()) < steps:
+            return False
+        longer = min(2 * self.restart, MOST_STEPS)
+        if longer > steps:
+            note(
+                f"An episode of {self.env.name} has lasted {steps:,} steps: lanes start afresh "
+                f"after {longer:,} from now on (restart={longer}). Resuming acts as many again."
+            )
+            self.restart = longer
+            return True
+        if not self.cut_off:
+            self.cut_off = True
+            note(
+                f"An episode of {self.env.name} has lasted {steps:,} steps, the most that lanes "
+                "run on for: it is cut off, and so are others as long. Give the environment a "
+                "limit, max_episode_steps=, or a larger restart=."
+            )
+        return False
+
     def _fragment(self, started: float, length: int) -> Collection:
         settings, number = self.settings, len(self.history)
         (estimator,) = self.estimators.values()
         seed = seed_of(self.seed, number, COLLECTING)
         # Lanes start afresh at times that depend on the count of steps alone: what a resumed run
         # must act again is then bounded.
-        if number == 0 or self.fragments.steps >= settings.restart:
+        if number == 0 or (self.fragments.steps >= self.restart and not self._outlasted()):
             self.fragments.restart(seed)
             self.restarted_at = number
         if settings.delay:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators import columns
@@ -26,6 +27,7 @@ from vantage.training.interface import OptimizerFactory, optimizer_of
 from vantage.training.value import value_metrics, value_target
 
 
+@checked
 @dataclass(frozen=True)
 class Epochs:
     """An update rule: `epochs` passes over the batch in `minibatches` steps each.

@@ -3,17 +3,18 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vantage.batch import sum_by_episode
+from vantage.arguments import checked
 from vantage.environments import making, remaking
 from vantage.environments.envpool import EnvPool
+from vantage.environments.holding import is_held
 from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
-from vantage.environments.rollout import episodes as collect
+from vantage.environments.rollout import episodes_and_returns
 from vantage.errors import InputError, refuse_unless
 from vantage.runs import notebook
+from vantage.runs.progress import return_text
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import mean_interval
 from vantage.training.door import check_policy, opened
@@ -41,21 +42,25 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         rows = {
-            "95 % interval": f"[{self.low:.1f}, {self.high:.1f}]",
+            "95 % interval": f"[{return_text(self.low)}, {return_text(self.high)}]",
             "episodes": len(self.returns),
-            "lowest, highest": f"{self.returns.min():.1f}, {self.returns.max():.1f}",
-            "mean length": f"{self.lengths.double().mean():.1f}",
+            "lowest, highest": f"{return_text(float(self.returns.min()))}, "
+            f"{return_text(float(self.returns.max()))}",
+            "mean length": return_text(float(self.lengths.double().mean())),
         }
-        return notebook.facts(f"mean return {self.mean:.1f}", rows)
+        return notebook.facts(f"mean return {return_text(self.mean)}", rows)
 
     def __str__(self) -> str:
+        lowest, highest = (return_text(float(r)) for r in (self.returns.min(), self.returns.max()))
         return (
-            f"mean return {self.mean:.1f}, 95 % interval [{self.low:.1f}, {self.high:.1f}], "
-            f"{len(self.returns)} episodes of {self.lengths.double().mean():.0f} steps "
-            f"(lowest {self.returns.min():.1f}, highest {self.returns.max():.1f})"
+            f"mean return {return_text(self.mean)}, 95 % interval [{return_text(self.low)}, "
+            f"{return_text(self.high)}], {len(self.returns)} episodes of "
+            f"{self.lengths.double().mean():.0f} steps "
+            f"(lowest {lowest}, highest {highest})"
         )
 
 
+@checked
 def evaluate(
     env: Any,
     policy: Any,
@@ -80,9 +85,16 @@ def evaluate(
         Evaluation; the interval is mean ± t s/√n. Where every episode has the same return it has no
         width, which says nothing of rarer outcomes.
 
+    An environment that is being trained on in fragments is left where it is: the episodes run on
+    lanes of their own.
+
     Raises:
-        InputError: fewer than 2 episodes.
+        InputError: fewer than 2 episodes, or no whole number of them; lanes that are being trained
+            on and cannot be made again.
     """
+    refuse_unless(
+        isinstance(episodes, int), f"evaluate(episodes={episodes!r}): give a whole number."
+    )
     refuse_unless(
         episodes >= 2, f"evaluate(episodes={episodes}): an interval needs at least two episodes."
     )
@@ -90,13 +102,14 @@ def evaluate(
     check_policy(env, policy)
     if isinstance(env, Normalized):
         env = env.frozen()
+    if is_held(env):
+        env = lanes_to_evaluate(env, episodes)
     with torch_threads(threads):
-        batch = collect(env, policy, episodes, seed, greedy=greedy)
-    returns = sum_by_episode(batch, batch.reward).double()
-    mean = mean_interval(returns.tolist())
+        _, ended = episodes_and_returns(env, policy, episodes, seed, greedy=greedy)
+    mean = mean_interval(ended.returns.tolist())
     return Evaluation(
-        returns=returns,
-        lengths=sum_by_episode(batch, torch.ones_like(batch.reward)).long(),
+        returns=ended.returns,
+        lengths=ended.lengths,
         mean=mean.value,
         low=mean.low,
         high=mean.high,

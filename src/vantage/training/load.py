@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vantage.arguments import checked
 from vantage.environments import remaking
 from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
@@ -19,6 +20,7 @@ Loaded = tuple[Any, Policy, Any]  # environment, policy, value function or None
 LOADERS: dict[str, Callable[[Path, Path, dict[str, Any]], Loaded]] = {}
 
 
+@checked
 def load(
     path: str | Path,
     lanes: int | None = None,

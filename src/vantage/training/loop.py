@@ -6,7 +6,9 @@ from functools import singledispatch
 from pathlib import Path
 from typing import Any, Literal
 
+from vantage.arguments import checked
 from vantage.environments.checking.check import before_training
+from vantage.environments.rollout import hold
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import compares
 from vantage.gradients.mlp_passes import fastest
@@ -27,6 +29,7 @@ from vantage.training.settings import Settings, describe, few_updates, resolved,
 
 
 @singledispatch
+@checked
 def train(
     env: Any,
     policy: Any = None,  # what people give by mistake is told so by the door, in a sentence
@@ -129,7 +132,8 @@ def train(
             the estimator for that. Fragments only.
         restart: start all lanes afresh once each has taken this many steps since the last start:
             resuming acts these again, and no more. Episodes under way are then dropped, as a
-            truncation. Fragments only.
+            truncation; where one has lasted all that time, lanes go on for twice as many, up to a
+            million. Fragments only.
         signal_every: updates between two measurements of the gradient's signal-to-noise ratio in
             fragments, which costs a pass over the batch; None: never. It needs two lanes.
         seed: of everything random here.
@@ -249,5 +253,8 @@ def train(
     learner = ControlLearner(
         world, passes, candidates, optimizers, settings, evaluation, evaluation_episodes
     )
-    run = carry_out(learner, config, options, updates=updates, steps=steps)
+    try:
+        run = carry_out(learner, config, options, updates=updates, steps=steps)
+    finally:
+        hold(world, None)
     return replace(run, policy=actor, value=critic, env=world)

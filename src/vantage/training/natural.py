@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.aggregates import per_token
@@ -32,6 +33,7 @@ from vantage.training.ascent import Fit
 from vantage.training.interface import OptimizerFactory
 
 
+@checked
 @dataclass(frozen=True)
 class Natural:
     """An update rule: a step along F⁻¹ ĝ, then the fit of V.

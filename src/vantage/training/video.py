@@ -11,12 +11,14 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.interface import Environment, Step
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import episodes as collect
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
+from vantage.runs.progress import return_text
 from vantage.runs.threads import torch_threads
 from vantage.training.load import load
 
@@ -25,6 +27,7 @@ FRAMES_PER_SECOND = 30  # where the environment does not say
 Frame = Callable[[np.ndarray], None]
 
 
+@checked
 def record_video(
     env: Environment,
     policy: Policy,
@@ -97,7 +100,7 @@ def film_run(
     """
     world, policy, *_ = load(run, 1, env=env, trust=trust)
     returns = record_video(world, policy, path, episodes, seed, greedy)
-    shown = ", ".join(f"{value:.1f}" for value in returns)
+    shown = ", ".join(return_text(value) for value in returns)
     return f"Video: {path}, {len(returns)} episodes of return {shown}"
 
 

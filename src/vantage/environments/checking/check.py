@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import torch
 
+from vantage.arguments import checked
 from vantage.environments.checking import costs, ends, lanes, randomness
 from vantage.environments.checking.record import EnvironmentReport, Finding, by_severity
 from vantage.environments.checking.subject import LANES, Subject, lane_of, opened
@@ -53,6 +54,7 @@ LONG = 20_000  # steps: time limits below it are waited for
 QUICK = 64  # steps of the part that training runs
 
 
+@checked
 def check_environment(
     env: Any, *, steps: int = 2000, seed: int = 0, seconds: float = 20.0, measure: bool = True
 ) -> EnvironmentReport:

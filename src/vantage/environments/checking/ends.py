@@ -13,10 +13,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from vantage.environments.checking.record import Finding
 from vantage.environments.checking.traces import Trace
 from vantage.environments.contract import contract
+from vantage.environments.fragments import MOST_STEPS
 from vantage.environments.gymnasium import Gymnasium
 from vantage.environments.lanes import Lanes
+from vantage.errors import InputError
 
-RESTART = 1 << 15  # steps after which `vantage.train` starts lanes afresh, unless told otherwise
 REMEDY = "return new arrays, and let an episode depend on its seed and its actions alone."
 ALIKE = 5  # episodes of one length from which that is remarked on
 # Remarks that say nothing here: environments are checked as they are made, with their wrappers, and
@@ -33,12 +34,12 @@ def judge_lengths(traces: list[Trace], limit: int | None) -> Iterator[Finding]:
     """
     lengths = [length for trace in traces for length in trace.lengths()]
     longest = max((len(piece) - 1 for trace in traces for piece in trace.episodes()), default=0)
-    if limit is not None and limit > RESTART:
+    if limit is not None and limit > MOST_STEPS:
         yield Finding(
             "warning",
             "length",
             f"episodes may be {limit:,} steps long; training in fragments starts lanes afresh "
-            f"after {RESTART:,}, so that such an episode never ends.",
+            f"after {MOST_STEPS:,} at the latest, so that such an episode never ends.",
             f"vt.train(..., restart={2 * limit}), or a shorter max_episode_steps.",
         )
     if not lengths and limit is None:
@@ -73,12 +74,15 @@ def judge_modes(make: Callable[[], gymnasium.Env], seed: int, steps: int) -> lis
     findings = []
     for way, lanes in ways.items():
         env = lanes()
-        report = contract(env, make, steps=steps, seed=seed, tolerance=1e-6)
+        try:
+            report = contract(env, make, steps=steps, seed=seed, tolerance=1e-6)
+            wrong = [finding.evidence for finding in report.errors[:1]]
+        except InputError as error:
+            wrong = [str(error)]
         env.close()
-        for finding in report.errors[:1]:
-            findings.append(
-                Finding("error", "ends", f"lanes stepped {way}: {finding.evidence}", REMEDY)
-            )
+        findings += [
+            Finding("error", "ends", f"lanes stepped {way}: {each}", REMEDY) for each in wrong
+        ]
     return findings
 
 

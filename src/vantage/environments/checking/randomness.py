@@ -19,12 +19,11 @@ from vantage.environments.checking.traces import (
     play,
     played,
 )
+from vantage.environments.generators import generators
 
 EPISODES = 8  # that are compared with one another, and seeds
 ERROR = 1e-3  # chance that equal episodes of a sound environment are called a replay
 REMEDY = "draw everything from self.np_random, after super().reset(seed=seed) in reset."
-Generators = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
-
 
 # The generators that everybody shares: how to read their state, and to put it back.
 SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
@@ -43,22 +42,6 @@ def global_randomness_kept() -> Iterator[None]:
     finally:
         for name, state in states.items():
             SHARED[name][1](state)
-
-
-def generators(env: gymnasium.Env) -> dict[str, Generators]:
-    """Generators that an environment and its wrappers hold, by attribute, two levels deep."""
-    layers: dict[str, Generators] = {}
-    layer: Any = env
-    while layer is not None:
-        for name, thing in list(getattr(layer, "__dict__", {}).items()):
-            if isinstance(thing, Generators):
-                layers[name.removeprefix("_")] = thing
-            elif not isinstance(thing, gymnasium.Env | gymnasium.Space):
-                for inner, deeper in list(getattr(thing, "__dict__", {}).items()):
-                    if isinstance(deeper, Generators):
-                        layers[f"{name}.{inner}"] = deeper
-        layer = layer.env if isinstance(layer, gymnasium.Wrapper) else None
-    return layers
 
 
 def _states(env: gymnasium.Env) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from vantage.arguments import checked
 from vantage.auditing import measure
 from vantage.auditing.report import Report
 from vantage.auditing.reporting import refuse_namesakes, reported
@@ -54,6 +55,7 @@ Pair = tuple[Estimate, Estimate]
 PROMPTS = 64  # of which two completions are kept apart: enough for an interval
 
 
+@checked
 def audit(
     task: Task,
     policy: Policy,

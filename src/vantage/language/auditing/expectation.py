@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.estimators.aggregates import per_token, per_trajectory
 from vantage.estimators.columns import function_of
@@ -28,6 +29,7 @@ from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import refuse_infinite_kl, refuse_missing_value
 
 
+@checked
 def expectation(
     task: Task,
     policy: Policy,

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.optim import SGD
 
+from vantage.arguments import checked
 from vantage.auditing.planner import scaled
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
@@ -132,6 +133,7 @@ class GroupSizes:
         return capture.get()
 
 
+@checked
 def group_sizes(
     task: Task,
     policy: Policy,

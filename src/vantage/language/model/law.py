@@ -18,11 +18,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 
 NEVER = float("-inf")
 
 
+@checked
 @dataclass(frozen=True)
 class SamplingLaw:
     """Temperature, then top-k, then top-p, then min-p, in the order that transformers applies them.

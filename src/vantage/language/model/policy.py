@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vantage import policies
+from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model import adapters
 from vantage.language.model.checkpointing import recompute_layers
@@ -27,6 +28,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torc
 MERGED = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 
 
+@checked
 class Policy(policies.Policy):
     """π(next token | tokens so far) of a Hugging Face causal language model, under a sampling law.
 

@@ -3,9 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vantage.arguments import checked
 from vantage.language.model.policy import Policy
 
 
+@checked
 class ValueHead(nn.Module):
     """V(s) = v · h(s) + b on the last hidden state h of the policy's model.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Completions, finished, steps_allowed
@@ -17,6 +18,7 @@ from vantage.language.sampling.generation import Completions, finished, steps_al
 PAGE = 256  # tokens of a page of the cache
 
 
+@checked
 @dataclass(frozen=True)
 class ContinuousBatching:
     """The engine of transformers, which draws from the policy's law.

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.law import draw
 from vantage.language.model.masks import NOWHERE, attention_masks, layer_kinds
@@ -64,6 +65,7 @@ class Engine(Protocol):
         ...
 
 
+@checked
 @dataclass(frozen=True)
 class Decoding:
     """The engine of this package.
@@ -113,6 +115,7 @@ class Decoding:
         return finished(tokens, log_prob, policy.end_ids, policy.pad_id)
 
 
+@checked
 def generate(
     policy: Policy,
     prompts: list[list[int]],

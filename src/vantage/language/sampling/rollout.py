@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
@@ -56,6 +57,7 @@ class Rollout:
     turns: int = 1
 
 
+@checked
 def rollout(
     task: Task,
     policy: Policy,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.language.model.masks import layer_kinds
@@ -43,6 +44,7 @@ class Conformance:
     tolerance: float
 
 
+@checked
 def conformance(
     policy: Policy,
     prompts: list[list[int]] | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.tasks.rewards import RewardError, Rewards
 from vantage.language.tasks.rows import Row
@@ -43,6 +44,7 @@ class RewardCheck:
         return "\n".join([*lines, "Gold answers get the full reward, wrong ones less; repeatable."])
 
 
+@checked
 def check_reward(
     task: Task,
     *,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.tasks.prompts import Prompt, as_completion, check_prompt, encode_prompts
 from vantage.language.tasks.rewards import (
@@ -25,6 +26,7 @@ from vantage.language.tasks.trl import of_trainer
 SPLIT, ORDER = 0x53504C49, 0x4F524445
 
 
+@checked
 class Task:
     """Rows with prompts, and reward functions.
 

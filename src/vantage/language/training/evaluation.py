@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Decoding, Engine
@@ -40,6 +41,7 @@ class Evaluation:
         )
 
 
+@checked
 def evaluate(
     task: Task,
     policy: Policy,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import NOT_COUNTED, Policy
 from vantage.language.tasks.task import Task
@@ -16,6 +17,7 @@ from vantage.language.tasks.task import Task
 WARM = 0x5741524D  # word of a seed
 
 
+@checked
 def warm_up(
     policy: Policy,
     task: Task,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch.optim import AdamW
 
+from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.model import adapters
@@ -33,6 +34,7 @@ from vantage.training.schedules import Schedule
 LR = 1e-5  # of the default optimiser
 
 
+@checked
 def train(
     task: Task,
     policy: Policy,

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.sampling.rollout import Rollout
 from vantage.language.tasks.rows import import_parquet
@@ -30,6 +31,7 @@ FOLDER = "transcripts"
 Record = dict[str, Any]
 
 
+@checked
 def recorder(
     run: str | Path, task: Task, tokenizer: Any, every: int = 1
 ) -> Callable[[int, Rollout, Tensor], None]:
@@ -99,6 +101,7 @@ def write_transcripts(run: str | Path, update: int, records: list[Record]) -> Pa
     return target
 
 
+@checked
 def read_transcripts(path: str | Path, update: int | None = None) -> list[Record]:
     """The records of an update of a run, or of all its updates in order, with their "update".
 
