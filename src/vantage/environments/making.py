@@ -6,6 +6,7 @@ envpool/CartPole-v1    EnvPool's
 """
 
 import difflib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.lqr import LQR
 from vantage.environments.normalise import Normalized
 from vantage.environments.tensor import TensorEnvironment
-from vantage.errors import InputError
+from vantage.errors import InputError, refuse_unless, refuse_unless_whole
 
 # By the names that run folders hold: TENSOR[name](lanes=..., discount=..., **settings).
 TENSOR: dict[str, Callable[..., TensorEnvironment]] = {
@@ -32,6 +33,8 @@ TENSOR: dict[str, Callable[..., TensorEnvironment]] = {
     "tensor/Pendulum-v1": Pendulum,
 }
 ENVPOOL = "envpool/"
+MOST_LANES = 1 << 24  # of tensor environments
+MOST_LANES_APART = 1 << 16  # where every lane is an object of its own
 
 
 @checked
@@ -63,7 +66,11 @@ def make(
     if not isinstance(name, str):
         return normalised(Gymnasium(name, lanes, discount, **settings), normalise)
     lanes = 64 if lanes is None else lanes
+    refuse_unless_whole(lanes, 1, name, "lanes")
+    most = MOST_LANES if name.startswith("tensor/") else MOST_LANES_APART
+    refuse_unless(lanes <= most, f"{name}(lanes={lanes}): {most:,} at most.")
     if name in TENSOR:
+        _refuse_unfit(name, settings)
         env = TENSOR[name](lanes=lanes, discount=discount, **settings)
     elif name.startswith("tensor/"):
         near = difflib.get_close_matches(name, TENSOR, n=2)
@@ -73,6 +80,19 @@ def make(
     else:
         env = Gymnasium(name, lanes, discount, **settings)
     return normalised(env, normalise)
+
+
+def _refuse_unfit(name: str, settings: dict[str, Any]) -> None:
+    """Refuse settings that a tensor environment does not take, and the lack of those it needs."""
+    signature = inspect.signature(TENSOR[name])
+    try:
+        signature.bind(lanes=1, discount=1.0, **settings)
+    except TypeError as error:
+        takes = [key for key in signature.parameters if key not in ("lanes", "discount")]
+        raise InputError(
+            f"{name} cannot be made: {error}; beside lanes and discount it takes "
+            f"{', '.join(takes)}."
+        ) from error
 
 
 def normalised(env: Environment, normalise: dict[str, Any] | bool) -> Any:

@@ -240,9 +240,10 @@ def _module(name: str, text: str) -> ModuleType:
     if not name.endswith(".py"):
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, ValueError) as error:
+            missing = getattr(error, "name", name)
             raise InputError(
-                f"{text}: no module {error.name!r} can be imported from here; run from the folder "
+                f"{text}: no module {missing!r} can be imported from here; run from the folder "
                 "that holds it, or install it."
             ) from error
     file = Path(name)

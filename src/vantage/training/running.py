@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from vantage.errors import refuse_unless
+from vantage.errors import refuse_unless, refuse_unless_whole
 from vantage.runs.interrupts import Interrupts
 from vantage.runs.lock import locked
 from vantage.runs.progress import Progress
@@ -17,6 +18,8 @@ from vantage.runs.trackers import Tracker
 from vantage.training.callbacks import Callback, RunState, call, name_of
 from vantage.training.keeping import Keeper
 from vantage.training.learner import Learner
+
+THREADS = 1024  # torch starts each of them
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,14 @@ class RunOptions:
             not self.resume or self.out is not None,
             "train(resume=True): say which run with out=.",
         )
-        refuse_unless(self.threads >= 1, f"train(threads={self.threads}): must be at least 1.")
+        refuse_unless_whole(self.threads, 1, "train", "threads")
+        refuse_unless(self.threads <= THREADS, f"train(threads={self.threads}): {THREADS} at most.")
         for name in ("evaluate_every", "keep_last"):
-            count = getattr(self, name)
-            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0; 0 is never.")
+            refuse_unless_whole(getattr(self, name), 0, "train", name)
+        refuse_unless(
+            isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0,
+            f"train(checkpoint_seconds={self.checkpoint_seconds!r}): give seconds, 0 or more.",
+        )
         refuse_unless(
             not self.keep_last or self.out is not None,
             f"train(keep_last={self.keep_last}): checkpoints are kept in a run folder; give out=.",

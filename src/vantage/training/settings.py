@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from vantage.environments import making
 from vantage.environments.interface import Environment
-from vantage.errors import refuse_unless
+from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_whole
 from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
 from vantage.runs.run import versions
@@ -56,17 +56,14 @@ class Settings:
         whole = ("steps", "updates", "threads", "fragment", "restart", "signal_every")
         counts = {name: getattr(self, name) for name in whole} | {"batch": self.fixed_batch}
         for name, count in counts.items():
-            refuse_unless(
-                count is None or count >= 1, f"train({name}={count}): must be at least 1."
-            )
+            if count is not None:
+                refuse_unless_whole(count, 1, "train", name)
         for name in ("lr", "target_snr"):
             amount = getattr(self, name)
-            refuse_unless(
-                amount is None or amount > 0, f"train({name}={amount}): must be positive."
-            )
-        for name in ("delay", "seed"):
-            count = getattr(self, name)
-            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
+            if amount is not None:
+                refuse_unless_positive(amount, "train", name)
+        for name in ("delay", "seed", "group_size"):
+            refuse_unless_whole(getattr(self, name), 0, "train", name)
         available = {"scores"} | ({"value"} if value is not None else set())
         if self.fragment is None:
             available.add("group")

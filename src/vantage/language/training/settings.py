@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from vantage.errors import refuse_unless
+from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_whole
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
@@ -57,16 +57,13 @@ class Settings:
         """
         for name in ("updates", "epochs", "minibatches", "turns", "threads",
                      "token_budget", "baseline_every"):  # fmt: skip
-            count = getattr(self, name)
-            refuse_unless(count >= 1, f"train({name}={count}): must be at least 1.")
+            refuse_unless_whole(getattr(self, name), 1, "train", name)
         for name in ("warmup", "resample_dead_groups", "decompose_every", "seed"):
-            count = getattr(self, name)
-            refuse_unless(count >= 0, f"train({name}={count}): must be at least 0.")
+            refuse_unless_whole(getattr(self, name), 0, "train", name)
         for name in ("lr", "max_grad_norm", "target_snr"):
             amount = getattr(self, name)
-            refuse_unless(
-                amount is None or amount > 0, f"train({name}={amount}): must be positive."
-            )
+            if amount is not None:
+                refuse_unless_positive(amount, "train", name)
         size = task.num_generations
         if self.batch != "auto":
             self._check_batch(self.batch, size)
@@ -98,7 +95,7 @@ class Settings:
         return candidates
 
     def _check_batch(self, batch: int, size: int) -> None:
-        refuse_unless(batch >= 1, f"train(batch={batch}): must be at least 1.")
+        refuse_unless_whole(batch, 1, "train", "batch")
         refuse_unless(
             batch % size == 0,
             f"train(batch={batch}): a batch counts completions and holds whole groups of "
