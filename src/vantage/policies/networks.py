@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vantage.errors import refuse_unless
+from vantage.runs.threads import torch_threads
 
 SMALLEST_PICTURE = 36  # pixels: what the kernels and strides of Mnih et al. need
 MNIH = (((8, 4, 32), (4, 2, 64), (3, 1, 64)), 512)  # kernel, stride, filters; width after them
@@ -173,18 +174,19 @@ def orthogonal_(
     Source: Engstrom et al. 2020; Huang et al. 2022, detail 2.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    found = [part for part in module.modules() if isinstance(part, _WITH_WEIGHTS)]
-    outputs = [part for part in found if not isinstance(part, nn.GRUCell)][-1:]
-    for part in found:
-        gain = output_gain if part in outputs else math.sqrt(2)
-        for name, weights in part.named_parameters(recurse=False):
-            if "bias" in name:
-                nn.init.zeros_(weights)
-            elif isinstance(part, nn.GRUCell):
-                for gate in weights.data.chunk(3):
-                    nn.init.orthogonal_(gate, generator=generator)
-            else:
-                nn.init.orthogonal_(weights, gain, generator=generator)
+    parts = [part for part in module.modules() if isinstance(part, _WITH_WEIGHTS)]
+    outputs = [part for part in parts if not isinstance(part, nn.GRUCell)][-1:]
+    with torch_threads(1):  # the factorisation rounds otherwise on each number of threads
+        for part in parts:
+            gain = output_gain if part in outputs else math.sqrt(2)
+            for name, weights in part.named_parameters(recurse=False):
+                if "bias" in name:
+                    nn.init.zeros_(weights)
+                elif isinstance(part, nn.GRUCell):
+                    for gate in weights.data.chunk(3):
+                        nn.init.orthogonal_(gate, generator=generator)
+                else:
+                    nn.init.orthogonal_(weights, gain, generator=generator)
     return module
 
 
