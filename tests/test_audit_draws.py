@@ -1,5 +1,7 @@
 """Audits of gradients from elsewhere: functions, iterables, arrays, folders, losses."""
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import vantage as vt
+from vantage import language as vl
+
+ROOT = Path(__file__).parents[1]
 
 MEAN = torch.tensor([1.0, 2.0, 0.0, 0.0, 1.0])
 TILT = torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0])
@@ -142,3 +147,24 @@ def test_a_pickled_array_is_not_opened(tmp_path: Path):
     np.save(tmp_path / "bad.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(vt.InputError, match="cannot be read"):
         vt.audit_draws({"it": tmp_path}, draws=16, progress=False)
+
+
+def test_the_committed_measurement_of_trl_holds_what_the_rows_predict():
+    """Exact cosines with ∇J, enumerated anew, lie in the intervals of TRL's own gradients."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from trl_draws import ROWS, SIZE, small_world
+
+    committed = json.loads((ROOT / "benchmarks/results/trl_draws.json").read_text("utf-8"))
+    page = (ROOT / "docs/audit.md").read_text("utf-8")
+    task, policy, gradient = small_world()
+    for name, case in committed["cases"].items():
+        exact = vl.expectation(task, policy, ROWS[name], SIZE)
+        cosine = torch.nn.functional.cosine_similarity(exact.mean, gradient, dim=0)
+        assert float(cosine) == pytest.approx(case["row_cosine"], abs=1e-6)
+        value, low, high = case["cosine"]
+        assert low <= float(cosine) <= high + 1e-9
+        snr = float(exact.mean @ exact.mean / exact.trace)
+        assert case["snr"][1] < snr < case["snr"][2]
+        assert case["squared_distance_from_row_over_error"] < 2
+        assert f"| {value:.3f} [{low:.3f}, " in page
+    assert committed["cases"]["default"]["cosine"][2] < 0.7

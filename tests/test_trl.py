@@ -19,7 +19,10 @@ import trl
 
 import vantage as vt
 from vantage import language as vl
+from vantage.commands.main import main
 from vantage.monitor import TrainerCallback
+from vantage.peers.trl_audit import audit
+from vantage.peers.trl_rows import estimator
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 SIZE = 4
@@ -192,3 +195,123 @@ def test_other_trainers(kind):
     assert len(callback.monitor.latest) == 20
     assert callback.split.units == (4 if kind == "RLOO" else 16)
     assert "gradient/snr" in callback.rows()
+
+
+SEQUENCE = {"importance_sampling_level": "sequence"}
+
+
+def rloo(**settings: Any) -> Any:
+    model, tokens = small.model_and_tokenizer()
+    own = {"num_generations": SIZE, "max_completion_length": small.LENGTH, "beta": 0.0}
+    return trl.RLOOTrainer(
+        model=model,
+        processing_class=tokens,
+        reward_funcs=small.reward,
+        args=trl.RLOOConfig(**arguments(1, 1, 2 * SIZE, **own, **settings)),
+        train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in small.PROMPTS]),
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"loss_type": "grpo", "epsilon": 0.1, "epsilon_high": 0.3},
+        {"loss_type": "bnpo", "scale_rewards": "none"},
+        {"loss_type": "dr_grpo"},
+        {"loss_type": "dr_grpo", "scale_rewards": "none"},
+        {"loss_type": "cispo", "epsilon_high": 1.1},
+        {"loss_type": "cispo", "epsilon_high": 0.2},
+        {"loss_type": "luspo", **SEQUENCE},
+        {"loss_type": "grpo", **SEQUENCE},
+        {"loss_type": "dapo", **SEQUENCE},
+        None,
+    ],
+    ids=str,
+)
+def test_the_row_of_a_configuration_is_what_its_own_code_does(settings):
+    """Every step of every problem of the battery, on policy and one step off it, enumerated."""
+    trainer = rloo() if settings is None else grpo(1, passes=1, **settings)
+    theirs = vt.verify(trainer, num_generations=(2,)).cells
+    ours = vt.verify(estimator(trainer), num_generations=(2,)).cells
+    assert [cell.problem for cell in theirs] == [cell.problem for cell in ours]
+    compared = 0
+    for here, there in zip(ours, theirs, strict=True):
+        for name, off in (
+            ("angle", {"abs": 1e-3}),
+            ("factor", {"rel": 1e-5}),
+            ("snr", {"rel": 1e-4}),
+        ):
+            now, then = getattr(here, name), getattr(there, name)
+            # nan where a gradient is 0, None where it is no multiple of the other
+            expected = then if then is None else pytest.approx(then, nan_ok=True, **off)
+            assert now == expected, (here.problem, name)
+            compared += then is not None and then == then
+    assert compared > 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss_type": "sapo"}, "loss_type='sapo'"),
+        ({"scale_rewards": "batch"}, "scale_rewards='batch'"),
+        ({"top_entropy_quantile": 0.5}, "top_entropy_quantile=0.5"),
+        ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "divides each of 2 passes"),
+        ({"steps_per_generation": 2}, "divides by the tokens of 2 passes"),
+        ({"mask_truncated_completions": True}, "mask_truncated_completions=True"),
+        (None, "normalize_advantages=True"),
+    ],
+    ids=str,
+)
+def test_a_configuration_without_a_row_is_refused_by_name(settings, message):
+    if settings is None:
+        trainer = rloo(normalize_advantages=True)
+    else:
+        passes = settings.pop("gradient_accumulation_steps", 1)
+        trainer = grpo(1, passes=passes, **settings)
+    with pytest.raises(vt.InputError, match=message):
+        estimator(trainer)
+
+
+def test_what_a_trainer_climbs_beside_its_row():
+    """The default turns away from ∇J, Dr. GRPO without scaling does not; rows say the same."""
+    tilted = audit(small.make_trainer(), draws=64, progress=False).rows
+    straight = audit(
+        small.make_trainer(loss_type="dr_grpo", scale_rewards="none"), draws=64, progress=False
+    ).rows
+    assert [row.estimator for row in tilted] == [
+        "TRL's GRPOTrainer dapo",
+        "row dapo, scale_rewards=group",
+    ]
+    for row in tilted:
+        assert row.cosine.low < 0.614 < row.cosine.high < 0.8
+    for row in straight:
+        assert row.cosine.low > 0.8
+        assert row.cosine.high > 0.99
+    assert tilted[0].variance.low < tilted[1].variance.value < tilted[0].variance.high
+
+
+def test_without_a_row_or_an_exact_gradient_the_report_says_so():
+    trainer = small.make_trainer(loss_type="sapo")
+    trainer.args.max_completion_length = 12  # too many completions to list
+    report = audit(trainer, draws=16, progress=False)
+    assert [row.estimator for row in report.rows] == ["TRL's GRPOTrainer sapo", "rloo"]
+    assert any("loss_type='sapo'" in note for note in report.notes)
+    assert any("sampled by rloo" in note for note in report.notes)
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    peers = Path(small.__file__).parent
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(peers)!r})\nfrom draws_trl import *\n")
+    out = tmp_path / "report.json"
+    spec = f"{script}:make_trainer"
+    monkeypatch.setattr(
+        sys, "argv", ["vantage", "audit", "trl", spec, "--draws", "16", "--json", str(out)]
+    )
+    main()
+    assert "row dapo, scale_rewards=group" in out.read_text("utf-8")
+    monkeypatch.setattr(sys, "argv", ["vantage", "audit", "trl", f"{script}:reward"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "reward" in capsys.readouterr().err

@@ -47,7 +47,8 @@ def audit(
 ) -> None:
     """Measure estimators on an environment: bias, variance, SNR and more, with 95 % intervals.
 
-    Language models have a command of their own: `vantage audit lm --help`.
+    Language models have commands of their own: `vantage audit lm --help`, and
+    `vantage audit trl --help` for trainers of TRL.
 
     Args:
         env: a Gymnasium id, or module:Name for one of your own. One with a table of transitions

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from vantage.commands.audit_language import audit_lm
+from vantage.commands.audit_trl import audit_trl
 from vantage.commands.language_options import (
     LearningOptions,
     ModelOptions,
@@ -41,7 +42,7 @@ BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def dispatch(arguments: list[str]) -> bool:
-    """Run `train lm`, `train TASK` or `audit lm`, if that is what the command line says."""
+    """Run `train lm`, `train TASK`, `audit lm` or `audit trl`, if that is what is asked for."""
     command = commands().get(" ".join(arguments[:2]))
     if command is None:
         return False
@@ -51,7 +52,11 @@ def dispatch(arguments: list[str]) -> bool:
 
 def commands() -> dict[str, Callable[..., None]]:
     """What `vantage train` and `audit` can go on with, besides the id of an environment."""
-    made: dict[str, Callable[..., None]] = {"train lm": train_lm, "audit lm": audit_lm}
+    made: dict[str, Callable[..., None]] = {
+        "train lm": train_lm,
+        "audit lm": audit_lm,
+        "audit trl": audit_trl,
+    }
     return made | {f"train {name}": tiny_command(name) for name in tiny_tasks.TASKS}
 
 

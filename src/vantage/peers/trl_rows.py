@@ -1,0 +1,133 @@
+"""The row of the table that a TRL trainer's configuration is, column by column.
+
+Written against TRL 1.16, and read off `_compute_loss` and the advantages of its trainers. What the
+table has no column for is refused by name.
+"""
+
+from functools import partial
+from typing import Any
+
+from vantage.conformance.losses.trl import is_trl_trainer
+from vantage.errors import refuse_unless
+from vantage.estimators import aggregates, baselines, penalties, ratios, scales
+from vantage.estimators.estimator import Column, Estimator
+
+# How a loss_type averages over steps and completions, and whether a pass counts its tokens alone.
+AGGREGATES: dict[str, Column] = {
+    "grpo": aggregates.per_sequence,
+    "bnpo": aggregates.per_token,
+    "dapo": aggregates.per_token,
+    "cispo": aggregates.per_token,
+    "dr_grpo": aggregates.constant_length,
+    "luspo": aggregates.per_trajectory,
+}
+SCALES: dict[str, Column] = {
+    "group": partial(scales.group_std, correction=1),  # torch.std's, plus 1e-4
+    "none": scales.none,
+}
+RATIOS: dict[str, Column] = {"token": ratios.token, "sequence": ratios.sequence}
+# Arguments that change the weights in a way no column does, and what leaves them as they are.
+PLAIN: dict[str, tuple[Any, ...]] = {
+    "use_vllm": (False,),
+    "delta": (None,),
+    "top_entropy_quantile": (1.0,),
+    "off_policy_mask_threshold": (None,),
+    "multi_objective_aggregation": ("sum_then_normalize",),
+    "mask_truncated_completions": (False,),
+    "entropy_coef": (0.0,),
+    "use_adaptive_entropy": (False,),
+    "normalize_advantages": (False,),
+    "reward_clip_range": (None,),
+}
+
+
+def estimator(trainer: Any) -> Estimator:
+    """The row of the table whose gradient the first step of a trainer takes.
+
+    Of GRPOTrainer: `loss_type`, `scale_rewards`, `importance_sampling_level`, `epsilon`,
+    `epsilon_high`, `beta`, `max_completion_length`; of RLOOTrainer: `epsilon`, `epsilon_high`,
+    `beta`. Its name is that of the configuration.
+
+    Raises:
+        InputError: not such a trainer, or no row is its configuration.
+    """
+    kind = type(trainer).__name__
+    refuse_unless(
+        is_trl_trainer(trainer), f"estimator({kind}): give a GRPOTrainer or RLOOTrainer of TRL."
+    )
+    arguments = trainer.args
+    for name, plain in PLAIN.items():
+        value = getattr(arguments, name, plain[0])
+        refuse_unless(
+            value in plain,
+            f"estimator({kind}): no row of the table has {name}={value!r}; set it to {plain[0]!r}.",
+        )
+    refuse_unless(
+        not getattr(trainer, "aux_loss_enabled", False),
+        f"estimator({kind}): the loss of the experts' router is in no row; set "
+        "router_aux_loss_coef=0.",
+    )
+    return _grpo(trainer) if hasattr(trainer, "loss_type") else _rloo(trainer)
+
+
+def _rloo(trainer: Any) -> Estimator:
+    return Estimator(
+        baseline=baselines.leave_one_out,
+        ratio=ratios.trajectory,
+        clip=_clip(trainer),
+        kl_in_reward=_penalty(penalties.k1, trainer.beta),
+        name="rloo (TRL's)",
+    )
+
+
+def _grpo(trainer: Any) -> Estimator:
+    arguments, loss, scale = trainer.args, trainer.loss_type, trainer.scale_rewards
+    level = trainer.importance_sampling_level
+    for name, value, known in (
+        ("loss_type", loss, AGGREGATES),
+        ("scale_rewards", scale, SCALES),
+        ("importance_sampling_level", level, RATIOS),
+    ):
+        refuse_unless(
+            value in known,
+            f"estimator(GRPOTrainer): no row of the table has {name}={value!r}; those with one: "
+            f"{', '.join(known)}.",
+        )
+    refuse_unless(
+        not (trainer.beta and getattr(arguments, "use_bias_correction_kl", False)),
+        f"estimator(GRPOTrainer): beta={trainer.beta:g} with use_bias_correction_kl=True weighs "
+        "the KL by the ratio, and no row does; set use_bias_correction_kl=False.",
+    )
+    aggregate = AGGREGATES[loss]
+    passes, generated = arguments.gradient_accumulation_steps, arguments.steps_per_generation
+    refuse_unless(
+        loss != "bnpo" or passes == 1,
+        f"estimator(GRPOTrainer): loss_type='bnpo' divides each of {passes} passes by its own "
+        "tokens, and no row does; set gradient_accumulation_steps=1.",
+    )
+    refuse_unless(
+        aggregate is not aggregates.per_token or generated <= passes or loss == "bnpo",
+        f"estimator(GRPOTrainer): loss_type={loss!r} divides by the tokens of {generated} passes, "
+        f"of which a step takes {passes}, and no row does; set steps_per_generation={passes}.",
+    )
+    if loss == "dr_grpo":
+        aggregate = partial(aggregate, length=float(trainer.max_completion_length))
+    # TRL's bound is of the ratio itself, the column's of its excess over 1
+    clip = partial(ratios.cispo, epsilon_high=trainer.epsilon_high - 1)
+    return Estimator(
+        baseline=baselines.group_mean,
+        scale=SCALES[scale],
+        ratio=RATIOS[level],
+        clip=clip if loss == "cispo" else _clip(trainer),
+        aggregate=aggregate,
+        kl_in_loss=_penalty(penalties.k3_in_loss, trainer.beta),
+        name=f"{loss}, scale_rewards={scale}" + (", sequence ratio" if level == "sequence" else ""),
+    )
+
+
+def _clip(trainer: Any) -> Column:
+    return partial(ratios.ppo, epsilon=trainer.epsilon_low, epsilon_high=trainer.epsilon_high)
+
+
+def _penalty(penalty: Column, beta: float) -> Column | None:
+    return partial(penalty, beta=beta) if beta else None
