@@ -1,0 +1,88 @@
+"""The built site in a browser: every page, as wide as a desk and as narrow as a phone."""
+
+import functools
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import launched
+from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+    for path in (ROOT / "docs").rglob("*.md")
+)
+WIDTHS = (1300, 400)
+
+# What a page shows beyond its frame, what is left of formulas, pictures that say nothing.
+LOOK = (Path(__file__).parent / "site_look.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The site, built and served to this machine alone."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *said: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as one:
+        yield one
+
+
+def opened(browser: Browser, address: str, name: str, width: int) -> tuple[Page, list[str]]:
+    """A page in a window of that width, and what went wrong in it."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on(
+        "request",
+        lambda asked: (
+            None if asked.url.startswith((address, "data:")) else faults.append(asked.url)
+        ),
+    )
+    path = name.removesuffix("index").strip("/")
+    page.goto(f"{address}/{path}/" if path else address)
+    page.wait_for_selector("html[data-typeset]")
+    return page, faults
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_stays_in_its_frame(browser: Browser, address: str, name: str) -> None:
+    for width in WIDTHS:
+        page, faults = opened(browser, address, name, width)
+        look = page.evaluate(LOOK)
+        assert faults == [], width
+        assert look["out"] == [], width
+        assert not look["sideways"], width
+        assert look["text"] == [], width
+        assert width < 1300 or look["scrolling"] == []
+        assert look["untypeset"] == 0, width
+        assert look["mute"] == look["broken"] == look["anchors"] == [], width
+        page.context.close()
+
+
+def test_formulas_are_typeset(browser: Browser, address: str) -> None:
+    page, _ = opened(browser, address, "equations", 1300)
+    assert page.locator(".katex").count() > 8
+    page.context.close()
