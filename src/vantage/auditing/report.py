@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from vantage.auditing.page import page
@@ -12,6 +11,7 @@ from vantage.auditing.record import Findings
 from vantage.pages.intervals import columns_of, interval_figure
 from vantage.pages.numbers import text, written
 from vantage.runs import notebook
+from vantage.runs.terminal import Terminal
 
 
 class Report(Findings):
@@ -72,14 +72,14 @@ class Report(Findings):
         )
 
     def __str__(self) -> str:
-        console = Console(width=160, force_terminal=False, highlight=False)
+        console = Terminal(width=160, force_terminal=False)
         with console.capture() as capture:
             for text in [self.sampled, *self.examples]:
                 if text:
-                    console.print(text, soft_wrap=True, markup=False)
+                    console.print(text, soft_wrap=True)
             for sentence in self.summary:
-                console.print(f"• {sentence}", soft_wrap=True, markup=False)
+                console.print(f"• {sentence}", soft_wrap=True)
             console.print(self.table())
             for note in self.notes:
-                console.print(f"Note: {note}", soft_wrap=True, markup=False)
+                console.print(f"Note: {note}", soft_wrap=True)
         return capture.get()

@@ -19,6 +19,7 @@ from vantage.exact.moments import moments
 from vantage.exact.solve import discounting_angle, gradient, objective, value
 from vantage.gradients.weighted import weighted_score
 from vantage.policies import SoftmaxTable
+from vantage.runs.terminal import Terminal
 
 BASELINES = ("none", "constant", "value", "norm_weighted", "trajectory")
 
@@ -44,7 +45,7 @@ def run(
     Raises:
         InputError: no such world, or one without a table.
     """
-    out = console or Console(highlight=False, soft_wrap=True)
+    out = console or Terminal(soft_wrap=True)
     if world in ("article", "corridor"):
         refuse_unless(
             discount is None and horizon is None,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
@@ -262,5 +263,5 @@ def print_end(run: Run, folder: Path) -> None:
         f"Mean reward of the last batch {run.history[-1]['reward']:.3f}, "
         f"{run.history[-1]['num_tokens']:,} tokens{signal}.\n"
         f"Run folder: {folder}; model: {folder / 'model'}\n"
-        f"Next: vantage transcripts {folder} --worst 5"
+        f"Next: vantage transcripts {quote(str(folder))} --worst 5"
     )

@@ -22,6 +22,7 @@ from vantage.commands.verify import verify_command
 from vantage.errors import InputError
 from vantage.estimators import listing as estimator_table
 from vantage.runs.progress import terminal
+from vantage.runs.terminal import printable
 from vantage.training import listing as algorithm_listing
 from vantage.version import __version__
 
@@ -98,7 +99,7 @@ def main() -> None:
         )
     except InputError as error:
         notes = getattr(error, "__notes__", [])
-        print(" ".join([f"vantage: {error}", *notes]), file=sys.stderr)
+        print(printable(" ".join([f"vantage: {error}", *notes])), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -311,5 +312,5 @@ def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
     terminal.print(
         f"{env}, {label}: mean return of the last 100 episodes {mean} after {row['steps']:,} steps "
         f"and {len(run.history)} updates{signal}.\n"
-        f"Run folder: {folder}\nNext: vantage evaluate {folder}"
+        f"Run folder: {folder}\nNext: vantage evaluate {quote(str(folder))}"
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from vantage.comparing.record import Findings
 from vantage.pages.intervals import interval_figure
 from vantage.pages.numbers import number, text, written
 from vantage.runs import notebook
+from vantage.runs.terminal import Terminal
 
 
 class Comparison(Findings):
@@ -72,13 +72,13 @@ class Comparison(Findings):
         return notebook.frame(self.runs)
 
     def __str__(self) -> str:
-        console = Console(width=160, force_terminal=False, highlight=False)
+        console = Terminal(width=160, force_terminal=False)
         with console.capture() as capture:
             for sentence in self.summary:
-                console.print(f"• {sentence}", soft_wrap=True, markup=False)
+                console.print(f"• {sentence}", soft_wrap=True)
             console.print(self.table())
             if self.pairs:
                 console.print(self.pair_table())
             for note in self.notes:
-                console.print(f"Note: {note}", soft_wrap=True, markup=False)
+                console.print(f"Note: {note}", soft_wrap=True)
         return capture.get()

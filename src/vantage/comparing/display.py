@@ -14,12 +14,12 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from vantage.comparing.jobs import Job
 from vantage.comparing.workers import Outcome
 from vantage.runs.progress import return_text
 from vantage.runs.run import METRICS
+from vantage.runs.terminal import Terminal
 
 TAIL = 8192  # bytes; a row is well under 1 kB
 LINE_SECONDS = 15.0
@@ -43,7 +43,7 @@ class Display:
         console: Console | None = None,
     ):
         self.jobs, self.shown = list(jobs), shown
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or Terminal(file=sys.stderr)
         self.started = self.printed = time.monotonic()
         self.rows = {job.folder: last_row(job) for job in todo}
         self.done = {job.folder for job in jobs} - self.rows.keys()
@@ -78,14 +78,14 @@ class Display:
         self.said = len(outcomes)
         self.done |= {outcome.job.folder for outcome in news if outcome.error is None}
         for outcome in news:
-            self.console.print(_ended(outcome), markup=False, soft_wrap=True)
+            self.console.print(_ended(outcome), soft_wrap=True)
         if self.live is not None:
             self.live.update(self._table(running, outcomes))
         elif news or time.monotonic() - self.printed > LINE_SECONDS:
             self.printed = time.monotonic()
             now = "; ".join(f"{job} at {_at(self.rows[job.folder])}" for job in running)
             said = self._progress() + (f". Now: {now}" if now else "")
-            self.console.print(said, markup=False, soft_wrap=True)
+            self.console.print(said, soft_wrap=True)
 
     def _progress(self) -> str:
         steps = self._steps()
@@ -113,8 +113,8 @@ class Display:
             done = sum(job.folder in self.done for job in own)
             count = sum(job.folder in failed for job in own)
             cells = (world, name, f"{done} of {len(own)}", str(count or "–"), "\n".join(now) or "–")
-            table.add_row(*(Text(cell) for cell in cells))
-        return Group(table, Text(self._progress()))
+            table.add_row(*cells)
+        return Group(table, self._progress())
 
 
 def last_row(job: Job) -> dict[str, Any]:

@@ -15,11 +15,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.console import Console
-
 from vantage.errors import refuse_unless
 from vantage.runs import checkpoint
 from vantage.runs.run import CHECKPOINT
+from vantage.runs.terminal import Terminal
 
 CHECKPOINTS, BEST, PREFIX = "checkpoints", "best", "update-"
 Export = Callable[[Path], None]
@@ -89,7 +88,7 @@ def intact(folder: Path) -> Path | None:
         fault = checkpoint.fault(path)
         if fault is None:
             if faults:
-                Console(file=sys.stderr, highlight=False, markup=False).print(
+                Terminal(file=sys.stderr).print(
                     f"{faults[0]}; the run goes on from {path}.", soft_wrap=True
                 )
             return path

@@ -16,9 +16,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from vantage.runs.notebook import Cell, facts
+from vantage.runs.terminal import Terminal
 
 # Where commands print. Piped output has no terminal's width to fit: tables keep every digit.
-terminal = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
+terminal = Terminal(soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 
 # Ratios of one update are noisy: show them over this many, numerator and denominator apart.
 WINDOW = 5
@@ -76,7 +77,7 @@ class Progress:
     ):
         self.unit, self.goal = ("steps", steps) if steps is not None else ("update", updates)
         self.shown = shown
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or Terminal(file=sys.stderr)
         self.line_seconds = line_seconds
         self.recent: deque[dict[str, Any]] = deque(history[-WINDOW:], maxlen=WINDOW)
         self.start_at = history[-1][self.unit] if history else 0
@@ -85,7 +86,7 @@ class Progress:
         self.live: Live | None = None
         self.cell: Cell | None = None
         self.bar = Bar(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             console=self.console,
@@ -165,7 +166,7 @@ class Progress:
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 3))
         figures = self.figures()
-        table.add_row(*(f"[dim]{name}[/]" for name in figures))
+        table.add_row(*figures, style="dim")
         table.add_row(*figures.values())
         return table
 
@@ -194,9 +195,13 @@ def counting(
 
     Yields a function that takes how much is done.
     """
-    console = Console(file=sys.stderr, highlight=False)
+    console = Terminal(file=sys.stderr)
     printed = time.monotonic()
-    columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (
+        TextColumn("{task.description}", style="bold", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     with Bar(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
         task = bar.add_task(what, total=total)
 
@@ -212,4 +217,4 @@ def counting(
 
 def note(text: str) -> None:
     """A line beside the progress, on standard error: something to know before it goes on."""
-    Console(file=sys.stderr, highlight=False).print(text, markup=False, soft_wrap=True)
+    Terminal(file=sys.stderr).print(text, soft_wrap=True)

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 from torch.optim import SGD
 
@@ -32,6 +31,7 @@ from vantage.language.training.inputs import inputs_and_scores, valued
 from vantage.pages.numbers import number, plain, text, written
 from vantage.runs.progress import counting
 from vantage.runs.seeds import generator_of
+from vantage.runs.terminal import Terminal
 from vantage.runs.threads import torch_threads
 from vantage.statistics.intervals import Estimate, time_interval
 
@@ -126,7 +126,7 @@ class GroupSizes:
         return written(path, "GroupSizes", lambda: plain(asdict(self)), str)
 
     def __str__(self) -> str:
-        console = Console(width=120, force_terminal=False, highlight=False)
+        console = Terminal(width=120, force_terminal=False)
         with console.capture() as capture:
             console.print(f"• {self.advice}", soft_wrap=True)
             console.print(self.table())
