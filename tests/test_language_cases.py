@@ -91,7 +91,7 @@ def test_audits_take_as_many_turns_as_training():
     settings = {"environment": environment, "turns": 2, "batch": 8, "progress": False}
     language.audit(own, policy(), [reinforce(), rloo()], trajectories=64, **settings)
     language.group_sizes(own, policy(), [rloo()], sizes=(2,), trajectories=64, **settings)
-    assert set(turns) == {0}
+    assert set(turns) == {0, 1}
 
 
 def test_a_kl_is_measured_under_the_law_of_the_policy():

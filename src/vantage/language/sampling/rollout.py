@@ -1,13 +1,13 @@
 """Rollout: prompts of a task, completions of a policy, rewards, as one Batch.
 
-With an environment a completion is a turn of a conversation: a function sees what the policy said
-and answers with the next observation, or with None when the episode is over. Observations are part
-of the text and not of the loss.
+With an environment a completion is a turn of an episode: a function sees what the policy said and
+answers with what it reads next, or with None when the episode is over. What it reads is part of the
+text and not of the loss.
 """
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,13 @@ from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
+from vantage.language.sampling.episodes import Environment, begin, episodes
 from vantage.language.sampling.generation import Decoding, Engine
 from vantage.language.sampling.sequences import Sequences, as_batch, joined
+from vantage.language.tasks.prompts import Message
+from vantage.language.tasks.rewards import Rewards
 from vantage.language.tasks.task import Task
 from vantage.runs.progress import note
-
-# (what the policy said this turn, number of the turn from 0, the data row) -> observation or None
-Environment = Callable[[str, int, dict[str, Any]], str | None]
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,11 @@ def rollout(
         rows: numbers of task rows; one given twice makes two groups.
         generator: the source of everything random, on the CPU.
         engine: draws completions; the package's own where None.
-        environment: answers each completion; a single turn where None.
-        turns: most completions of one episode, with an environment.
+        environment: answers each completion; a single turn where None. After a plain prompt its
+            text follows as it is; in a conversation text is a message of the role user, messages
+            may have any role, all go through the chat template, and rewards see a list of messages.
+            Each episode has its own copy of the data row, where it may keep what it needs.
+        turns: most completions of one episode; one that would have gone on counts as truncated.
         mask_truncated_completions: leave completions that were cut at the limit out, of the loss
             and of their group's baseline. The objective is then the reward of those that end.
         num_generations: completions of each prompt; the task's where None.
@@ -96,14 +99,15 @@ def rollout(
         drawn = engine.generate(policy, prompts, size, generator)
         sequences = joined(before, drawn, policy.pad_id)
         ids = drawn.ids()
+        rewards = task.score_ids(repeated, ids, policy.tokenizer)
     else:
-        records = [task.rows[row] for row in repeated]
-        sequences = _episodes(policy, engine, prompts, size, records, environment, turns, generator)
-        ids = [
-            row[len(prompt) : int(end)].tolist()
-            for row, prompt, end in zip(sequences.tokens, before, _ends(sequences), strict=True)
-        ]
-    rewards = task.score_ids(repeated, ids, policy.tokenizer)
+        asked = [task.prompts[row] for row in repeated]
+        begun = begin(map(task.label, repeated), asked, (task.rows[r] for r in repeated), before)
+        room = _room(policy)
+        sequences = episodes(policy, engine, begun, prompts, environment, turns, room, generator)
+        ends = zip(begun, before, _ends(sequences).tolist(), strict=True)
+        ids = [own.tokens[len(prompt) : end] for own, prompt, end in ends]
+        rewards = _scored(task, policy, repeated, ids, [own.messages for own in begun])
     counted = rewards.scorable
     if mask_truncated_completions:
         counted = counted & ~sequences.truncated
@@ -190,82 +194,23 @@ def _encoded(task: Task, tokenizer: Any) -> list[list[int]]:
     return held[1]
 
 
+def _scored(
+    task: Task,
+    policy: Policy,
+    rows: list[int],
+    ids: list[list[int]],
+    messages: list[list[Message]],
+) -> Rewards:
+    """Rewards of episodes: of their text after plain prompts, else of their messages by role."""
+    if isinstance(task.prompts[rows[0]], str):
+        return task.score_ids(rows, ids, policy.tokenizer)
+    return task.score(rows, messages, ids)
+
+
 def _ends(sequences: Sequences) -> Int[Tensor, " N"]:
     """One more than the last chosen token of each row: episodes end with what the policy said."""
     place = torch.arange(1, sequences.tokens.shape[1] + 1)
     return torch.where(sequences.chosen, place, 0).amax(1)
-
-
-@dataclass
-class _Episode:
-    tokens: list[int]
-    chosen: list[bool]
-    log_prob: list[float]
-    truncated: bool = False
-
-    def add(self, tokens: list[int], log_prob: list[float] | None) -> None:
-        self.tokens += tokens
-        self.chosen += [log_prob is not None] * len(tokens)
-        self.log_prob += log_prob if log_prob is not None else [0.0] * len(tokens)
-
-
-def _episodes(
-    policy: Policy,
-    engine: Engine,
-    prompts: list[list[int]],
-    size: int,
-    records: list[dict[str, Any]],
-    environment: Environment,
-    turns: int,
-    generator: torch.Generator,
-) -> Sequences:
-    """Turn by turn, all episodes that go on together."""
-    episodes = [
-        _Episode(list(p), [False] * len(p), [0.0] * len(p)) for p in prompts for _ in range(size)
-    ]
-    room = _room(policy)
-    going = list(range(len(episodes)))
-    for turn in range(turns):
-        if turn == 0:  # the prompt of a group is the same for all: compute it once
-            drawn = engine.generate(policy, prompts, size, generator)
-        else:
-            drawn = engine.generate(policy, [episodes[n].tokens for n in going], 1, generator)
-        said = policy.tokenizer.batch_decode(drawn.ids(), skip_special_tokens=True)
-        for place, n in enumerate(going):
-            length = int(drawn.length[place])
-            own = episodes[n]
-            own.add(drawn.tokens[place, :length].tolist(), drawn.log_prob[place, :length].tolist())
-            own.truncated = bool(drawn.truncated[place])
-        if turn + 1 == turns:
-            break
-        answers = {n: environment(said[i], turn, records[n]) for i, n in enumerate(going)}
-        going = []
-        for n, answer in answers.items():
-            if answer is None:
-                continue
-            heard = policy.tokenizer.encode(answer, add_special_tokens=False)
-            longest = len(episodes[n].tokens) + len(heard) + policy.max_completion_length
-            if longest > room:
-                episodes[n].truncated = True  # no room for another turn
-            else:
-                episodes[n].add(heard, None)
-                going.append(n)
-        if not going:
-            break
-    return _stacked(episodes, policy.pad_id)
-
-
-def _stacked(episodes: list[_Episode], pad_id: int) -> Sequences:
-    width = max(len(own.tokens) for own in episodes)
-    tokens = torch.full((len(episodes), width), pad_id)
-    chosen = torch.zeros(len(episodes), width, dtype=torch.bool)
-    log_prob = torch.zeros(len(episodes), width)
-    for n, own in enumerate(episodes):
-        end = len(own.tokens)
-        tokens[n, :end] = torch.tensor(own.tokens)
-        chosen[n, :end] = torch.tensor(own.chosen)
-        log_prob[n, :end] = torch.tensor(own.log_prob)
-    return Sequences(tokens, chosen, log_prob, torch.tensor([own.truncated for own in episodes]))
 
 
 def greedy_reward(

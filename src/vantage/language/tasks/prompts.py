@@ -21,7 +21,7 @@ def check_prompt(prompt: Any, row: str, system: str | None = None) -> Prompt:
     [{'role': 'system', 'content': 'Calculate.'}, {'role': 'user', 'content': '2+2='}]
     """
     plain = isinstance(prompt, str) and prompt != ""
-    messages = isinstance(prompt, list) and prompt and all(_is_message(item) for item in prompt)
+    messages = isinstance(prompt, list) and prompt and all(is_message(item) for item in prompt)
     refuse_unless(
         plain or messages,
         f"{row}: the prompt is {prompt!r}; give a string that is not empty, or a list of "
@@ -68,13 +68,15 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]
     return encoded
 
 
-def as_completion(text: str, prompt: Prompt) -> str | list[Message]:
-    """A completion in the form of its prompt: a string, or the assistant's message."""
-    return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
+def as_completion(text: str | list[Message], prompt: Prompt) -> str | list[Message]:
+    """A completion in the form of its prompt: a string, or messages, of which a text makes one."""
+    if isinstance(prompt, str) or not isinstance(text, str):
+        return text
+    return [{"role": "assistant", "content": text}]
 
 
 def text_of(completion: Any) -> str:
-    """The text of a completion in either form.
+    """The policy's text of a completion in either form: that of its messages, line by line.
 
     >>> text_of([{"role": "assistant", "content": "4"}])
     '4'
@@ -82,7 +84,8 @@ def text_of(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
     try:
-        return "".join(message["content"] for message in completion)
+        own = [message["content"] for message in completion if message["role"] == "assistant"]
+        return "\n".join(own)
     except (TypeError, KeyError) as error:
         raise InputError(
             f"The completion is {completion!r}; it must be a string or a list of messages."
@@ -110,7 +113,8 @@ def _templated(tokenizer: Any, prompt: Any) -> list[int]:
     return [int(token) for token in ids]
 
 
-def _is_message(item: Any) -> bool:
+def is_message(item: Any) -> bool:
+    """Whether it is a dict with a role and a content."""
     return (
         isinstance(item, dict)
         and isinstance(item.get("role"), str)

@@ -9,7 +9,13 @@ import numpy as np
 
 from vantage.arguments import checked
 from vantage.errors import refuse_unless
-from vantage.language.tasks.prompts import Prompt, as_completion, check_prompt, encode_prompts
+from vantage.language.tasks.prompts import (
+    Message,
+    Prompt,
+    as_completion,
+    check_prompt,
+    encode_prompts,
+)
 from vantage.language.tasks.rewards import (
     GIVEN,
     RewardFunction,
@@ -148,14 +154,14 @@ class Task:
     def score(
         self,
         rows: Sequence[int],
-        completions: Sequence[str],
+        completions: Sequence[str | list[Message]],
         completion_ids: Sequence[Sequence[int]] | None = None,
     ) -> Rewards:
         """Rewards of completions; completion n answers the prompt of row rows[n].
 
         Args:
             rows: [N] numbers of rows, one for every completion.
-            completions: [N] texts, without special tokens.
+            completions: [N] texts, without special tokens; or messages, of a conversation.
             completion_ids: [N] their token ids, for functions that ask for them.
 
         Raises:
