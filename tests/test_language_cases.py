@@ -2,16 +2,18 @@
 
 import asyncio
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 import vantage
 from vantage import language
 from vantage.errors import InputError
-from vantage.estimators import reinforce, remax, rloo
+from vantage.estimators import ppo, reinforce, reinforce_leave_one_out, remax, rloo
 
 TOKENIZER = language.tiny.tokenizer("0123456789+=")
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(10) for b in range(4)]
@@ -264,3 +266,141 @@ def test_what_is_trained_as_a_whole_resumes_from_any_weights(tmp_path):
     train(task(), policy(), rloo(), updates=1, **settings)
     moved = language.Policy(tmp_path / "run" / "model", max_completion_length=3)
     assert len(train(task(), moved, rloo(), updates=2, resume=True, **settings).history) == 2
+
+
+@pytest.mark.parametrize("estimator", [rloo(), reinforce_leave_one_out()])
+def test_an_update_with_nothing_to_learn_from_is_skipped_and_said(estimator, capsys, tmp_path):
+    own = policy()
+    own.end_ids = ()  # every completion is cut
+    before = torch.nn.utils.parameters_to_vector(own.parameters()).clone()
+    settings = {"mask_truncated_completions": True, "out": tmp_path / "run"}
+    run = train(task(), own, estimator, updates=3, **settings)
+    assert [row["skipped"] for row in run.history] == [True] * 3
+    assert [row["completions"] for row in run.history] == [0] * 3
+    assert torch.equal(torch.nn.utils.parameters_to_vector(own.parameters()), before)
+    assert capsys.readouterr().err.count("update 1 is skipped: no prompt has two completions") == 1
+    with pytest.raises(InputError, match="5 updates in a row had nothing to learn from"):
+        train(task(), own, estimator, updates=8, resume=True, **settings)
+
+
+def test_a_run_goes_on_after_an_update_that_was_skipped():
+    calls = []
+
+    def sometimes(completions, **_):
+        calls.append(1)
+        return [None if len(calls) == 2 else float(len(c)) for c in completions]
+
+    run = train(task(sometimes), policy(), rloo(), updates=3)
+    assert ["skipped" in row for row in run.history] == [False, True, False]
+    assert run.history[2]["grad_norm"] > 0
+
+
+def test_lengths_are_of_all_completions_whatever_counts():
+    rows = [
+        train(
+            task(), policy(), reinforce_leave_one_out(), batch=64, mask_truncated_completions=mask
+        ).history[0]
+        for mask in (False, True)
+    ]
+    for name in ("length", "completions/mean_length", "completions/max_length"):
+        assert rows[0][name] == rows[1][name]
+    assert rows[1]["completions"] < rows[0]["completions"]
+    assert rows[1]["completions/mean_terminated_length"] < rows[1]["completions/mean_length"]
+
+
+def test_special_tokens_reach_rewards_unless_left_out():
+    words = language.tiny.tokenizer("0123456789+=")
+    words.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    names = ("<think>", "1", "</think>", "2", "<eos>", "<pad>")
+    ids = [words.convert_tokens_to_ids(name) for name in names]
+    form = language.verifiers.format(r"<think>.*</think>.*")
+    for skip, reward in ((False, 1), (True, 0)):
+        own = language.Task([{"prompt": "1"}], form, held_out=0, skip_special_tokens=skip)
+        assert own.score_ids([0], [ids], words).total.tolist() == [reward]
+
+
+def test_a_learning_rate_for_each_group_of_parameters():
+    own, optimizers = policy(), []
+    value = language.ValueHead(own)
+    apart = {id(p) for p in value.parameters()}
+
+    def made(parameters):
+        groups = [
+            {"params": [p for p in parameters if id(p) not in apart], "lr": 1e-6},
+            {"params": list(value.parameters()), "lr": 1e-3},
+        ]
+        optimizers.append(torch.optim.AdamW(groups))
+        return optimizers[0]
+
+    train(task(), own, ppo(), value=value, optimizer=made)
+    assert [group["lr"] for group in optimizers[0].param_groups] == [1e-6, 1e-3]
+
+
+@pytest.mark.parametrize("gap", ["{,}", r"\,", r"\!", r"\;", r",\!", ","])
+def test_numbers_as_latex_groups_them(gap):
+    number = language.verifiers.number()
+    assert number([f"so 1{gap}234"], answer=["1234"]) == [1]
+    assert number(["234"], answer=[f"1{gap}234"]) == [0]
+    assert number([rf"\$1{gap}234.50"], answer=["1234.5"]) == [1]
+
+
+def test_a_comma_between_numbers_stays_one():
+    assert language.verifiers.number()([r"(1,\ 234)", r"1\, 2"], answer=["234", "2"]) == [1, 1]
+
+
+def test_a_verifier_of_a_column_that_is_not_there_is_refused_at_the_door():
+    with pytest.raises(InputError, match=r"'number' reads the column 'gold', and the data has ans"):
+        task(language.verifiers.number(answer="gold"))
+
+
+def test_a_sampler_that_is_not_the_trainer_is_said(capsys):
+    class Noisy(language.Decoding):
+        def generate(self, *arguments, **settings):
+            drawn = super().generate(*arguments, **settings)
+            noise = torch.randn(drawn.log_prob.shape, generator=torch.Generator().manual_seed(0))
+            return replace(drawn, log_prob=drawn.log_prob + 0.3 * noise * (drawn.log_prob != 0))
+
+    train(task(), policy(), rloo(), updates=2, engine=Noisy())
+    assert capsys.readouterr().err.count("the engine's log-probabilities differ") == 1
+    train(task(), policy(), rloo(), updates=2)
+    assert "differ" not in capsys.readouterr().err
+
+
+def opt():
+    return transformers.OPTConfig(
+        layerdrop=0.3, dropout=0.1, attention_dropout=0.1, vocab_size=len(TOKENIZER),
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, ffn_dim=64,
+        max_position_embeddings=64, word_embed_proj_dim=32, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+
+
+def mixtral():
+    return transformers.MixtralConfig(
+        router_jitter_noise=0.1, attention_dropout=0.1, vocab_size=len(TOKENIZER), hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, intermediate_size=64,
+        num_local_experts=4, max_position_embeddings=64, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+
+
+def falcon():
+    return transformers.FalconConfig(
+        hidden_dropout=0.2, attention_dropout=0.2, vocab_size=len(TOKENIZER), hidden_size=32,
+        num_hidden_layers=2, num_attention_heads=2, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [opt, mixtral, falcon])
+def test_recomputing_layers_adds_no_noise(config):
+    of = perturbed(AutoModelForCausalLM.from_config(config()), 0.1).eval()
+    gradients = []
+    for recompute in (False, True):
+        own = policy(of, gradient_checkpointing=recompute)
+        tokens = torch.arange(3, 13)[None]
+        own.log_prob(tokens[:, :-1], tokens[:, 1:]).sum().backward()
+        gradients.append([p.grad.clone() for p in own.parameters() if p.grad is not None])
+        of.zero_grad()
+        assert not any(module.training for module in own.model.modules())
+    for plain, again in zip(*gradients, strict=True):
+        assert torch.allclose(plain, again, atol=1e-5)

@@ -1,22 +1,63 @@
-"""Layers recomputed in the backward pass, with nothing random in them."""
+"""Layers recomputed in the backward pass, with nothing random in them.
 
+transformers recomputes layers in training mode only, in which some models add noise: dropout,
+layers left out, jitter of routers. Here a layer is in training mode only as far as the choice to recompute
+it goes, and in evaluation mode while it runs, both times; the rest of the model always is.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from vantage.errors import refuse_unless
 
 
-def recompute_layers(model: Any) -> None:
-    """Recompute layers in the backward pass; every dropout is set to 0, as in evaluation."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in ("attention_dropout", "attn_dropout", "dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+def recomputed_layers(model: Any) -> list[nn.Module]:
+    """The layers that are recomputed from now on where `recomputing` says so.
+
+    Raises:
+        InputError: a model without such layers.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    refuse_unless(
+        layers,
+        f"Policy(gradient_checkpointing=True): {type(model).__name__} has no layers that "
+        "transformers can recompute; leave it out.",
+    )
     if hasattr(model, "enable_input_require_grads") and hasattr(model, "peft_config"):
         model.enable_input_require_grads()
-    enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 5
-    if enable is not None:
-        enable({"use_reentrant": False})
-    else:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(_evaluated, layer)
+    return layers
+
+
+@contextmanager
+def recomputing(layers: list[nn.Module]) -> Iterator[None]:
+    """Layers are recomputed where there is a gradient."""
+    active = layers if torch.is_grad_enabled() else []
+    for layer in active:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in active:
+            layer.training = False
+
+
+def _evaluated(layer: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
+    def run(*inputs: Any) -> Any:
+        before, layer.training = layer.training, False
+        try:
+            return function(*inputs)
+        finally:
+            layer.training = before
+
+    return checkpoint(run, *args, use_reentrant=False)

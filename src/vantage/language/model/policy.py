@@ -16,7 +16,7 @@ from vantage import policies
 from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model import adapters
-from vantage.language.model.checkpointing import recompute_layers
+from vantage.language.model.checkpointing import recomputed_layers, recomputing
 from vantage.language.model.head import Head, score_directly, score_hidden
 from vantage.language.model.law import SamplingLaw
 from vantage.language.model.trl import of_trainer
@@ -97,8 +97,7 @@ class Policy(policies.Policy):
             model = adapters.with_lora(adapters.merged(model) if own else model, lora, seed)
         self.model: Any = model.to(device).eval()
         self.gradient_checkpointing = gradient_checkpointing
-        if gradient_checkpointing:
-            recompute_layers(self.model)
+        self._recomputed = recomputed_layers(self.model) if gradient_checkpointing else []
         self.end_ids = _end_ids(self.base, self.tokenizer)
         self.pad_id = self.end_ids[0] if self.end_ids else 0
         self.packed = True
@@ -151,7 +150,7 @@ class Policy(policies.Policy):
         """
         # embeddings, not ids: some models look at ids for padding, which vmap cannot transform
         embedded = self.base.get_input_embeddings()(tokens)
-        with self._checkpointing():
+        with recomputing(self._recomputed):
             out = self.decoder(
                 inputs_embeds=embedded,
                 position_ids=position,
@@ -265,18 +264,6 @@ class Policy(policies.Policy):
                     f"The {type(part).__name__} of the policy cannot be saved, and so the trained "
                     f"model could not be: {' '.join(str(error).split())} Change it before training."
                 ) from error
-
-    @contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        """Training mode where layers are to be recomputed, which transformers ties to it."""
-        active = self.gradient_checkpointing and torch.is_grad_enabled()
-        if active:
-            self.model.train()
-        try:
-            yield
-        finally:
-            if active:
-                self.model.eval()
 
     @torch.no_grad()
     def _check_head(self) -> None:

@@ -16,7 +16,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
 from vantage.language.sampling.sequences import Sequences
-from vantage.language.tasks.prompts import Message, Prompt, is_message
+from vantage.language.tasks.prompts import Message, Prompt, decoded, is_message
 
 Answer = str | Message | list[Message] | None
 # (what the policy said this turn, number of the turn from 0, the episode's own copy of the data
@@ -66,6 +66,7 @@ def episodes(
     environment: Environment,
     turns: int,
     room: float,
+    skip_special_tokens: bool,
     generator: torch.Generator,
 ) -> Sequences:
     """Turn by turn, all episodes that go on together; `begun` holds them at their end.
@@ -74,6 +75,7 @@ def episodes(
         begun: as many for each of the prompts.
         turns: after which an episode is cut.
         room: positions of the model.
+        skip_special_tokens: from what the environment and rewards are told that the policy said.
     """
     going = list(range(len(begun)))
     for turn in range(turns):
@@ -81,7 +83,7 @@ def episodes(
             drawn = engine.generate(policy, prompts, len(begun) // len(prompts), generator)
         else:
             drawn = engine.generate(policy, [begun[n].tokens for n in going], 1, generator)
-        said = policy.tokenizer.batch_decode(drawn.ids(), skip_special_tokens=True)
+        said = decoded(policy.tokenizer, drawn.ids(), skip_special_tokens)
         for place, n in enumerate(going):
             length = int(drawn.length[place])
             own = begun[n]

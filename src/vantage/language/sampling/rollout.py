@@ -103,8 +103,17 @@ def rollout(
     else:
         asked = [task.prompts[row] for row in repeated]
         begun = begin(map(task.label, repeated), asked, (task.rows[r] for r in repeated), before)
-        room = _room(policy)
-        sequences = episodes(policy, engine, begun, prompts, environment, turns, room, generator)
+        sequences = episodes(
+            policy,
+            engine,
+            begun,
+            prompts,
+            environment,
+            turns,
+            _room(policy),
+            task.skip_special_tokens,
+            generator,
+        )
         ends = zip(begun, before, _ends(sequences).tolist(), strict=True)
         ids = [own.tokens[len(prompt) : end] for own, prompt, end in ends]
         rewards = _scored(task, policy, repeated, ids, [own.messages for own in begun])

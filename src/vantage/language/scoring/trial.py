@@ -39,12 +39,12 @@ def settle_packing(
     """
     ordered = sorted(prompts, key=len)
     tried = [ordered[0], ordered[-1]]
-    allowed = ROUNDING.get(next(policy.base.parameters()).dtype, 1e-4)
+    allowed = _rounding(policy)
     model = type(policy.base).__name__
     said = ""
     for packed in [True, False] if policy.packed else [False]:
         mean, most, raised = _apart(policy, tried, num_generations, packed)
-        if mean <= allowed and most <= ONE_TOKEN * allowed:
+        if not beyond_rounding(policy, mean, most):
             if policy.packed and not packed:
                 note(
                     f"{caller}: {model} goes by places instead of the positions it is given "
@@ -64,6 +64,19 @@ def settle_packing(
         "more than the tokens of a row. Try shorter texts (a model whose positions are scaled from "
         "some length on is exact below it), or another architecture.",
     )
+
+
+def beyond_rounding(policy: Policy, mean: float, most: float) -> bool:
+    """Whether log-probabilities differ by more than the precision of the weights explains.
+
+    Args:
+        mean, most: of the differences' sizes.
+    """
+    return mean > _rounding(policy) or most > ONE_TOKEN * _rounding(policy)
+
+
+def _rounding(policy: Policy) -> float:
+    return ROUNDING.get(next(policy.base.parameters()).dtype, 1e-4)
 
 
 def _apart(

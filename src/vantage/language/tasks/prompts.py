@@ -75,6 +75,21 @@ def as_completion(text: str | list[Message], prompt: Prompt) -> str | list[Messa
     return [{"role": "assistant", "content": text}]
 
 
+def decoded(
+    tokenizer: Any, ids: Sequence[Sequence[int]], skip_special_tokens: bool = False
+) -> list[str]:
+    """Texts of completions, without the tokens that start, end and pad texts.
+
+    Args:
+        ids: of each completion.
+        skip_special_tokens: leave all special tokens out, such as a <think> that is one.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    framing = {getattr(tokenizer, name, None) for name in names}
+    inner = [[token for token in row if token not in framing] for row in ids]
+    return list(tokenizer.batch_decode(inner, skip_special_tokens=skip_special_tokens))
+
+
 def text_of(completion: Any) -> str:
     """The policy's text of a completion in either form: that of its messages, line by line.
 

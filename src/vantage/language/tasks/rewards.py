@@ -75,6 +75,12 @@ def scorers(
         name = f"{name}#{copies + 1}" if copies else name
         named[name] = function
         _refuse_unknown_parameters(name, function, columns)
+        for column in getattr(function, "reads", ()):
+            refuse_unless(
+                column in columns,
+                f"Reward {name!r} reads the column {column!r}, and the data has "
+                f"{', '.join(columns) or 'none but the prompt'}; say which it is, with answer=.",
+            )
     shares = tuple(float(w) for w in weights) if weights is not None else (1.0,) * len(named)
     refuse_unless(
         len(shares) == len(named) and all(math.isfinite(share) for share in shares),

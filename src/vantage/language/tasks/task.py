@@ -14,6 +14,7 @@ from vantage.language.tasks.prompts import (
     Prompt,
     as_completion,
     check_prompt,
+    decoded,
     encode_prompts,
 )
 from vantage.language.tasks.rewards import (
@@ -53,6 +54,8 @@ class Task:
         seed: of the split and of the order of prompts.
         system: a system message to put in front of every prompt; plain prompts become
             conversations.
+        skip_special_tokens: whether rewards see texts without any special token; by default they
+            see all but those that start, end and pad a text.
         name: how logs call it.
 
     Attributes:
@@ -76,6 +79,7 @@ class Task:
         held_out: float | Source = 0.1,
         seed: int = 0,
         system: str | None = None,
+        skip_special_tokens: bool = False,
         name: str = "task",
     ):
         refuse_unless(
@@ -104,6 +108,7 @@ class Task:
         self.scoring = scorers(reward, weights, columns)
         self.prompt, self.answer, self.system, self.name = prompt, answer, system, name
         self.num_generations, self.seed = num_generations, seed
+        self.skip_special_tokens = skip_special_tokens
 
     @classmethod
     def from_trl(cls, trainer: Any) -> "Task":
@@ -161,7 +166,7 @@ class Task:
 
         Args:
             rows: [N] numbers of rows, one for every completion.
-            completions: [N] texts, without special tokens; or messages, of a conversation.
+            completions: [N] texts; or messages, of a conversation.
             completion_ids: [N] their token ids, for functions that ask for them.
 
         Raises:
@@ -184,9 +189,9 @@ class Task:
     def score_ids(
         self, rows: Sequence[int], completion_ids: Sequence[Sequence[int]], tokenizer: Any
     ) -> Rewards:
-        """`score` of token ids, decoded without special tokens."""
+        """`score` of token ids; see `decoded`."""
         plain = [[int(token) for token in row] for row in completion_ids]
-        texts = tokenizer.batch_decode(plain, skip_special_tokens=True)
+        texts = decoded(tokenizer, plain, self.skip_special_tokens)
         return self.score(rows, texts, plain)
 
     def describe(self) -> dict[str, Any]:

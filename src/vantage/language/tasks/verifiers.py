@@ -27,6 +27,7 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 LATEX_FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\{(\d+)\}\{(\d+)\}")
+LATEX_COMMA = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ]|,?\\!)(?=\d{3}(?!\d))")  # 1{,}234 and 1\,234
 LONGEST = 400  # decimal places on either side of the point: more is noise, and takes memory
 
 
@@ -50,15 +51,16 @@ def exact_match(answer: str = "answer", ignore_case: bool = False) -> Reward:
         pairs = zip(completions, gold, strict=True)
         return [None if y is None else float(plain(text_of(x)) == plain(y)) for x, y in pairs]
 
+    exact_match.reads = (answer,)  # type: ignore[attr-defined]
     return exact_match
 
 
 def number(answer: str = "answer", tolerance: float = 0.0) -> Reward:
     """1 where the last number of the completion equals the last number of the gold answer, else 0.
 
-    "1,234", "$1234.00" and "1234" are one number; so are "1/2" and "0.5". A minus sign counts where
-    it is not a dash between words or digits. A completion without a number gets 0; a row whose gold
-    answer is None is not scored.
+    "1,234", "1{,}234" of LaTeX, "$1234.00" and "1234" are one number; so are "1/2" and "0.5". A
+    minus sign counts where it is not a dash between words or digits. A completion without a number
+    gets 0; a row whose gold answer is None is not scored.
 
     Args:
         answer: the column with the gold answers: numbers, or texts that end in one.
@@ -87,6 +89,7 @@ def number(answer: str = "answer", tolerance: float = 0.0) -> Reward:
         allowed = Fraction(tolerance) * max(Fraction(1), abs(target))
         return float(abs(found - target) <= allowed)
 
+    number.reads = (answer,)  # type: ignore[attr-defined]
     return number
 
 
@@ -96,7 +99,8 @@ def last_number(text: str) -> Fraction | None:
     >>> last_number("costs 3/4 of $1,200.50"), last_number("none")
     (Fraction(2401, 2), None)
     """
-    found = NUMBER.findall(LATEX_FRACTION.sub(r"\1/\2", text))
+    plain = LATEX_COMMA.sub(",", text).replace(r"\$", "$")
+    found = NUMBER.findall(LATEX_FRACTION.sub(r"\1/\2", plain))
     return _value(found[-1]) if found else None
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
@@ -20,6 +21,7 @@ from vantage.language.sampling.generation import Engine
 from vantage.language.sampling.merging import exchanged
 from vantage.language.sampling.rollout import Environment, Rollout, rollout
 from vantage.language.scoring.scoring import plan_passes
+from vantage.language.scoring.trial import beyond_rounding
 from vantage.language.tasks.task import Task
 from vantage.language.training.ascent import Weighed, ascend, baseline_variance
 from vantage.language.training.evaluation import evaluate
@@ -27,12 +29,14 @@ from vantage.language.training.inputs import inputs_and_scores, valued
 from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
 from vantage.language.training.settings import Settings
 from vantage.runs.checkpoint import seal
+from vantage.runs.progress import note
 from vantage.runs.seeds import generator_of
 from vantage.training.auto import best_baseline
 from vantage.training.learner import COLLECTING, Collected, Learner, evaluation_metrics
 from vantage.training.schedules import warmed_up
 
 MODEL = "model"  # in a run folder, and in kept checkpoints
+PATIENCE = 5  # updates in a row without anything to learn from
 RECENT = 5  # batches of the mean reward of training
 # (update from 1, what was drawn, [N, T] advantages): for transcripts
 Watcher = Callable[[int, Rollout, Tensor], None]
@@ -88,6 +92,7 @@ class LanguageLearner(Learner):
         super().__init__(settings.seed, modules, {"policy": optimizer})
         self.sources, self.policy, self.value = sources, policy, value
         self.estimators, self.settings = estimators, settings
+        self._told: set[str] = set()
         self.latest: tuple[Rollout, Tensor] | None = None  # of the last update, with advantages
 
     def done(self) -> float:
@@ -102,6 +107,11 @@ class LanguageLearner(Learner):
     def collect(self) -> Drawn:
         """Draw prompts and completions, and score them."""
         started = time.perf_counter()
+        refuse_unless(
+            not all("skipped" in row for row in self.history[-PATIENCE:])
+            or len(self.history) < PATIENCE,
+            f"{PATIENCE} updates in a row had nothing to learn from: {self._skipped()}.",
+        )
         groups, choices = self.settings.groups(self.history, self.sources.task.num_generations)
         first = self.history[-1]["prompts_drawn"] if self.history else 0
         drawn, count = self._draw(first, groups, 0), groups
@@ -124,6 +134,18 @@ class LanguageLearner(Learner):
     ) -> tuple[dict[str, Any], int]:
         """Weigh the batch and step uphill."""
         settings, update, drawn = self.settings, len(self.history), collected.rollout
+        row: dict[str, Any] = {
+            "batch": drawn.batch.rows,
+            **reward_metrics(drawn),
+            **collected.choices,
+            "prompts_drawn": collected.prompts_drawn,
+            "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
+            "generation_time": collected.seconds,
+        }
+        if not usable(drawn.batch, self.estimators[collected.baseline]):
+            self.latest = drawn, torch.zeros_like(drawn.batch.log_prob)
+            self._say("skipped", f"update {update + 1} is skipped: {self._skipped()}")
+            return row | {"skipped": True}, drawn.tokens
         weighed = self._weighed(drawn, self.estimators[collected.baseline])
         optimizer = self.optimizers["policy"]
         variance = {}
@@ -143,18 +165,21 @@ class LanguageLearner(Learner):
             generator=generator,
         )
         self.latest = drawn, weighed.advantage
-        row: dict[str, Any] = {
-            "batch": drawn.batch.rows,
-            **reward_metrics(drawn),
+        row |= {
             **step_metrics(steps, weighed),
             **signal,
-            **collected.choices,
             **({"baseline_variance": variance} if variance else {}),
             "completions_per_row": weighed.passes.together,
-            "prompts_drawn": collected.prompts_drawn,
-            "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
-            "generation_time": collected.seconds,
         }
+        mean, most = (row[f"sampling/log_prob_difference_{name}"] for name in ("mean", "max"))
+        if beyond_rounding(self.policy, mean, most):
+            self._say(
+                "sampler",
+                f"update {update + 1}: the engine's log-probabilities differ from the policy's by "
+                f"{mean:.2g} nats on average and {most:.2g} at most, more than rounding. Rows with "
+                "a ratio correct for it, the others are biased; vantage.language.conformance("
+                "policy, engine=...) measures it.",
+            )
         return row, drawn.tokens
 
     def evaluate(self) -> dict[str, Any]:
@@ -201,6 +226,20 @@ class LanguageLearner(Learner):
         )
         return Weighed(estimator, batch, inputs, passes)
 
+    def _skipped(self) -> str:
+        """Why there was nothing to learn from, and what to change."""
+        return (
+            "no prompt has two completions that count, those that were cut or could not be scored "
+            "left out. Raise max_completion_length, leave mask_truncated_completions out, or mend "
+            "the reward"
+        )
+
+    def _say(self, what: str, text: str) -> None:
+        """A line on the console, once a run."""
+        if what not in self._told:
+            self._told.add(what)
+            note(text)
+
     def _draw(self, start: int, groups: int, again: int) -> Rollout:
         sources, settings = self.sources, self.settings
         return rollout(
@@ -213,6 +252,13 @@ class LanguageLearner(Learner):
             turns=settings.turns,
             mask_truncated_completions=settings.mask_truncated_completions,
         )
+
+
+def usable(batch: Batch, estimator: Estimator) -> bool:
+    """Whether an estimator finds anything to learn from in a batch."""
+    counted = batch.mask.any(1)
+    least = 2 if "group" in estimator.needs else 1
+    return bool(counted.any()) and int(batch.group[counted].bincount().max()) >= least
 
 
 def _is_number(number: float | None) -> bool:

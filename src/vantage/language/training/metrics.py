@@ -31,16 +31,17 @@ def reward_metrics(drawn: Rollout) -> dict[str, Any]:
     """Rewards and lengths of what was drawn.
 
     `return` and `length` are what they are in every run: means over episodes, which are completions
-    here. `reward` and `completions/mean_length` are the same numbers under the names of TRL.
+    here, those that do not count in the gradient included. `reward` and `completions/mean_length`
+    are the same numbers under the names of TRL.
     """
     counted, scored = drawn.batch.mask.any(1), drawn.scorable
-    length = drawn.batch.mask.sum(1)[counted].double()
+    length, ended = drawn.sequences.chosen.sum(1).double(), ~drawn.sequences.truncated
     mean, spread = group_rewards(drawn)
     grouped = len(mean) < len(drawn.reward)
     rewards = drawn.reward[scored].double()
     none = math.nan
     mean_reward = float(rewards.mean()) if len(rewards) else none
-    mean_length = float(length.mean()) if len(length) else 0.0
+    mean_length = float(length.mean())
     return {
         "return": mean_reward,
         "length": mean_length,
@@ -52,7 +53,8 @@ def reward_metrics(drawn: Rollout) -> dict[str, Any]:
         "scorable": float(scored.double().mean()),
         "completions": int(counted.sum()),
         "completions/mean_length": mean_length,
-        "completions/max_length": float(length.max()) if len(length) else 0.0,
+        "completions/max_length": float(length.max()),
+        "completions/mean_terminated_length": float(length[ended].mean()) if ended.any() else none,
         "completions/clipped_ratio": float(drawn.sequences.truncated.double().mean()),
     }
 

@@ -55,7 +55,7 @@ def transcripts(
         drawn: N completions.
         advantage: [N, T] on the grid of `drawn.batch`.
     """
-    texts = tokenizer.batch_decode(drawn.completion_ids, skip_special_tokens=True)
+    texts = decoded(tokenizer, drawn.completion_ids, task.skip_special_tokens)
     said = drawn.sequences.chosen[:, 1:]
     records = []
     for n, row in enumerate(drawn.rows):
