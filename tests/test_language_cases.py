@@ -14,6 +14,7 @@ import vantage
 from vantage import language
 from vantage.errors import InputError
 from vantage.estimators import ppo, reinforce, reinforce_leave_one_out, remax, rloo
+from vantage.language.training.masters import Masters
 
 TOKENIZER = language.tiny.tokenizer("0123456789+=")
 ROWS = [{"prompt": f"{a}+{b}=", "answer": str(a + b)} for a in range(10) for b in range(4)]
@@ -53,6 +54,43 @@ def test_weights_stored_in_half_precision_move_as_those_in_float32(tmp_path):
     assert (moved[torch.float32] != 0).double().mean() > 0.9
     share = moved[None] @ moved[torch.float32] / moved[torch.float32].norm() ** 2
     assert abs(share - 1) < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_of_weights_in_half_precision_are_those_of_float32(dtype):
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(4096, generator=generator).to(dtype)
+    half, lost = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    wide = torch.nn.Parameter(start.float())
+    masters = Masters([half])
+    stepped = [(half, masters.parameters), (lost, [lost]), (wide, [wide])]
+    optimizers = [torch.optim.AdamW(own, lr=1e-5, weight_decay=0.0) for _, own in stepped]
+    masters.attach(optimizers[0])
+    for _ in range(30):
+        slope = (torch.randn(4096, generator=generator) + 1).to(dtype).float()
+        for (parameter, _), optimizer in zip(stepped, optimizers, strict=True):
+            optimizer.zero_grad()
+            (parameter.float() * slope).sum().backward()
+            optimizer.step()
+    assert torch.equal(masters.of(half), wide)
+    assert torch.equal(half, wide.to(dtype))
+    assert (lost != start).double().mean() < 0.5 < (wide != start).double().mean()
+    masters.detach()
+    half.float().sum().backward()
+    assert half.grad is not None
+
+
+def test_runs_in_half_precision_resume_to_the_bit(tmp_path):
+    def start():
+        return policy(model().to(torch.bfloat16))
+
+    whole, again = start(), start()
+    settings = {"lr": 1e-4, "batch": 32}
+    train(task(), whole, rloo(), updates=6, **settings)
+    train(task(), start(), rloo(), updates=3, out=tmp_path / "run", **settings)
+    train(task(), again, rloo(), updates=6, out=tmp_path / "run", resume=True, **settings)
+    for p, q in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(p, q)
 
 
 def test_evaluation_goes_through_the_environment():

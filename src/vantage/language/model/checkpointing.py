@@ -1,8 +1,8 @@
 """Layers recomputed in the backward pass, with nothing random in them.
 
 transformers recomputes layers in training mode only, in which some models add noise: dropout,
-layers left out, jitter of routers. Here a layer is in training mode only as far as the choice to recompute
-it goes, and in evaluation mode while it runs, both times; the rest of the model always is.
+layers left out, jitter of routers. Here a layer is in training mode only as far as the choice to
+recompute it goes, and in evaluation mode while it runs, both times; the rest of the model always.
 """
 
 from collections.abc import Callable, Iterator

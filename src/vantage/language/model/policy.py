@@ -45,7 +45,7 @@ class Policy(policies.Policy):
         temperature, top_k, top_p, min_p: the sampling law; see `SamplingLaw`.
         dtype: of the weights, e.g. torch.bfloat16; where None, float32 for what is loaded from a
             folder (4 bytes a weight, whatever it is stored in) and as it is for a model object.
-            Weights in half precision round away steps below their own rounding: train in float32.
+            Training steps weights in half precision by copies in float32.
         lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank), of a
             new adapter that is trained in place of the model. Where the folder holds an adapter,
             that one is trained on; with `lora` it is merged into the model first.

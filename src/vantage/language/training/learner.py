@@ -26,6 +26,7 @@ from vantage.language.tasks.task import Task
 from vantage.language.training.ascent import Weighed, ascend, baseline_variance
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.inputs import inputs_and_scores, valued
+from vantage.language.training.masters import Masters
 from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
 from vantage.language.training.settings import Settings
 from vantage.runs.checkpoint import seal
@@ -72,6 +73,8 @@ class LanguageLearner(Learner):
 
     Args:
         estimators: to choose from at every update; one unless baseline="auto".
+        optimizer: steps the parameters of `masters`, and the value head's.
+        masters: of the policy's parameters, as they are saved.
     """
 
     unit, pace = "update", "tokens"
@@ -86,8 +89,9 @@ class LanguageLearner(Learner):
         estimators: dict[str, Estimator],
         optimizer: Optimizer,
         settings: Settings,
+        masters: Masters,
     ) -> None:
-        modules: dict[str, nn.Module] = {"policy": TrainedParameters(policy)}
+        modules: dict[str, nn.Module] = {"policy": TrainedParameters(policy, masters)}
         modules |= {} if value is None else {"value": value}
         super().__init__(settings.seed, modules, {"policy": optimizer})
         self.sources, self.policy, self.value = sources, policy, value
@@ -205,7 +209,7 @@ class LanguageLearner(Learner):
     def policy_at(self, states: dict[str, dict[str, Tensor]]) -> Policy:
         """A copy of the policy."""
         policy = copy.deepcopy(self.policy)
-        TrainedParameters(policy).load_state_dict(states["policy"])
+        TrainedParameters(policy, Masters([])).load_state_dict(states["policy"])
         return policy
 
     def export(self, folder: Path) -> None:
@@ -266,11 +270,15 @@ def _is_number(number: float | None) -> bool:
 
 
 class TrainedParameters(nn.Module):
-    """A policy's trained parameters, once each, as something that can be saved and loaded."""
+    """A policy's trained parameters, once each, as something that can be saved and loaded.
 
-    def __init__(self, policy: Policy):
+    Those in half precision are saved as their masters, in float32.
+    """
+
+    def __init__(self, policy: Policy, masters: Masters):
         super().__init__()
-        self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        own = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        self.masters, self.trained = masters, {name: masters.of(p) for name, p in own}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return {name: p.detach() for name, p in self.trained.items()}
@@ -283,3 +291,4 @@ class TrainedParameters(nn.Module):
         )
         for name, tensor in state.items():
             self.trained[name].copy_(tensor)
+        self.masters.round()

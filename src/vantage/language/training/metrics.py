@@ -54,7 +54,7 @@ def reward_metrics(drawn: Rollout) -> dict[str, Any]:
         "completions": int(counted.sum()),
         "completions/mean_length": mean_length,
         "completions/max_length": float(length.max()),
-        "completions/mean_terminated_length": float(length[ended].mean()) if ended.any() else none,
+        "completions/mean_terminated_length": float(length[ended].mean()) if ended.any() else None,
         "completions/clipped_ratio": float(drawn.sequences.truncated.double().mean()),
     }
 

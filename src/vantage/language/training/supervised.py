@@ -13,6 +13,7 @@ from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import NOT_COUNTED, Policy
 from vantage.language.tasks.task import Task
+from vantage.language.training.masters import Masters
 
 WARM = 0x5741524D  # word of a seed
 
@@ -54,8 +55,10 @@ def warm_up(
     started = time.perf_counter()
     numbers = list(task.train if rows is None else rows)
     observation, action = _examples(policy, task, numbers)
-    parameters = [p for p in policy.parameters() if p.requires_grad]
+    masters = Masters([p for p in policy.parameters() if p.requires_grad])
+    parameters = masters.parameters
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=(0.9, 0.98))
+    masters.attach(optimizer)
     random = np.random.default_rng([seed, WARM])
     loss, done = torch.zeros(()), 0
     looked_at = torch.from_numpy(random.permutation(len(numbers))[:256])
@@ -73,6 +76,7 @@ def warm_up(
         optimizer.step()
         done = step + 1
     optimizer.zero_grad()
+    masters.detach()
     return {"steps": done, "loss": loss.item(), "seconds": time.perf_counter() - started}
 
 

@@ -21,6 +21,7 @@ from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
 from vantage.language.training.fixed import NAME, fixed_weights, refuse_other_weights
 from vantage.language.training.learner import MODEL, LanguageLearner, Sources, Watcher
+from vantage.language.training.masters import Masters
 from vantage.language.training.settings import Settings, describe
 from vantage.runs.checkpoint import seal
 from vantage.runs.run import Run
@@ -216,8 +217,8 @@ def train(
     )
     if isinstance(engine, Decoding):
         settle_packing("train", policy, prompts, task.num_generations)
-    trained = [p for p in policy.parameters() if p.requires_grad]
-    trained += list(value.parameters()) if value is not None else []
+    masters = Masters([p for p in policy.parameters() if p.requires_grad])
+    trained = masters.parameters + (list(value.parameters()) if value is not None else [])
     default = partial(AdamW, lr=LR, weight_decay=0.0, fused=True)
     fitted = optimizer_of(trained, optimizer or default, lr)
     config = describe(task, policy, estimator, fitted, value, engine, settings)
@@ -228,10 +229,14 @@ def train(
         if resume:
             refuse_other_weights(options.out, config[NAME])
     sources = Sources(task, engine, environment, measured_to)
-    learner = LanguageLearner(sources, policy, value, estimators, fitted, settings)
+    learner = LanguageLearner(sources, policy, value, estimators, fitted, settings, masters)
     if watch is not None:
         options = replace(options, callbacks=[_watching(learner, watch), *callbacks])
-    run = carry_out(learner, config, options, updates=updates)
+    masters.attach(fitted)
+    try:
+        run = carry_out(learner, config, options, updates=updates)
+    finally:
+        masters.detach()
     run = replace(run, policy=policy, value=value)
     if options.out is not None:
         policy.save_pretrained(options.out / MODEL)
