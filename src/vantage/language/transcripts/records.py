@@ -24,6 +24,7 @@ from torch import Tensor
 from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.sampling.rollout import Rollout
+from vantage.language.tasks.prompts import decoded
 from vantage.language.tasks.rows import import_parquet
 from vantage.language.tasks.task import Task
 
