@@ -255,8 +255,10 @@ def test_verifiers_take_both_forms_and_leave_rows_without_gold_unscored() -> Non
 
 
 def test_a_verifier_of_a_column_that_is_not_there_names_it() -> None:
-    with pytest.raises(RewardError, match="no such column"):
-        task(verifiers.exact_match(answer="gold")).score([0], [""])
+    with pytest.raises(InputError, match="'exact_match' reads the column 'gold'"):
+        task(verifiers.exact_match(answer="gold"))
+    with pytest.raises(InputError, match="no such column"):
+        verifiers.exact_match(answer="gold")([""], answer=["4"])
 
 
 def test_regular_expressions_are_checked_at_once() -> None:
