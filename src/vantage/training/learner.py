@@ -9,6 +9,7 @@ import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -147,11 +148,26 @@ class Learner(ABC):
         Args:
             folder: of the run.
             recorded: the checksum of the lines of metrics that the checkpoint builds on.
+
+        Raises:
+            InputError: a parameter is not finite, naming it; the checkpoint before stays.
         """
+        for module, name, parameter in self._parameters():
+            refuse_unless(
+                bool(parameter.isfinite().all()),
+                f"{name} of the {module} is not finite after update {len(self.history)}: it is not "
+                "saved, and the checkpoint before stays. Lower lr, or bound the gradient with "
+                "max_grad_norm.",
+            )
         position = {"updates": len(self.history), "metrics": recorded, **self.position()}
         checkpoint.save(
             folder / CHECKPOINT, self.modules, self.optimizers, position, self.tensors()
         )
+
+    def _parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+        for module, network in self.modules.items():
+            for name, parameter in network.named_parameters():
+                yield module, name, parameter
 
     def restore(self, folder: Path, resume: bool) -> None:
         """Go back to the last checkpoint, if there is one; metrics after it are made again."""

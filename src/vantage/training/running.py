@@ -8,7 +8,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from vantage.errors import refuse_unless, refuse_unless_whole
+from vantage.errors import InputError, refuse_unless, refuse_unless_whole
 from vantage.runs.interrupts import Interrupts
 from vantage.runs.lock import locked
 from vantage.runs.progress import Progress
@@ -169,9 +169,12 @@ def _saved_first(keeper: Keeper, where: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        keeper.save()
+        lost = "nothing is written" if keeper.folder is None else f"{keeper.folder} is saved"
+        try:
+            keeper.save()
+        except (InputError, OSError) as unsaved:  # which must not hide what went wrong first
+            lost = f"nothing more was saved ({unsaved})"
         if isinstance(error, Exception):
             updates = len(keeper.learner.history)
-            lost = "nothing is written" if keeper.folder is None else f"{keeper.folder} is saved"
             error.add_note(f"Raised {where}; {lost}, with {updates} updates.")
         raise
