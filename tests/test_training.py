@@ -145,6 +145,24 @@ def test_a_resumed_run_may_be_longer(tmp_path: Path) -> None:
     assert without_timing(resumed.history) == without_timing(short_run(None).history)
 
 
+def test_the_settings_on_record_are_those_that_hold_with_what_they_were(tmp_path: Path) -> None:
+    short_run(tmp_path / "a", updates=3)
+    first = json.loads((tmp_path / "a/config.json").read_text())
+    short_run(tmp_path / "a", updates=3, resume=True)  # nothing changes
+    assert json.loads((tmp_path / "a/config.json").read_text()) == first
+    short_run(tmp_path / "a", updates=4, resume=True)
+    short_run(tmp_path / "a", updates=6, keep_last=2, resume=True)
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert (config["updates"], config["keep_last"]) == (6, 2)
+    assert config["resumed"] == [
+        {"updates": 3, "before": {"updates": 3}},
+        {"updates": 4, "before": {"keep_last": first["keep_last"], "updates": 4}},
+    ]
+    assert {k: v for k, v in config.items() if k not in ("updates", "keep_last", "resumed")} == {
+        k: v for k, v in first.items() if k not in ("updates", "keep_last")
+    }
+
+
 def test_refusals_come_before_work(tmp_path: Path) -> None:
     short_run(tmp_path / "run", updates=1)
     with pytest.raises(vt.InputError, match=r"already holds a run; choose another folder"):

@@ -172,18 +172,34 @@ def _shown(value: Any) -> str:
 def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the folder and write config.json; on resume, check that the settings are the same.
 
+    Settings that may differ on resume, such as how long to go on, are those of the last start;
+    `resumed` lists what they were before, and after how many updates they changed.
+
     Raises:
         InputError: as `refuse_unless_startable`; or the folder cannot be written to.
     """
     refuse_unless_startable(path, config, resume)
     if resume:
-        return
+        config = _resumed(
+            read_config(path), json.loads(json.dumps(config)), len(read_metrics(path))
+        )
     text = json.dumps(config, indent=2) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
         _write_whole(path / CONFIG, text)
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
+
+
+def _resumed(old: dict[str, Any], new: dict[str, Any], updates: int) -> dict[str, Any]:
+    """config.json of a run that goes on: the settings that hold from here, and those before."""
+    before = {
+        name: old.get(name) for name in sorted(FREE & new.keys()) if old.get(name) != new[name]
+    }
+    if not before:
+        return old
+    changes = [*old.get("resumed", []), {"updates": updates, "before": before}]
+    return old | {name: new[name] for name in before} | {"resumed": changes}
 
 
 def read_config(path: Path) -> dict[str, Any]:
