@@ -1,0 +1,79 @@
+"""Every setting of every update rule changes what is learned, where it has something to say."""
+
+from dataclasses import fields, replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import vantage as vt
+from vantage.training.updates import Ascent, Epochs, Fit, Natural
+
+# rule as it is, and per setting another value, with what else it needs to have something to say
+EPOCHS, NATURAL, ASCENT = Epochs(epochs=2, minibatches=2), Natural(), Ascent()
+CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
+    (EPOCHS, {}, {"epochs": 3}),
+    (EPOCHS, {}, {"minibatches": 1}),
+    (EPOCHS, {}, {"value_coefficient": 0.1}),
+    (EPOCHS, {}, {"value_clip": 1e-3}),
+    (EPOCHS, {}, {"standardise": True}),
+    (EPOCHS, {"epochs": 4}, {"target_kl": 1e-9}),
+    (EPOCHS, {}, {"refresh": True}),
+    (EPOCHS, {}, {"lr": 1e-2}),
+    (EPOCHS, {}, {"eps": 1e-2}),
+    (EPOCHS, {}, {"max_grad_norm": 1e-3}),
+    (NATURAL, {}, {"max_kl": 0.1}),
+    (NATURAL, {"max_kl": 50.0}, {"line_search": True}),
+    (NATURAL, {}, {"iterations": 1}),
+    (NATURAL, {}, {"damping": 3.0}),
+    (NATURAL, {"max_kl": 50.0, "line_search": True}, {"halvings": 1}),
+    (NATURAL, {}, {"fit": Fit(lr=0.1)}),
+    (ASCENT, {}, {"fit": Fit(lr=0.1)}),
+    (ASCENT, {}, {"fit": Fit(epochs=1)}),
+    (ASCENT, {}, {"fit": Fit(minibatch=8)}),
+    (ASCENT, {}, {"lr": 0.1}),
+    (ASCENT, {}, {"eps": 1.0}),
+    (ASCENT, {}, {"max_grad_norm": 1e-3}),
+]
+
+
+@cache
+def bits(rule: Any) -> bytes:
+    """The weights after two updates."""
+    clipped = vt.estimators.ppo().replace(scale=vt.scales.none)
+    estimator = clipped if isinstance(rule, Epochs) else vt.estimators.a2c()
+    env = vt.CartPole(lanes=4)
+    policy, value = env.policy(seed=1, hidden=(8,)), env.value(seed=2, hidden=(8,))
+    vt.train(
+        env, policy, estimator, value=value, update=rule, fragment=16, updates=2,
+        signal_every=None, progress=False,
+    )  # fmt: skip
+    weights = [*policy.parameters(), *value.parameters()]
+    return torch.cat([p.detach().flatten() for p in weights]).numpy().tobytes()
+
+
+@pytest.mark.parametrize(("rule", "base", "change"), CHANGES, ids=lambda part: str(part)[:60])
+def test_a_setting_is_heeded(rule: Any, base: dict[str, Any], change: dict[str, Any]) -> None:
+    rule = replace(rule, **base)
+    assert bits(rule) != bits(replace(rule, **change))
+
+
+@pytest.mark.parametrize("rule", [EPOCHS, NATURAL, ASCENT])
+def test_no_setting_is_left_out(rule: Any) -> None:
+    changed = {name for other, _, change in CHANGES if other is rule for name in change}
+    assert changed == {field.name for field in fields(rule)}
+
+
+@pytest.mark.parametrize("lr", [1e-3, 1000.0])
+@pytest.mark.parametrize("name", sorted(vt.algorithms.TABLE))
+def test_the_learning_rate_of_an_algorithm_is_heeded_or_refused(name: str, lr: float) -> None:
+    rule = vt.algorithms.named(name).settings().get("update")
+    settings: dict[str, Any] = {"lanes": 4, "fragment": 16, "updates": 1, "progress": False}
+    settings |= {"minibatches": 1} if isinstance(rule, Epochs) else {}
+    if isinstance(rule, Natural):
+        with pytest.raises(vt.InputError, match=r"train\(lr=.*no learning rate"):
+            vt.train("tensor/CartPole-v1", name, **settings, lr=lr)
+        return
+    run = vt.train("tensor/CartPole-v1", name, **settings, lr=lr, schedule="constant")
+    assert run.history[0]["learning_rate"] == lr
