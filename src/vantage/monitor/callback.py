@@ -13,6 +13,7 @@ from typing import Any
 from vantage.errors import refuse_unless
 from vantage.monitor.groups import Split, split_of
 from vantage.monitor.monitor import Monitor
+from vantage.statistics.pieces import is_trusted
 
 
 class TrainerCallback:
@@ -31,7 +32,8 @@ class TrainerCallback:
 
     Logged, where it can be told: `gradient/snr` of a step over the window; `gradient/noise_scale`,
     in independent units (prompts; examples), and `gradient/batch_for_snr_1`, the same in rows
-    (completions; examples) as the trainer's own batch sizes count; each with `_low` and `_high`.
+    (completions; examples) as the trainer's own batch sizes count; each with `_low` and `_high`;
+    and `gradient/trusted`, 0 where few steps carry the estimate.
 
     Steps are left out that are not whole (at the end of an epoch), or that use completions again
     which the parameters were fitted to (`num_iterations` > 1). Where nothing can be told, because
@@ -134,6 +136,7 @@ class TrainerCallback:
             for name, (estimate, factor) in found.items()
             for end, field in ends.items()
         }
+        row["gradient/trusted"] = float(is_trusted(self.monitor.snr))
         return {name: value for name, value in row.items() if math.isfinite(value)}
 
     def on_train_end(self, *_: Any, **__: Any) -> None:

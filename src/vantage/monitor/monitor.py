@@ -17,7 +17,7 @@ from vantage.monitor.contributions import Contributions, added
 from vantage.monitor.ranks import Ranks
 from vantage.statistics.estimate import Estimate, mapped
 from vantage.statistics.intervals import inverted
-from vantage.statistics.pieces import piece_signal, window_snr
+from vantage.statistics.pieces import is_trusted, piece_signal, window_snr
 
 ONE_PIECE = (
     "the step was one piece, and one piece says nothing of its noise. Split the batch into two "
@@ -26,6 +26,10 @@ ONE_PIECE = (
     "the monitor a DistributedDataParallel model, whose ranks are pieces"
 )
 OVERFLOW = "its gradient is not finite"
+UNTRUSTED = (
+    "few steps of the window carry the estimate, and its interval may be far too short "
+    "(row['trusted'] is 0): widen the window, or put more independent units in a piece."
+)
 
 
 @checked
@@ -123,9 +127,11 @@ class Monitor:
         Returns:
             `snr` of the step's gradient, N / tr Cov(ĝ), over the window, and `noise_scale`, the
             batch at which it would be 1, each with the ends `_low` and `_high` of its 95 %
-            interval; `squared_norm` and `variance`, unbiased for ‖G‖² and tr Cov(ĝ), of this step
-            alone (nan where it could not be measured); `pieces`, and `steps` in the window. Values
-            are never clamped: one below 0 says that signal was not told from noise.
+            interval; `trusted`, 1 where that interval may be relied on and 0 where few steps carry
+            it, as where rewards are rare (`snr.note` says why); `squared_norm` and `variance`,
+            unbiased for ‖G‖² and tr Cov(ĝ), of this step alone (nan where it could not be
+            measured); `pieces`, and `steps` in the window. Values are never clamped: one below 0
+            says that signal was not told from noise.
         """
         now = self.contributions
         squares, weights = added(now.squares), np.array(now.weights or [0.0])
@@ -193,13 +199,20 @@ class Monitor:
     def _row(self) -> dict[str, float]:
         found = {"snr": self.snr, "noise_scale": self.noise_scale}
         ends = {"": "value", "_low": "low", "_high": "high"}
-        return {k + end: getattr(e, name) for k, e in found.items() for end, name in ends.items()}
+        row = {k + end: getattr(e, name) for k, e in found.items() for end, name in ends.items()}
+        trusted = is_trusted(found["snr"])
+        if not trusted and len(self.latest) == self.latest.maxlen:
+            self._say_once(f"{UNTRUSTED} Now: {found['snr'].note}.", UNTRUSTED)
+        return row | {"trusted": float(trusted)}
 
     def _say(self, problem: str) -> None:
-        if problem and problem not in self._said:
-            self._said.add(problem)
-            text = f"vantage.Monitor: a step was left out: {problem}. (Said once.)"
-            warnings.warn(text, stacklevel=3)
+        if problem:
+            self._say_once(f"a step was left out: {problem}.", problem)
+
+    def _say_once(self, text: str, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(f"vantage.Monitor: {text} (Said once.)", stacklevel=4)
 
 
 def _refuse_models(model: nn.Module) -> None:
