@@ -77,3 +77,21 @@ def test_the_learning_rate_of_an_algorithm_is_heeded_or_refused(name: str, lr: f
         return
     run = vt.train("tensor/CartPole-v1", name, **settings, lr=lr, schedule="constant")
     assert run.history[0]["learning_rate"] == lr
+
+
+def test_epochs_stop_once_the_kl_is_half_as_large_again_as_its_target() -> None:
+    """A target of a third of the KL that the second step meets stops there; one of 0.9 does not."""
+
+    def first(target: float | None, epochs: int) -> dict[str, Any]:
+        env = vt.CartPole(lanes=4)
+        rule = Epochs(epochs=epochs, minibatches=1, target_kl=target, lr=1e-2)
+        run = vt.train(
+            env, env.policy(seed=1), vt.estimators.ppo(), value=env.value(seed=2), update=rule,
+            fragment=16, updates=1, signal_every=None, progress=False,
+        )  # fmt: skip
+        return run.history[0]
+
+    kl = first(None, 2)["kl"]
+    assert kl > 0
+    assert first(kl / 3, 4)["optimizer_steps"] == 2
+    assert first(0.9 * kl, 4)["optimizer_steps"] > 2
