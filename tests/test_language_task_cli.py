@@ -135,6 +135,23 @@ def test_the_engine_is_chosen_and_remembered(
     assert "engine" in text
 
 
+def test_long_prompts_are_refused_or_dropped(
+    command: Any, model: Path, data: Path, tmp_path: Path
+) -> None:
+    with data.open("a") as file:
+        file.write(json.dumps({"prompt": "1" * 300, "answer": "1"}) + "\n")
+    line = (
+        "train", "lm", "--model", model, "--data", data, "--reward", "number", "--batch", 8,
+        "--updates", 1, "--max-completion-length", 3, "--held-out", 0, "--out", tmp_path / "run",
+    )  # fmt: skip
+    code, text = command(*line)
+    assert code == 2
+    assert "prompt of row 40 has 301 tokens" in " ".join(text.split())
+    code, text = command(*line, "--drop-long-prompts")
+    assert code == 0, text
+    assert "1 of 41 rows" in text
+
+
 def test_a_dry_run_prints_and_writes_nothing(
     command: Any, model: Path, data: Path, tmp_path: Path
 ) -> None:

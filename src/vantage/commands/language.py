@@ -29,6 +29,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.language.model.policy import model_folder
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
+from vantage.language.sampling.rollout import without_long_prompts
 from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
@@ -67,6 +68,7 @@ def train_lm(
     warmup: int = 0,
     max_grad_norm: float | None = 1.0,
     mask_truncated_completions: bool = False,
+    drop_long_prompts: bool = False,
     gradient_checkpointing: bool = False,
     token_budget: int = 16384,
     continuous_batching: bool = False,
@@ -77,6 +79,7 @@ def train_lm(
         warmup: updates over which the learning rate rises.
         max_grad_norm: longest gradient let through to the optimiser.
         mask_truncated_completions: leave cut completions out of the loss.
+        drop_long_prompts: leave rows out whose prompts have no room for a completion.
         gradient_checkpointing: less memory, more time.
         token_budget: tokens of one forward and backward pass; no result depends on it.
         continuous_batching: generate with the paged engine of transformers.
@@ -98,7 +101,9 @@ def train_lm(
         plan.refuse_what_does_not_fit()
         print_plan(rule, plan, folder)
         return
-    policy = model.policy(gradient_checkpointing=gradient_checkpointing)
+    policy = model.policy(gradient_checkpointing=gradient_checkpointing, seed=learning.seed)
+    if drop_long_prompts:
+        task = without_long_prompts(task, policy)
     run = carried_on(
         folder,
         partial(

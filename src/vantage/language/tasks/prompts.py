@@ -78,13 +78,13 @@ def as_completion(text: str | list[Message], prompt: Prompt) -> str | list[Messa
 def decoded(
     tokenizer: Any, ids: Sequence[Sequence[int]], skip_special_tokens: bool = False
 ) -> list[str]:
-    """Texts of completions, without the tokens that start, end and pad texts.
+    """Texts of completions, without tokens that start, end and pad texts or stand for none.
 
     Args:
         ids: of each completion.
         skip_special_tokens: leave all special tokens out, such as a <think> that is one.
     """
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")
     framing = {getattr(tokenizer, name, None) for name in names}
     inner = [[token for token in row if token not in framing] for row in ids]
     return list(tokenizer.batch_decode(inner, skip_special_tokens=skip_special_tokens))
