@@ -134,10 +134,12 @@ def _row(name: str, asked: str) -> RenderableType:
 
 
 def markdown() -> str:
-    """The table as Markdown."""
+    """The table as Markdown; names of columns may be broken where words of them meet."""
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     for name, *cells in rows():
-        cells = [cell.replace("|", "\\|") for cell in cells]
+        cells = [
+            re.sub(r"(?<=\w)([_(])(?=\w)", r"\1<wbr>", cell.replace("|", "\\|")) for cell in cells
+        ]
         lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
     return "\n".join(lines)
 
