@@ -1,6 +1,7 @@
 """Where the environment begins: what it is given and gives, how it is counted, who is blamed."""
 
 import os
+import random
 from typing import Any
 
 import gymnasium
@@ -652,3 +653,55 @@ def test_rewards_of_any_size_are_scaled_alike(size: float) -> None:
     env = vt.make(Own, lanes=4, normalise={"observations": False})
     batch = episodes(env, env.policy((4,)), 80, 0)
     assert 0.3 < float(batch.reward[batch.mask][64:].std()) < 1.5
+
+
+# -- lanes that share a start ---------------------------------------------------------------------
+
+SOURCES: dict[str, tuple[Any, Any]] = {
+    "Generator": (np.random.default_rng, lambda rng: rng.normal()),
+    "RandomState": (np.random.RandomState, lambda rng: rng.normal()),
+    "random": (random.Random, lambda rng: rng.gauss(0, 1)),
+    "torch": (
+        lambda seed: torch.Generator().manual_seed(seed),
+        lambda rng: torch.randn((), generator=rng).item(),
+    ),
+}
+
+
+def _own_noise(source: str) -> Any:
+    """One start; rewards by a generator that `reset` seeds."""
+    seeded, draw = SOURCES[source]
+
+    class Own(Small):
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+            if seed is not None:
+                self.rng = seeded(seed)
+            return super().reset(seed=seed)
+
+        def reward(self, action: Any) -> float:
+            return (2 * int(action) - 1) * 10 * draw(self.rng)
+
+    return Own
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_lanes_of_one_start_draw_numbers_of_their_own(source: str) -> None:
+    env = vt.make(_own_noise(source), lanes=6).sharing(6)
+    env.reset(seed=0, shared=3)
+    first = env.step(torch.ones(6, dtype=torch.long)).reward
+    assert len(set(first.tolist())) == 6
+    env.reset(seed=0, shared=3)
+    again = env.step(torch.ones(6, dtype=torch.long)).reward
+    assert torch.equal(first, again)
+
+
+def test_noise_of_its_own_is_no_variance_between_starts() -> None:
+    """Of variance 100 within the only start; by one start's noise for all it was between."""
+    env = vt.make(_own_noise("Generator"), lanes=16)
+    policy = env.policy((2,))
+    report = vt.audit(
+        env, policy, ["reinforce"], trajectories=2048, batch=16, progress=False, seed=1
+    )  # fmt: skip
+    between, within = report.rows[0].between, report.rows[0].within
+    assert between.low <= 0
+    assert within.low > 10 * max(between.value, 1)
