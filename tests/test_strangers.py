@@ -102,10 +102,10 @@ def test_numbers_for_parameters_that_an_environment_names_are_data() -> None:
         ("lanes", 0, "asks for 0 lanes"),
         ("discount", "1", "discount is '1'"),
         ("normalise", 3, "normalise is 3"),
-        ("normalise", {"clip": "x"}, "config.json cannot be used"),
+        ("normalise", {"clip": "x"}, "config.json: Normalized: clip='x' must be a number"),
         ("name", 3, "names no environment"),
         ("name", "a/b/c", "a/b/c"),
-        ("name", "tensor/LQR", "config.json cannot be used"),
+        ("name", "tensor/LQR", "config.json: tensor/LQR cannot be made"),
     ],
 )
 def test_a_description_that_cannot_be_used_is_named(

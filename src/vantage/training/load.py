@@ -97,7 +97,8 @@ def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> t
     if config["value"] is None:
         return policy, None
     made = _arguments(config["value"]["made"])
-    _refuse_unfit(source / "value.safetensors", made)
+    if not made.get("trunk"):  # whose layers are the policy's, and stand in its file
+        _refuse_unfit(source / "value.safetensors", made)
     value = env.value(**(made | ({"trunk": policy} if made.get("trunk") else {})))
     load_module(source / "value.safetensors", value)
     return policy, value
