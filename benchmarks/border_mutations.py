@@ -141,8 +141,13 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
-        ignored = shutil.ignore_patterns(".git", ".venv*", "site", "runs")
-        shutil.copytree(ROOT, tree, ignore=ignored)
+        tree.mkdir()
+        for name in ("src", "tests"):
+            shutil.copytree(ROOT / name, tree / name)
+        shutil.copy(ROOT / "pyproject.toml", tree)
+        unbroken = Mutation("none", "version.py", "", "", " or ".join(m[4] for m in M))
+        if not survives(unbroken, tree):
+            raise SystemExit("The tests fail without a mutation.")
         for mutation in MUTATIONS:
             killed = not survives(mutation, tree)
             rows.append({"killed": killed, **mutation._asdict()})
