@@ -88,16 +88,7 @@ def train_lm(
     rule, task = learning.rule(), rows.task(learning.seed)
     folder = learning.folder(model.model.resolve().name)
     if learning.dry_run:
-        empty, tokens = _without_weights(model.model)
-        plan = learning.workload(
-            task,
-            [len(ids) for ids in task.encode(tokens)],
-            shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model.lora)),
-            max_completion_length=model.max_completion_length,
-            token_budget=token_budget,
-            checkpointing=gradient_checkpointing,
-            reference="reference_log_prob" in rule.needs and model.lora is None,
-        )
+        plan = _plan(model, learning, rule, task, token_budget, gradient_checkpointing)
         plan.refuse_what_does_not_fit()
         print_plan(rule, plan, folder)
         return
@@ -125,6 +116,27 @@ def train_lm(
     if len(task.held_out) >= 2:
         terminal.print(f"Held out, greedy: {evaluate(task, policy)}")
     print_end(run, folder)
+
+
+def _plan(
+    model: ModelOptions,
+    learning: LearningOptions,
+    rule: Any,
+    task: Any,
+    token_budget: int,
+    checkpointing: bool,
+) -> Any:
+    """What the run would take, by a model without weights."""
+    empty, tokens = _without_weights(model.model)
+    return learning.workload(
+        task,
+        [len(ids) for ids in task.encode(tokens)],
+        shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model.lora)),
+        max_completion_length=model.max_completion_length,
+        token_budget=token_budget,
+        checkpointing=checkpointing,
+        reference="reference_log_prob" in rule.needs and model.lora is None,
+    )
 
 
 def transcripts(
