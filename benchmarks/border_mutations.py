@@ -109,8 +109,8 @@ M = [
     ("arguments", "../arguments.py", "not kinds or (right and finite)", "not kinds or right",
      ARGUMENTS),
     ("arguments", "../arguments.py", "or value >= 0", "or True", ARGUMENTS),
-    ("arguments", "../estimators/columns.py", "value == value and holds(float(value))",
-     "value == value", ARGUMENTS),
+    ("arguments", "../estimators/columns.py", "holds(float(value)),", "True,",
+     ARGUMENTS),
 ]  # fmt: skip
 MUTATIONS = [Mutation(kind, ENVIRONMENTS + file, *rest) for kind, file, *rest in M]
 

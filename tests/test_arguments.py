@@ -78,6 +78,11 @@ def test_a_seed_is_a_whole_number_from_0() -> None:
         vt.train(env, "ppo", updates=1, seed=-1, progress=False)
 
 
+def test_a_number_beyond_all_floats_is_refused() -> None:
+    with pytest.raises(vt.InputError, match="lr="):
+        vt.train("CartPole-v1", "ppo", updates=1, lr=10**400, progress=False)
+
+
 def test_numbers_of_numpy_and_whole_floats_become_pythons() -> None:
     @checked
     def given(count: int, share: float = 0.5, name: str = "") -> list[type]:
@@ -98,6 +103,7 @@ def test_numbers_of_numpy_and_whole_floats_become_pythons() -> None:
         (vt.returns.gae, {"lambda_": NAN}),
         (vt.returns.n_step, {"n": 0}),
         (vt.returns.n_step, {"n": 2.5}),
+        (vt.returns.n_step, {"n": float("inf")}),
         (vt.returns.vtrace, {"rho_max": 0.0}),
         (vt.returns.vtrace, {"c_max": -1.0}),
         (vt.returns.vtrace, {"lambda_": 2.0}),

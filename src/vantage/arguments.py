@@ -41,7 +41,7 @@ def check_kinds(
     for name, value in settings.items():
         kinds = kinds_of(parameters[name].annotation)
         right = any(_is(value, kind) for kind in kinds)
-        finite = not isinstance(value, Real) or math.isfinite(value)
+        finite = not isinstance(value, Real) or _is_finite(value)
         refuse_unless(
             not kinds or (right and finite),
             f"{owner}: {name}={value!r} must be {' or '.join(_word(kind) for kind in kinds)}"
@@ -108,6 +108,13 @@ def _is(value: object, kind: Any) -> bool:
     if isinstance(value, bool | np.bool_):
         return kind is bool
     return isinstance(value, {int: Integral, float: Real}.get(kind, kind))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _plain(value: Any, kinds: tuple[Any, ...]) -> Any:

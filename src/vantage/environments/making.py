@@ -21,7 +21,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.lqr import LQR
 from vantage.environments.normalise import Normalized
 from vantage.environments.tensor import TensorEnvironment
-from vantage.errors import InputError, refuse_unless, refuse_unless_whole
+from vantage.errors import InputError, refuse_unless, refuse_unless_within
 
 # By the names that run folders hold: TENSOR[name](lanes=..., discount=..., **settings).
 TENSOR: dict[str, Callable[..., TensorEnvironment]] = {
@@ -66,7 +66,7 @@ def make(
     if not isinstance(name, str):
         return normalised(Gymnasium(name, lanes, discount, **settings), normalise)
     lanes = 64 if lanes is None else lanes
-    refuse_unless_whole(lanes, 1, name, "lanes")
+    refuse_unless_within(lanes, 1, name, "lanes")
     most = MOST_LANES if name.startswith("tensor/") else MOST_LANES_APART
     refuse_unless(lanes <= most, f"{name}(lanes={lanes}): {most:,} at most.")
     if name in TENSOR:

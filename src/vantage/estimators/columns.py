@@ -44,7 +44,7 @@ REMEDIES = {
 SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "lambda_": ("from 0 to 1", lambda x: 0 <= x <= 1),
     "fraction": ("from 0 to 1", lambda x: 0 <= x <= 1),
-    "n": ("a whole number from 1", lambda x: x >= 1 and x == int(x)),
+    "n": ("a whole number from 1", lambda x: x >= 1 and x.is_integer()),
     "correction": ("0 or 1", lambda x: x in (0, 1)),
     "epsilon": ("0 or above", lambda x: x >= 0),
     "epsilon_high": ("0 or above", lambda x: x >= 0),
@@ -164,7 +164,7 @@ def check_settings(column: Callable[..., Any]) -> None:
             continue
         allowed, holds = SETTINGS.get(name, ("a number", lambda x: x == x))
         refuse_unless(
-            value == value and holds(float(value)),
+            holds(float(value)),
             f"{describe(column)}: {name}={value!r} must be {allowed}.",
         )
 

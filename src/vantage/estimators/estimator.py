@@ -103,10 +103,6 @@ class Estimator:
             if not optional:
                 columns.check_settings(column)
         refuse_unless(
-            math.isfinite(self.entropy),
-            f"Estimator(entropy={self.entropy!r}): the coefficient of the entropy is a number.",
-        )
-        refuse_unless(
             not (self.returns is returns.total and self.discounting is aggregates.discounted),
             "Estimator(returns=total, discounting=discounted): the total return is discounted "
             "already and a second γ^t would bias it; use discounting=undiscounted, or "

@@ -180,9 +180,10 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
     """
     refuse_unless_startable(path, config, resume)
     if resume:
-        config = _resumed(
-            read_config(path), json.loads(json.dumps(config)), len(read_metrics(path))
-        )
+        before = read_config(path)
+        config = _resumed(path, before, json.loads(json.dumps(config)))
+        if config == before:
+            return
     text = json.dumps(config, indent=2) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -191,15 +192,17 @@ def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
 
 
-def _resumed(old: dict[str, Any], new: dict[str, Any], updates: int) -> dict[str, Any]:
+def _resumed(path: Path, old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """config.json of a run that goes on: the settings that hold from here, and those before."""
     before = {
         name: old.get(name) for name in sorted(FREE & new.keys()) if old.get(name) != new[name]
     }
     if not before:
         return old
-    changes = [*old.get("resumed", []), {"updates": updates, "before": before}]
-    return old | {name: new[name] for name in before} | {"resumed": changes}
+    change = {"updates": len(read_metrics(path)), "before": before}
+    return (
+        old | {name: new[name] for name in before} | {"resumed": [*old.get("resumed", []), change]}
+    )
 
 
 def read_config(path: Path) -> dict[str, Any]:

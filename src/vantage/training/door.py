@@ -19,7 +19,7 @@ from vantage.environments import making
 from vantage.environments.interface import Environment
 from vantage.environments.tabular import Tabular
 from vantage.environments.terms import Terms
-from vantage.errors import InputError, refuse_unless, refuse_unless_whole
+from vantage.errors import InputError, refuse_unless, refuse_unless_within
 from vantage.estimators import Estimator
 from vantage.estimators.estimator import compares
 from vantage.exact.mdp import MDP
@@ -94,7 +94,7 @@ def entry(
     Raises:
         InputError: something that cannot be used, saying what to write instead.
     """
-    refuse_unless_whole(seed, 0, "train", "seed")
+    refuse_unless_within(seed, 0, "train", "seed")
     if estimator is None and _weighs(policy):
         policy, estimator = None, policy
     algorithm, weighs = resolve(estimator)

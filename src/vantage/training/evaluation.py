@@ -93,9 +93,6 @@ def evaluate(
             on and cannot be made again.
     """
     refuse_unless(
-        isinstance(episodes, int), f"evaluate(episodes={episodes!r}): give a whole number."
-    )
-    refuse_unless(
         episodes >= 2, f"evaluate(episodes={episodes}): an interval needs at least two episodes."
     )
     env = opened(env)

@@ -4,11 +4,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from vantage.errors import InputError, refuse_unless, refuse_unless_whole
+from vantage.errors import InputError, refuse_unless, refuse_unless_within
 from vantage.runs.interrupts import Interrupts
 from vantage.runs.lock import locked
 from vantage.runs.progress import Progress
@@ -52,12 +51,12 @@ class RunOptions:
             not self.resume or self.out is not None,
             "train(resume=True): say which run with out=.",
         )
-        refuse_unless_whole(self.threads, 1, "train", "threads")
+        refuse_unless_within(self.threads, 1, "train", "threads")
         refuse_unless(self.threads <= THREADS, f"train(threads={self.threads}): {THREADS} at most.")
         for name in ("evaluate_every", "keep_last"):
-            refuse_unless_whole(getattr(self, name), 0, "train", name)
+            refuse_unless_within(getattr(self, name), 0, "train", name)
         refuse_unless(
-            isinstance(self.checkpoint_seconds, Real) and self.checkpoint_seconds >= 0,
+            self.checkpoint_seconds >= 0,
             f"train(checkpoint_seconds={self.checkpoint_seconds!r}): give seconds, 0 or more.",
         )
         refuse_unless(

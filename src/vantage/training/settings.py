@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from vantage.environments import making
 from vantage.environments.interface import Environment
-from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_whole
+from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_within
 from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
 from vantage.runs.run import versions
@@ -57,13 +57,13 @@ class Settings:
         counts = {name: getattr(self, name) for name in whole} | {"batch": self.fixed_batch}
         for name, count in counts.items():
             if count is not None:
-                refuse_unless_whole(count, 1, "train", name)
+                refuse_unless_within(count, 1, "train", name)
         for name in ("lr", "target_snr"):
             amount = getattr(self, name)
             if amount is not None:
                 refuse_unless_positive(amount, "train", name)
         for name in ("delay", "seed", "group_size"):
-            refuse_unless_whole(getattr(self, name), 0, "train", name)
+            refuse_unless_within(getattr(self, name), 0, "train", name)
         available = {"scores"} | ({"value"} if value is not None else set())
         if self.fragment is None:
             available.add("group")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_whole
+from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_within
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
@@ -57,9 +57,9 @@ class Settings:
         """
         for name in ("updates", "epochs", "minibatches", "turns", "threads",
                      "token_budget", "baseline_every"):  # fmt: skip
-            refuse_unless_whole(getattr(self, name), 1, "train", name)
+            refuse_unless_within(getattr(self, name), 1, "train", name)
         for name in ("warmup", "resample_dead_groups", "decompose_every", "seed"):
-            refuse_unless_whole(getattr(self, name), 0, "train", name)
+            refuse_unless_within(getattr(self, name), 0, "train", name)
         for name in ("lr", "max_grad_norm", "target_snr"):
             amount = getattr(self, name)
             if amount is not None:
@@ -95,7 +95,7 @@ class Settings:
         return candidates
 
     def _check_batch(self, batch: int, size: int) -> None:
-        refuse_unless_whole(batch, 1, "train", "batch")
+        refuse_unless_within(batch, 1, "train", "batch")
         refuse_unless(
             batch % size == 0,
             f"train(batch={batch}): a batch counts completions and holds whole groups of "
