@@ -16,19 +16,20 @@ from vantage.environments.remaking import remade
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def damage() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+        import damage
+
+        yield damage
+
+
+@pytest.fixture(scope="module")
+def original(damage: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a value function, an optimiser, a normaliser and lanes to carry on."""
     folder = tmp_path_factory.mktemp("strangers") / "run"
-    train(folder, 2)
+    damage.in_an_environment(folder, 2)
     return folder
-
-
-def train(folder: Path, updates: int, resume: bool = False) -> None:
-    vt.train(
-        "tensor/CartPole-v1", vt.algorithms.ppo(fragment=8, epochs=1, minibatches=1), lanes=4,
-        normalise=True, updates=updates, out=folder, resume=resume, progress=False, keep_best=True,
-        evaluate_every=1, evaluation_episodes=2,
-    )  # fmt: skip
 
 
 @pytest.fixture
@@ -149,7 +150,9 @@ def test_commands_ask_for_the_word_and_take_it(
 
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "lock"])
-def test_links_in_a_run_folder_are_not_followed(name: str, run: Path, tmp_path: Path) -> None:
+def test_links_in_a_run_folder_are_not_followed(
+    name: str, run: Path, tmp_path: Path, damage: Any
+) -> None:
     """Through a link, a resumed run would overwrite what belongs to somebody else."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes((run / name).read_bytes() if (run / name).exists() else b"mine")
@@ -157,11 +160,11 @@ def test_links_in_a_run_folder_are_not_followed(name: str, run: Path, tmp_path: 
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(elsewhere)
     with pytest.raises(vt.InputError, match=f"{name} is a link to"):
-        train(run, 3, resume=True)
+        damage.in_an_environment(run, 3, resume=True)
     assert elsewhere.read_bytes() == before
 
 
-def test_links_in_a_checkpoint_are_not_followed(run: Path, tmp_path: Path) -> None:
+def test_links_in_a_checkpoint_are_not_followed(run: Path, tmp_path: Path, damage: Any) -> None:
     file = run / "checkpoint" / "policy.safetensors"
     (tmp_path / "weights").write_bytes(file.read_bytes())
     file.unlink()
@@ -169,7 +172,7 @@ def test_links_in_a_checkpoint_are_not_followed(run: Path, tmp_path: Path) -> No
     with pytest.raises(vt.InputError, match="is a link to"):
         vt.load(run)
     with pytest.raises(vt.InputError, match="is missing, or a link"):
-        train(run, 3, resume=True)
+        damage.in_an_environment(run, 3, resume=True)
 
 
 def test_networks_larger_than_their_weights_are_not_made(run: Path) -> None:
@@ -190,15 +193,6 @@ def test_a_large_file_is_not_read(run: Path) -> None:
 # Damage of every kind to every file: `benchmarks/damage.py` does all of it, this a share.
 
 
-@pytest.fixture(scope="module")
-def damage() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-        import damage
-
-        yield damage
-
-
 @pytest.mark.parametrize(("kind", "every"), [("control", 41), ("language", 53)])
 def test_damage_is_refused_by_name_or_does_not_matter(
     kind: str, every: int, damage: Any, tmp_path: Path
@@ -215,14 +209,14 @@ def test_damage_is_refused_by_name_or_does_not_matter(
 
 
 @pytest.mark.parametrize("line", [0, 1])
-def test_a_changed_line_of_metrics_is_not_built_on(line: int, run: Path) -> None:
+def test_a_changed_line_of_metrics_is_not_built_on(line: int, run: Path, damage: Any) -> None:
     """A number that is still a number: only the checkpoint knows that it was another."""
     file = run / "metrics.jsonl"
     rows = [json.loads(each) for each in file.read_text().splitlines()]
     rows[line]["entropy"] += 1e-12
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(vt.InputError, match="the first 2 lines are not those"):
-        train(run, 3, resume=True)
+        damage.in_an_environment(run, 3, resume=True)
 
 
 def test_the_checker_of_damage_sees_what_is_accepted(damage: Any, tmp_path: Path) -> None:
