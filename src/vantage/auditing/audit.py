@@ -27,7 +27,7 @@ from vantage.training.door import check_policy, check_value, estimator_of, opene
 def audit(
     env: Any,
     policy: Any,  # what people give by mistake is told so by the door, in a sentence
-    estimators: Any,
+    estimators: object,
     *,
     trajectories: int = 4096,
     batch: int = 64,

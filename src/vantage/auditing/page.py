@@ -215,11 +215,11 @@ def _reading(report: Findings) -> str:
     return f"<p>{escaped(BEFORE)}</p><dl>{''.join(entries)}</dl>"
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def _settings(settings: Mapping[str, object]) -> str:
     plain = {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
     nested = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
     parts = [_pairs(plain)]
-    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    shown: dict[str, Callable[[Mapping[str, object]], str]] = {
         "gradients": _methods,
         "estimators": _columns,
     }
@@ -228,7 +228,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
+def _pairs(values: Mapping[str, object]) -> str:
     entries = "".join(
         f"<dt>{escaped(str(name).replace('_', ' '))}</dt><dd>{_plain(value)}</dd>"
         for name, value in values.items()
@@ -263,7 +263,7 @@ def _columns(estimators: Mapping[str, Any]) -> str:
     return table("Columns of the estimators", ["estimator", *map(escaped, names)], lines)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):

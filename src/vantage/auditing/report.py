@@ -1,7 +1,6 @@
 """The result of an audit, which prints and saves itself."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -61,7 +60,7 @@ class Report(Findings):
         estimates = {row.estimator: row.snr for row in self.rows}
         return interval_figure(estimates, f"SNR of a batch of {batch}")
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> object:
         """One line an estimator: every statistic with `_low` and `_high` beside it.
 
         Raises:

@@ -1,7 +1,6 @@
 """The end of every audit, of environments and of language models: plan, summary, notes, report."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Measured, Row
@@ -31,7 +30,7 @@ def reported(
     estimators: Sequence[Measured],
     units: Units,
     reference: str,
-    settings: dict[str, Any],
+    settings: dict[str, object],
     target_snr: float,
     sample: Looked,
     factors: Mapping[str, float],

@@ -115,7 +115,7 @@ def compare_command(
 
 def parse(
     settings: tuple[str, ...], estimators: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, dict[str, object]]]:
     """Settings for all, and by estimator.
 
     >>> parse(("batch=32", "baseline=auto", "rloo.lr=1e-3"), ("rloo", "ppo"))
@@ -124,8 +124,8 @@ def parse(
     Raises:
         InputError: not of the form NAME=VALUE, or of an estimator that is not compared.
     """
-    common: dict[str, Any] = {}
-    own: dict[str, dict[str, Any]] = {name: {} for name in estimators}
+    common: dict[str, object] = {}
+    own: dict[str, dict[str, object]] = {name: {} for name in estimators}
     for text in settings:
         name, equals, value = text.partition("=")
         owner, dot, setting = name.rpartition(".")

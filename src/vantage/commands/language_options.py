@@ -60,7 +60,7 @@ class ModelOptions:
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
 
-    def policy(self, **settings: Any) -> Policy:
+    def policy(self, **settings: object) -> Policy:
         """The model as a policy under that law."""
         import torch
 

@@ -25,7 +25,7 @@ from vantage.training.loop import train
 
 STUDY, RESULT = "study.json", "comparison.json"
 
-EnvironmentSpec = str | Callable[[], Any]
+EnvironmentSpec = str | Callable[[], object]
 Environments = EnvironmentSpec | list[EnvironmentSpec] | tuple[EnvironmentSpec, ...]
 OWN = ("env", "policy", "estimator", "value", "steps", "seed", "out", "resume", "threads",
        "progress", "track")  # fmt: skip
@@ -54,7 +54,7 @@ class Study:
 @checked
 def compare(
     environment: Environments,
-    estimators: Sequence[Any] | Mapping[str, Any],
+    estimators: Sequence[object] | Mapping[str, object],
     seeds: int | Sequence[int] = 10,
     *,
     steps: int,
@@ -70,7 +70,7 @@ def compare(
     normalise: Mapping[str, tuple[float, float]] | None = None,
     target: float | None = None,
     progress: bool = True,
-    **settings: Any,
+    **settings: object,
 ) -> Comparison:
     """Train every contender with every seed and say, with 95 % intervals, which is better.
 
@@ -142,7 +142,7 @@ def compare(
 
 def plan(
     environment: Environments,
-    estimators: Sequence[Any] | Mapping[str, Any],
+    estimators: Sequence[object] | Mapping[str, object],
     seeds: int | Sequence[int],
     *,
     steps: int,
@@ -156,17 +156,17 @@ def plan(
     evaluation_episodes: int,
     normalise: Mapping[str, tuple[float, float]] | None,
     target: float | None,
-    **settings: Any,
+    **settings: object,
 ) -> Study:
     """Every run of a comparison, checked; the arguments are those of `compare`.
 
     Raises:
         InputError: as `compare`, before anything is written.
     """
-    made = {} if discount is None else {"discount": discount}
-    made |= environment_settings or {}
-    specs = list(environment) if isinstance(environment, list | tuple) else [environment]
-    worlds = [_world(spec, made) for spec in specs]
+    asked: dict[str, object] = {} if discount is None else {"discount": discount}
+    asked |= environment_settings or {}
+    given = environment if isinstance(environment, list | tuple) else [environment]
+    worlds = [_world(each, asked) for each in given]
     contenders = _contenders(estimators, value, lanes, settings)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check(worlds, contenders, numbers, steps, threads, evaluation_episodes, normalise)
@@ -262,32 +262,33 @@ def _open(study: Study) -> None:
 # ---- what was asked for ------------------------------------------------------------------------
 
 
-def _world(spec: Any, settings: dict[str, Any]) -> World:
+def _world(spec: object, settings: dict[str, object]) -> World:
     name = spec if isinstance(spec, str) else getattr(spec, "__name__", type(spec).__name__)
     return World(name, spec, settings)
 
 
 def _contenders(
-    estimators: Sequence[Any] | Mapping[str, Any],
+    estimators: Sequence[Any] | Mapping[str, object],
     value: bool | None,
     lanes: int | None,
-    settings: dict[str, Any],
+    settings: dict[str, object],
 ) -> list[Contender]:
     refuse_unless(
         not isinstance(estimators, str),
         f"compare: estimators={estimators!r} is one name; give a list of them.",
     )
-    by_name = isinstance(estimators, Mapping)
-    names: Sequence[str | None] = list(estimators) if by_name else [None] * len(estimators)
-    specs = list(estimators.values()) if isinstance(estimators, Mapping) else list(estimators)
-    return [
-        _contender(name, spec, value, lanes, settings)
-        for name, spec in zip(names, specs, strict=True)
-    ]
+    if isinstance(estimators, Mapping):
+        specs = estimators.items()
+        return [_contender(name, spec, value, lanes, settings) for name, spec in specs]
+    return [_contender(None, spec, value, lanes, settings) for spec in estimators]
 
 
 def _contender(
-    name: str | None, spec: Any, value: bool | None, lanes: int | None, settings: dict[str, Any]
+    name: str | None,
+    spec: object,
+    value: bool | None,
+    lanes: int | None,
+    settings: dict[str, object],
 ) -> Contender:
     weighs, own = spec if isinstance(spec, tuple) else (spec, {})
     algorithm, rule = resolve(weighs)
@@ -375,7 +376,7 @@ def _refuse_what_cannot_travel(jobs: list[Job]) -> None:
             ) from error
 
 
-def _columns(contender: Contender) -> dict[str, Any]:
+def _columns(contender: Contender) -> dict[str, object]:
     weighs = contender.estimator
     algorithm = weighs if isinstance(weighs, Algorithm) else None
     estimator = weighs if algorithm is None else algorithm.estimator

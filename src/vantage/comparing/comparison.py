@@ -1,7 +1,6 @@
 """The result of a comparison, which prints and saves itself."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -63,7 +62,7 @@ class Comparison(Findings):
         """Interquartile mean of the score, by estimator, with 95 % intervals."""
         return interval_figure({row.estimator: row.iqm for row in self.rows}, "score, IQM")
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> object:
         """One line a run: environment, estimator, seed, scores, steps, seconds, folder.
 
         Raises:

@@ -35,8 +35,8 @@ class World:
     """
 
     name: str
-    make: Any
-    settings: dict[str, Any]
+    make: object
+    settings: dict[str, object]
 
     def build(self, contender: "Contender") -> Any:
         """The environment, with the lanes, normaliser and γ that the contender asks for.
@@ -107,7 +107,7 @@ def seeds(seed: int) -> Seeds:
     return Seeds(*(seed_of(seed, COMPARISON, purpose) for purpose in range(3)))
 
 
-def run(job: Job) -> dict[str, Any]:
+def run(job: Job) -> dict[str, object]:
     """Train, or carry on training, then evaluate; returns what is also written to result.json.
 
     Returns:

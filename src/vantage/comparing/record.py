@@ -143,6 +143,6 @@ class Findings:
                 return Estimate(1 - p.value, 1 - p.high, 1 - p.low, p.exact, p.note)
         raise InputError(f"{first!r} and {second!r} were not compared with one another.")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything as JSON can hold it; what is undetermined is null."""
         return plain(asdict(self))

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 
 def comparison(
-    jobs: Sequence[Job], settings: dict[str, Any], out: Path, failures: Sequence[Outcome]
+    jobs: Sequence[Job], settings: dict[str, object], out: Path, failures: Sequence[Outcome]
 ) -> Comparison:
     """The comparison of every finished job; the order of rows is that of the jobs."""
     done = {job.folder: found for job in jobs if (found := finished(job)) is not None}
@@ -54,7 +54,9 @@ def comparison(
     )
 
 
-def _run(job: Job, result: dict[str, Any], settings: dict[str, Any], out: Path) -> dict[str, Any]:
+def _run(
+    job: Job, result: dict[str, object], settings: dict[str, Any], out: Path
+) -> dict[str, object]:
     measured = "evaluation_return" if settings["evaluation_episodes"] else "training_return"
     score = result[measured]
     if score is not None and job.world.name in settings["normalise"]:
@@ -63,7 +65,7 @@ def _run(job: Job, result: dict[str, Any], settings: dict[str, Any], out: Path) 
     return {**result, "score": score, "folder": job.folder.relative_to(out).as_posix()}
 
 
-def _scores(runs: list[dict[str, Any]], name: str, worlds: list[str]) -> list[Array]:
+def _scores(runs: list[dict[str, object]], name: str, worlds: list[str]) -> list[Array]:
     return [
         np.array([
             run["score"] for run in runs
@@ -152,7 +154,7 @@ def _profiles(scores: dict[str, list[Array]]) -> list[Profile]:
 # ---- words -------------------------------------------------------------------------------------
 
 
-def _score_in_words(settings: dict[str, Any]) -> str:
+def _score_in_words(settings: dict[str, object]) -> str:
     episodes = settings["evaluation_episodes"]
     said = (
         f"mean undiscounted return of {episodes} evaluation episodes of the final policy, sampled"
@@ -200,7 +202,7 @@ def _best(rows: list[Row]) -> str:
 
 
 def _notes(
-    rows: list[Row], names: list[str], failed: list[Failure], settings: dict[str, Any]
+    rows: list[Row], names: list[str], failed: list[Failure], settings: dict[str, object]
 ) -> list[str]:
     notes = []
     if (runs := min((row.runs for row in rows), default=0)) < FEW:

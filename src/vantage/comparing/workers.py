@@ -47,12 +47,12 @@ class Outcome:
 class _Worker:
     process: Any
     pipe: connection.Connection
-    job: Any = None
+    job: object = None
     ready: bool = False
 
 
 def run_all(
-    function: Callable[[Any], Any], jobs: Sequence[Any], workers: int, progress: Progress
+    function: Callable[[Any], object], jobs: Sequence[object], workers: int, progress: Progress
 ) -> list[Outcome]:
     """Do every job in `workers` processes; one that raises or dies loses that job only.
 
@@ -108,7 +108,7 @@ def refuse_to_start_again() -> None:
     )
 
 
-def _start(function: Callable[[Any], Any]) -> _Worker:
+def _start(function: Callable[[object], object]) -> _Worker:
     here, there = multiprocessing.Pipe()
     spawn = multiprocessing.get_context("spawn")
     process = spawn.Process(target=_serve, args=(there, function), daemon=True)
@@ -162,7 +162,7 @@ def _stop(crew: list[_Worker]) -> None:
 # ---- in the worker -----------------------------------------------------------------------------
 
 
-def _serve(pipe: connection.Connection, function: Callable[[Any], Any]) -> None:
+def _serve(pipe: connection.Connection, function: Callable[[object], object]) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C reaches the comparison alone, which then asks its workers to save
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,7 +1,5 @@
 """A policy with its normaliser and bounds as one network: what it does, for other runtimes."""
 
-from typing import Any
-
 import gymnasium
 import torch
 from gymnasium import spaces
@@ -74,7 +72,7 @@ class Acting(nn.Module):
         start = torch.as_tensor(getattr(actions, "start", 0))
         self.register_buffer("start", start)
 
-    def forward(self, observation: Tensor, *memory: Tensor) -> Any:
+    def forward(self, observation: Tensor, *memory: Tensor) -> object:
         """Actions [n, ...]; of a policy with a memory, also the memory [n, H] for the next call.
 
         Args:

@@ -35,10 +35,10 @@ class Shown(NamedTuple):
             1. What is both counts as terminated.
     """
 
-    observation: Any
-    reward: Any
-    terminated: Any
-    truncated: Any = None
+    observation: object
+    reward: object
+    terminated: object
+    truncated: object = None
 
 
 def brax(state: Any) -> Shown:
@@ -89,15 +89,15 @@ class Functional:
 
     def __init__(
         self,
-        reset: Callable[[Any], Any],
-        step: Callable[[Any, Any], Any],
+        reset: Callable[[object], object],
+        step: Callable[[object, object], object],
         *,
         observations: gymnasium.Space,
         actions: gymnasium.Space,
-        show: Callable[[Any], Shown] = brax,
-        keys: Callable[[np.ndarray], Any] | None = None,
-        arrays: Callable[[Tensor], Any] | None = None,
-        rekey: Callable[[Any, Any], Any] | None = None,
+        show: Callable[[object], Shown] = brax,
+        keys: Callable[[np.ndarray], object] | None = None,
+        arrays: Callable[[Tensor], object] | None = None,
+        rekey: Callable[[object, object], object] | None = None,
         lanes: int = 64,
         discount: float = 0.99,
         horizon: int | None = None,
@@ -118,7 +118,7 @@ class Functional:
         self.arrays, self.rekey = arrays or (lambda tensor: tensor), rekey
         self.observations, self.actions = observations, actions
         self.lanes, self.discount, self.horizon, self.name = lanes, float(discount), horizon, name
-        self.state: Any = None
+        self.state: object = None
 
     @torch.no_grad()
     def reset(self, seed: int, shared: int = 1) -> Tensor:
@@ -260,7 +260,7 @@ def chosen(mask: Tensor, one: Any, other: Any) -> Any:
     return namespace.where(namespace.asarray(rows.numpy()), one, other)
 
 
-def _tensor(array: Any) -> Tensor:
+def _tensor(array: object) -> Tensor:
     """An array of any library as a tensor on the CPU."""
     if isinstance(array, Tensor):
         return array.detach().cpu()

@@ -71,7 +71,7 @@ class Gymnasium:
 
     def __init__(
         self,
-        env: Any,
+        env: object,
         lanes: int | None = None,
         discount: float = 0.99,
         *,
@@ -246,7 +246,7 @@ class Gymnasium:
         made = fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
         return made.to(self.device)
 
-    def unflatten(self, observation: Tensor) -> Any:
+    def unflatten(self, observation: Tensor) -> object:
         """Observations [..., width] taken apart as the space is: see `spaces.unflatten`."""
         return spaces.unflatten(self.observations, observation, self.name)
 
@@ -254,7 +254,7 @@ class Gymnasium:
         """Free what the environment holds (processes, windows)."""
         self.vector.close()
 
-    def _make(self, env: Any, lanes: int, settings: dict[str, Any]) -> VectorEnv:
+    def _make(self, env: object, lanes: int, settings: dict[str, object]) -> VectorEnv:
         origin = source(env)
         self.name, self.named = origin.name, origin.named
         return vector(origin, lanes, settings)

@@ -17,7 +17,7 @@ class End(NamedTuple):
 
     lane: int
     terminated: bool
-    observation: Any
+    observation: object
 
 
 class Lanes(SyncVectorEnv):
@@ -66,7 +66,7 @@ class Lanes(SyncVectorEnv):
             raise
         return self.batch(seen), rewards, ends
 
-    def batch(self, observations: list[Any]) -> Any:
+    def batch(self, observations: list[object]) -> object:
         """Observations of lanes, as `spaces.observation_reader` takes them."""
         return (
             observations if self._listed else batched(self.single_observation_space, observations)

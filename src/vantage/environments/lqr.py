@@ -42,7 +42,7 @@ class LQR(TensorEnvironment):
 
     def __init__(
         self,
-        problem: gaussian.LQR | dict[str, Any],
+        problem: gaussian.LQR | dict[str, object],
         lanes: int = 64,
         discount: float | None = None,
         device: torch.device | str = "cpu",
@@ -58,7 +58,7 @@ class LQR(TensorEnvironment):
             for name, value in asdict(self.problem).items()
         }
 
-    def policy(self, hidden: tuple[int, ...] = (), seed: int = 0, **choices: Any) -> Policy:
+    def policy(self, hidden: tuple[int, ...] = (), seed: int = 0, **choices: object) -> Policy:
         """u = W x + σ ε, W starting at 0, whose exact values `env.problem` gives.
 
         With hidden layers or choices, what those ask for instead, whose values it does not.
@@ -107,7 +107,7 @@ def _dynamics(problem: gaussian.LQR, device: torch.device, dtype: torch.dtype) -
     )
 
 
-def _from_lists(fields: dict[str, Any]) -> gaussian.LQR:
+def _from_lists(fields: dict[str, object]) -> gaussian.LQR:
     tensors: dict[str, Any] = {
         name: torch.tensor(value, dtype=torch.float64) if isinstance(value, list) else value
         for name, value in fields.items()

@@ -39,10 +39,10 @@ MOST_LANES_APART = 1 << 16  # where every lane is an object of its own
 
 @checked
 def make(
-    name: Any,
+    name: object,
     lanes: int | None = None,
     discount: float = 0.99,
-    normalise: dict[str, Any] | bool = False,
+    normalise: dict[str, object] | bool = False,
     **settings: Any,
 ) -> Any:
     """The environment of that name, with `.policy()` and `.value()` that fit it.
@@ -110,7 +110,7 @@ def describe(env: Environment) -> dict[str, Any]:
     """
     inner = env.env if isinstance(env, Normalized) else env
     name = ENVPOOL + inner.name if isinstance(inner, EnvPool) else inner.name
-    description: dict[str, Any] = {
+    description: dict[str, object] = {
         "name": name,
         "lanes": env.lanes,
         "discount": env.discount,
@@ -129,7 +129,7 @@ def listed(wrappers: Any) -> list[Any]:
     return [wrappers] if isinstance(wrappers, str) else list(wrappers or ())
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A setting as JSON can hold it: wrappers by their names."""
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]

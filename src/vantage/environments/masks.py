@@ -70,7 +70,7 @@ def with_mask(env: gymnasium.Env, asked: bool | str | None) -> gymnasium.Env:
     return MaskFromInfo(env, mask_key(asked))
 
 
-def beside(observation: Any, mask: Any, key: str, within: bool) -> dict[str, Any]:
+def beside(observation: Any, mask: object, key: str, within: bool) -> dict[str, Any]:
     """An observation and its mask as one, as `MaskFromInfo` shows them."""
     return {**observation, key: mask} if within else {"observation": observation, key: mask}
 
@@ -95,15 +95,15 @@ class MaskFromInfo(gymnasium.Wrapper):
             raise InputError(f"action_mask={key!r}: {env} has {actions}; Discrete can be masked.")
         self.key, self.choices = key, int(actions.n)
         self.within = isinstance(env.observation_space, spaces.Dict)
-        space: Any = env.observation_space.spaces if self.within else env.observation_space  # type: ignore[attr-defined]
+        space: object = env.observation_space.spaces if self.within else env.observation_space  # type: ignore[attr-defined]
         allowed = spaces.MultiBinary(self.choices)
         self.observation_space = spaces.Dict(beside(space, allowed, key, self.within))
 
-    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    def reset(self, **settings: Any) -> tuple[object, dict[str, object]]:
         observation, info = self.env.reset(**settings)
         return self._shown(observation, info, "at reset"), info
 
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    def step(self, action: object) -> tuple[object, Any, bool, bool, dict[str, object]]:
         observation, reward, terminated, truncated, info = self.env.step(action)
         ended = terminated or truncated
         return (
@@ -114,7 +114,9 @@ class MaskFromInfo(gymnasium.Wrapper):
             info,
         )
 
-    def _shown(self, observation: Any, info: dict[str, Any], when: str, ended: bool = False) -> Any:
+    def _shown(
+        self, observation: object, info: dict[str, object], when: str, ended: bool = False
+    ) -> object:
         mask = info.get(self.key)
         if mask is None and ended:  # nothing will be done there
             mask = np.ones(self.choices, np.int8)

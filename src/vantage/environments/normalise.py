@@ -103,7 +103,7 @@ def _scale(table: Any, epsilon: float) -> Any:
     return (variance + added) ** -0.5
 
 
-def _clipped(x: Any, bound: float) -> Any:
+def _clipped(x: Any, bound: float) -> object:
     if isinstance(x, np.ndarray):
         return np.minimum(np.maximum(x, -bound), bound)  # half the cost of np.clip
     return x.clip(-bound, bound)
@@ -171,7 +171,7 @@ class Normalized:
         self.statistics = RunningMoments(self._width + 1)
         self.running_return = torch.zeros(env.lanes, dtype=torch.float64)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         # policy, value, unflatten, settings, close: as the environment has them
         if name == "env":
             raise AttributeError(name)
@@ -215,7 +215,7 @@ class Normalized:
             observation=observation, reward=reward, final_observation=final, raw_reward=raw
         )
 
-    def policy(self, *arguments: Any, **choices: Any) -> Policy:
+    def policy(self, *arguments: object, **choices: object) -> Policy:
         """A policy that fits, as the environment makes it; `act` normalises as is done here."""
         env: Any = self.env  # a user's own has what it was given
         policy = env.policy(*arguments, **choices)

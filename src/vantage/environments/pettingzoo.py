@@ -43,7 +43,7 @@ class PettingZoo:
     def __init__(self, make: Any, copies: int = 1, discount: float = 0.99):
         refuse_unless(copies >= 1, f"PettingZoo(copies={copies}): make at least one.")
         refuse_unless(0 < discount <= 1, f"PettingZoo(discount={discount}): γ lies in (0, 1].")
-        self.make: Callable[[], Any] = make if callable(make) else lambda: copy.deepcopy(make)
+        self.make: Callable[[], object] = make if callable(make) else lambda: copy.deepcopy(make)
         self.envs = [self.make() for _ in range(copies)]
         first = self.envs[0]
         refuse_unless(
@@ -52,7 +52,7 @@ class PettingZoo:
             "`possible_agents`, such as pistonball_v6.parallel_env; "
             "pettingzoo.utils.aec_to_parallel makes one of an AEC environment.",
         )
-        self.agents: list[Any] = list(first.possible_agents)
+        self.agents: list[object] = list(first.possible_agents)
         self.lanes, self.discount = copies * len(self.agents), float(discount)
         self.name = str(getattr(first, "metadata", {}).get("name", type(first).__name__))
         self.observations = self._common(first.observation_space, "observation")
@@ -141,7 +141,7 @@ class PettingZoo:
         for env in self.envs:
             env.close()
 
-    def _fresh(self, env: Any, seed: int | None) -> list[Any]:
+    def _fresh(self, env: Any, seed: int | None) -> list[object]:
         shown, _ = env.reset() if seed is None else env.reset(seed=seed)
         missing = [agent for agent in self.agents if agent not in shown]
         refuse_unless(
@@ -151,11 +151,11 @@ class PettingZoo:
         )
         return [copy.deepcopy(shown[agent]) for agent in self.agents]
 
-    def _read(self, shown: list[list[Any]]) -> Tensor:
+    def _read(self, shown: list[list[object]]) -> Tensor:
         lanes = [observation for one in shown for observation in one]
         return self._observe(spaces.batched(self.observations, lanes))
 
-    def _common(self, space_of: Callable[[Any], Any], what: str) -> Any:
+    def _common(self, space_of: Callable[[object], object], what: str) -> Any:
         """The space that all agents have."""
         first = space_of(self.agents[0])
         for agent in self.agents[1:]:

@@ -53,7 +53,7 @@ class Source(NamedTuple):
     named: bool = True
 
 
-def source(given: Any) -> Source:
+def source(given: object) -> Source:
     """Where the lanes of what was given come from.
 
     Args:
@@ -204,7 +204,7 @@ def _called(make: Callable[..., Any], **settings: Any) -> gymnasium.Env:
     return env if limit is None else TimeLimit(env, limit)
 
 
-def _copied(env: gymnasium.Env, name: str, **settings: Any) -> gymnasium.Env:
+def _copied(env: gymnasium.Env, name: str, **settings: object) -> gymnasium.Env:
     """A lane that is a copy of an environment; the original is left alone."""
 
     def copied() -> gymnasium.Env:

@@ -123,7 +123,7 @@ def observation_reader(
         return flattened
     writers = [(part, _writer(part, name)) for part in layout]
 
-    def read(batch: Any) -> Tensor:
+    def read(batch: object) -> Tensor:
         pieces = [(_follow(batch, part.path), write) for part, write in writers]
         flat = np.zeros((len(pieces[0][0]), layout[-1].last), dtype)
         for piece, write in pieces:
@@ -170,7 +170,7 @@ def action_writer(space: gymnasium.Space, dtype: Any, name: str) -> Callable[[Te
     return write
 
 
-def batched(space: gymnasium.Space, observations: list[Any]) -> Any:
+def batched(space: gymnasium.Space, observations: list[object]) -> object:
     """Observations of single lanes as a batch, the way a vector environment gives it."""
     empty: Any = create_empty_array(space, len(observations))
     return concatenate(space, observations, empty)
@@ -351,7 +351,7 @@ def _restore(space: Leaf, flat: Tensor) -> Tensor:
     return flat.reshape(*grid, *space.shape)
 
 
-def _rebuild(space: gymnasium.Space, leaves: Iterator[Tensor]) -> Any:
+def _rebuild(space: gymnasium.Space, leaves: Iterator[Tensor]) -> object:
     if isinstance(space, spaces.Dict):
         return {key: _rebuild(inner, leaves) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

@@ -1,7 +1,5 @@
 """An MDP as an environment one can sample from, all lanes in one batch of tensors."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from gymnasium.spaces import Box, Discrete
@@ -50,7 +48,9 @@ class Tabular(TensorEnvironment):
         super().__init__(lanes, mdp.discount, device, torch.float64)
         self.settings = {}
 
-    def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
+    def policy(
+        self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: object
+    ) -> Policy:
         """The uniform softmax table over the MDP's observations, or what `choices` ask for."""
         if isinstance(self.observations, Discrete) and not choices:
             table = SoftmaxTable(self.mdp.observations, self.mdp.actions)

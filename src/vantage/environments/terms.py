@@ -46,7 +46,7 @@ class Terms:
         fixed = None if self.normaliser is None else self.normaliser()
         return Acting(policy, self.observations, self.actions, fixed)
 
-    def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
+    def read(self, observation: object, action_mask: object = None) -> tuple[Tensor, bool]:
         """One observation, or a batch of them, as a tensor [n, ...].
 
         Args:
@@ -71,7 +71,7 @@ class Terms:
             tensor = self.normalise(tensor)
         return (tensor.float() if tensor.dtype == torch.float64 else tensor), single
 
-    def write(self, action: Tensor, single: bool) -> Any:
+    def write(self, action: Tensor, single: bool) -> object:
         """What the environment is given for actions [n, ...] that `policy.applied` has seen.
 
         Args:
@@ -82,7 +82,7 @@ class Terms:
         array = action_writer(self.actions, kind, self.name)(action.detach().cpu())
         return array[0] if single else array
 
-    def _with_mask(self, observation: Any, action_mask: Any) -> Any:
+    def _with_mask(self, observation: object, action_mask: object) -> object:
         """The observation as the space has it, with the mask that was given beside it."""
         if self.mask is None:
             refuse_unless(
@@ -124,7 +124,7 @@ class Terms:
         return shape == one
 
 
-def _plain(observation: Any) -> Any:
+def _plain(observation: object) -> object:
     """Tensors as arrays, within dictionaries and tuples too."""
     if isinstance(observation, Tensor):
         return observation.detach().cpu().numpy()

@@ -20,7 +20,7 @@ from vantage.errors import refuse_unless
 Coupling = Literal["none", "group", "batch"]
 Bias = Literal["none", "scale", "direction"]
 Condition = Literal["undiscounted", "true_value"]
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 # What an input is called in `needs`, and what to do when it is missing.
 REMEDIES = {
@@ -101,12 +101,12 @@ def declares(
     return mark
 
 
-def needs(column: Callable[..., Any]) -> tuple[str, ...]:
+def needs(column: Callable[..., object]) -> tuple[str, ...]:
     """The optional inputs a column declares, looking through `functools.partial`."""
     return getattr(function_of(column), "needs", ())
 
 
-def couples(column: Callable[..., Any]) -> Coupling:
+def couples(column: Callable[..., object]) -> Coupling:
     """The rows a column declares that it couples, looking through `functools.partial`.
 
     A column that averages over steps with a common `key` couples what that key couples.
@@ -115,17 +115,17 @@ def couples(column: Callable[..., Any]) -> Coupling:
     return couples(key) if key is not None else getattr(function_of(column), "couples", "none")
 
 
-def bias(column: Callable[..., Any]) -> Bias | None:
+def bias(column: Callable[..., object]) -> Bias | None:
     """What a column declares that it does to the mean of the gradient; None if it does not say."""
     return getattr(function_of(column), "bias", None)
 
 
-def provided(column: Callable[..., Any]) -> frozenset[Condition]:
+def provided(column: Callable[..., object]) -> frozenset[Condition]:
     """The conditions of the column's claim."""
     return getattr(function_of(column), "provided", frozenset())
 
 
-def factor(column: Callable[..., Any], group: int) -> float | None:
+def factor(column: Callable[..., object], group: int) -> float | None:
     """The constant by which a column multiplies E ĝ, with groups of `group` trajectories.
 
     None where the column does not declare it.
@@ -137,12 +137,12 @@ def factor(column: Callable[..., Any], group: int) -> float | None:
     return None if rule is None else rule(group, **settings)
 
 
-def stepwise(column: Callable[..., Any]) -> bool:
+def stepwise(column: Callable[..., object]) -> bool:
     """Whether a ratio declares that it looks at one step at a time."""
     return getattr(function_of(column), "stepwise", False)
 
 
-def describe(column: Callable[..., Any] | None) -> str:
+def describe(column: Callable[..., object] | None) -> str:
     """A column as a user would write it: `gae(lambda_=0.95)`."""
     if column is None:
         return "–"
@@ -178,7 +178,7 @@ def parts(column: Callable[..., Any]) -> dict[str, str]:
     return {name: " ".join(body.split()) for name, body in flat.items()}
 
 
-def function_of(column: Callable[..., Any]) -> Callable[..., Any]:
+def function_of(column: Callable[..., object]) -> Callable[..., object]:
     """The function itself, without the settings bound to it."""
     return column.func if isinstance(column, partial) else column
 

@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -225,7 +224,7 @@ class Estimator:
 
     @torch.no_grad()
     def advantage(
-        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> Float[Tensor, "N T"]:
         """scale(returns − baseline), 0 where the mask is False: once per batch, of the whole of it.
 
@@ -243,7 +242,7 @@ class Estimator:
 
     @torch.no_grad()
     def worth(
-        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> Float[Tensor, "N T"]:
         """The returns column of the batch, after the KL in its rewards."""
         bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
@@ -251,7 +250,7 @@ class Estimator:
 
     @torch.no_grad()
     def advantage_and_worth(
-        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: Any
+        self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
         """`advantage` and `worth`, for one price."""
         self.require(self._given(batch, inputs))
@@ -274,7 +273,7 @@ class Estimator:
         log_prob: Float[Tensor, "N T"] | None = None,
         advantage: Float[Tensor, "N T"] | None = None,
         share: Float[Tensor, "N T"] | None = None,
-        **inputs: Any,
+        **inputs: object,
     ) -> Float[Tensor, "N T"]:
         """w in ĝ = Σ w ∇ log π, without a graph; 0 where the mask is False.
 
@@ -322,7 +321,7 @@ class Estimator:
     def _columns(self) -> list[Column]:
         return [column for name in MODULES if (column := getattr(self, name)) is not None]
 
-    def _given(self, batch: Batch, inputs: dict[str, Any]) -> set[str]:
+    def _given(self, batch: Batch, inputs: dict[str, object]) -> set[str]:
         given = {name for name, value in inputs.items() if value is not None}
         if batch.value is not None:
             given.add("value")
@@ -330,7 +329,7 @@ class Estimator:
             given.add("group")
         return given
 
-    def _penalised(self, batch: Batch, inputs: dict[str, Any]) -> Batch:
+    def _penalised(self, batch: Batch, inputs: dict[str, object]) -> Batch:
         """The batch with the KL, under the policy that sampled it, taken from its rewards."""
         if self.kl_in_reward is None:
             return batch
@@ -338,7 +337,7 @@ class Estimator:
         return replace(batch, reward=batch.reward - penalty)
 
     def _log_ratio(
-        self, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, Any]
+        self, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, object]
     ) -> Float[Tensor, "N T"]:
         reference = inputs.get("reference_log_prob")
         if not isinstance(reference, Tensor):
@@ -352,7 +351,7 @@ def compares(estimator: Estimator) -> bool:
     return "group" in estimator.needs or estimator.couples == "group"
 
 
-def _bind(column: Column, inputs: dict[str, Any]) -> Column:
+def _bind(column: Column, inputs: dict[str, object]) -> Column:
     """The column with the inputs it declares, beyond the fields of a Batch, bound by name."""
     extra = {name: inputs[name] for name in columns.needs(column) if name not in _FROM_BATCH}
     return partial(column, **extra) if extra else column

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -50,7 +49,7 @@ def explain(name: str) -> RenderableType:
     return Group(*map(_column, columns))
 
 
-def catalogue() -> dict[str, Callable[..., Any]]:
+def catalogue() -> dict[str, Callable[..., object]]:
     """Every column of the package by its module and name, `returns.gae`, in reading order."""
     return {
         f"{module.__name__.rsplit('.', 1)[1]}.{name}": function
@@ -62,7 +61,7 @@ def catalogue() -> dict[str, Callable[..., Any]]:
     }
 
 
-def rows_with(column: Callable[..., Any]) -> list[str]:
+def rows_with(column: Callable[..., object]) -> list[str]:
     """The rows of the table that have this column, whatever its settings."""
     return [
         name
@@ -90,7 +89,7 @@ def _unknown(name: str) -> str:
     )
 
 
-def _column(function: Callable[..., Any]) -> RenderableType:
+def _column(function: Callable[..., object]) -> RenderableType:
     """One column: its equation, shapes, claim, source, and the rows that have it."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)

@@ -60,7 +60,7 @@ class Expectation:
     batches: int
 
 
-Inputs = Callable[[Batch], Mapping[str, Any]]
+Inputs = Callable[[Batch], Mapping[str, object]]
 
 
 def enumerate(

@@ -90,7 +90,7 @@ class MDP:
             "observation": torch.arange(states),
         }
         given = {name: getattr(self, name) for name in default}
-        fixed: dict[str, Any] = {
+        fixed: dict[str, object] = {
             name: default[name] if value is None else torch.as_tensor(value)
             for name, value in given.items()
         }
@@ -144,7 +144,7 @@ class MDP:
         return cls(**problems.bandit([[12.0, 7.0], [2.0, 5.0]], None))
 
     @classmethod
-    def bandit(cls, reward: Any, probability: Any = None) -> "MDP":
+    def bandit(cls, reward: object, probability: object = None) -> "MDP":
         """One step, then the end.
 
         Args:
@@ -174,7 +174,10 @@ class MDP:
 
     @classmethod
     def two_step(
-        cls, first: Any = (0.0, 0.0), second: Any = ((1.0, 0.0), (0.0, 1.0)), shared: bool = True
+        cls,
+        first: object = (0.0, 0.0),
+        second: object = ((1.0, 0.0), (0.0, 1.0)),
+        shared: bool = True,
     ) -> "MDP":
         """Two decisions; the first leads to the state in which the second is taken.
 
@@ -252,7 +255,11 @@ class MDP:
 
     @classmethod
     def from_gymnasium(
-        cls, name: Any, discount: float | int = 1.0, horizon: int | None = None, **settings: Any
+        cls,
+        name: object,
+        discount: float | int = 1.0,
+        horizon: int | None = None,
+        **settings: object,
     ) -> "MDP":
         """The MDP of a Gymnasium environment with a transition table `P` (toy text).
 
@@ -271,7 +278,7 @@ class MDP:
         return cls(**problems.from_gymnasium(name, settings), discount=discount, horizon=horizon)
 
 
-def _table(value: Any) -> Any:
+def _table(value: object) -> Any:
     if sparse.issparse(value):
         array: Any = value
         array = sparse.csr_array(array, dtype=np.float64)
@@ -280,7 +287,7 @@ def _table(value: Any) -> Any:
     return torch.as_tensor(value).to(torch.float64)
 
 
-def _single(value: Any) -> bool:
+def _single(value: object) -> bool:
     return str(getattr(value, "dtype", "")).endswith("float32")
 
 

@@ -24,7 +24,7 @@ def _mark(states: int, *ids: int) -> Tensor:
     return torch.zeros(states, dtype=torch.bool).index_fill(0, torch.tensor(ids), True)
 
 
-def bandit(reward: Any, probability: Any) -> Arguments:
+def bandit(reward: object, probability: object) -> Arguments:
     """One step from a uniform context; see `MDP.bandit`."""
     reward = torch.as_tensor(reward, dtype=torch.float64)
     if probability is None:
@@ -92,7 +92,7 @@ def random_walk(states: int, slip: float | int, discount: float | int) -> Argume
     }
 
 
-def two_step(first: Any, second: Any, shared: bool) -> Arguments:
+def two_step(first: object, second: object, shared: bool) -> Arguments:
     """Two decisions in a row; see `MDP.two_step`."""
     first = torch.as_tensor(first, dtype=torch.float64)
     second = torch.as_tensor(second, dtype=torch.float64)

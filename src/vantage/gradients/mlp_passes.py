@@ -282,12 +282,12 @@ def _forward(layers: list[_Layer], observation: Tensor) -> list[Tensor]:
     return outputs
 
 
-def _views(layers: list[_Layer]) -> list[tuple[Any, Any, bool]]:
+def _views(layers: list[_Layer]) -> list[tuple[object, object, bool]]:
     """Weights [in, out] and biases as NumPy arrays over the same memory, and whether relu."""
     return [(layer.transposed.numpy(), layer.bias.numpy(), layer.relu) for layer in layers]
 
 
-def _forward_few(layers: list[tuple[Any, Any, bool]], observation: Any) -> Any:
+def _forward_few(layers: list[tuple[object, object, bool]], observation: Any) -> object:
     """The last output of `_forward`, for few rows."""
     output, last = observation, len(layers) - 1
     for i, (weight, bias, relu) in enumerate(layers):

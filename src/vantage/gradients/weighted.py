@@ -138,7 +138,7 @@ def step_scores(policy: Policy, batch: Batch) -> Float[Tensor, "N T P"]:
     return torch.cat([pieces[name].flatten(2) for name in parameters], 2)
 
 
-def scores(policy: Policy, batch: Batch, estimator: Estimator, **inputs: Any) -> Scores:
+def scores(policy: Policy, batch: Batch, estimator: Estimator, **inputs: object) -> Scores:
     """Norms and inner products of the scores as `estimator` weighs them, for its baseline.
 
     Forms the score of every step: N·T·P numbers.

@@ -27,7 +27,7 @@ PROPERTIES = {
     ACCENT: "var(--accent)",
     MARK: "var(--mark)",
 }
-SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, object] = {
     "svg.hashsalt": "vantage",  # the same report gives the same bytes
     "svg.fonttype": "none",
     "font.size": 9,

@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -45,7 +44,7 @@ class Value(nn.Module):
     """
 
     hidden: tuple[int, ...] | None = None
-    made: dict[str, Any] | None = None
+    made: dict[str, object] | None = None
 
     def __init__(self, net: nn.Module):
         super().__init__()

@@ -13,7 +13,7 @@ from vantage.policies.export import write
 class Terms(Protocol):
     """What `Policy.act` asks of `vantage.environments.terms.Terms`, which says what each is."""
 
-    def read(self, observation: Any, action_mask: Any = None) -> tuple[Tensor, bool]:
+    def read(self, observation: object, action_mask: object = None) -> tuple[Tensor, bool]:
         """One observation or a batch as a tensor [n, ...], and whether it was one alone."""
         ...
 
@@ -21,7 +21,7 @@ class Terms(Protocol):
         """A network that acts, with an `example()` of its inputs."""
         ...
 
-    def write(self, action: Tensor, single: bool) -> Any:
+    def write(self, action: Tensor, single: bool) -> object:
         """Actions [n, ...] as the environment takes them."""
         ...
 
@@ -52,7 +52,7 @@ class Policy(nn.Module):
     """
 
     hidden: tuple[int, ...] | None = None
-    made: dict[str, Any] | None = None
+    made: dict[str, object] | None = None
     terms: Terms | None = None
     memoryless: bool = False
     _acts: int = 0  # how often `act` was called: its actions are drawn from (seed, number)
@@ -61,13 +61,13 @@ class Policy(nn.Module):
     @torch.no_grad()
     def act(
         self,
-        observation: Any,
+        observation: object,
         deterministic: bool = False,
         *,
-        first: Any = False,
-        action_mask: Any = None,
+        first: object = False,
+        action_mask: object = None,
         seed: int = 0,
-    ) -> Any:
+    ) -> object:
         """What to do, in the environment's own terms: for a loop of your own.
 
             observation, _ = env.reset()

@@ -23,7 +23,7 @@ def save(
     folder: Path,
     modules: dict[str, nn.Module],
     optimizers: dict[str, Optimizer],
-    position: dict[str, Any],
+    position: dict[str, object],
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a checkpoint in place of the one before; a kill at any moment leaves one of the two.
@@ -161,7 +161,7 @@ def candidates(folder: Path) -> list[Path]:
     return [folder, folder.with_name(folder.name + ".old")]
 
 
-def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     """A state dict as tensors (by "parameter.key") and the rest, which JSON can hold."""
     state = optimizer.state_dict()
     tensors: dict[str, torch.Tensor] = {}
@@ -176,8 +176,8 @@ def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dic
     return tensors, plain
 
 
-def _join_optimizer(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, Any]:
-    state: dict[int, dict[str, Any]] = {int(i): dict(e) for i, e in plain["state"].items()}
+def _join_optimizer(tensors: dict[str, torch.Tensor], plain: dict[str, Any]) -> dict[str, object]:
+    state: dict[int, dict[str, object]] = {int(i): dict(e) for i, e in plain["state"].items()}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state[int(index)][key] = tensor

@@ -1,7 +1,6 @@
 """Figures of training runs."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -10,7 +9,7 @@ from vantage.runs.progress import WINDOW, windowed_snr
 
 matplotlib.use("Agg", force=False)
 
-History = list[dict[str, Any]]
+History = list[dict[str, object]]
 
 
 def learning_curves(histories: dict[str, History], path: str | Path, title: str = "") -> Path:

@@ -3,12 +3,11 @@
 import difflib
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 from vantage.errors import InputError, refuse_unless
 
 
-def named_in_file(spec: str, what: str, example: str) -> Any:
+def named_in_file(spec: str, what: str, example: str) -> object:
     """What `my_file.py:name` names. The file is run: name only files of your own.
 
     Args:

@@ -13,7 +13,7 @@ from vantage.errors import InputError
 PLAIN = "<pre style='line-height:1.3'>{}</pre>"
 
 
-def facts(title: str, rows: Mapping[str, Any], figure: Figure | None = None) -> str:
+def facts(title: str, rows: Mapping[str, object], figure: Figure | None = None) -> str:
     """A heading, names and values, and a figure below, as HTML."""
     lines = "".join(
         f"<tr><th style='text-align:left'>{html.escape(str(name))}</th>"
@@ -49,7 +49,7 @@ def svg(figure: Figure) -> str:
     return drawing[drawing.index("<svg") :]
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
+def frame(rows: Sequence[Mapping[str, object]]) -> object:
     """A pandas DataFrame with one line for every dictionary.
 
     Raises:

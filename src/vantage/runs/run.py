@@ -64,13 +64,13 @@ class Run:
     """
 
     path: Path | None
-    config: dict[str, Any]
+    config: dict[str, object]
     history: list[dict[str, Any]]
     policy: Any = field(default=None, repr=False, compare=False)
-    value: Any = field(default=None, repr=False, compare=False)
-    env: Any = field(default=None, repr=False, compare=False)
+    value: object = field(default=None, repr=False, compare=False)
+    env: object = field(default=None, repr=False, compare=False)
     stopped: str | None = None
-    best_policy: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
+    best_policy: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         last = self.history[-1] if self.history else {}
@@ -85,7 +85,7 @@ class Run:
     def _repr_html_(self) -> str:
         last = self.history[-1] if self.history else {}
         names = ("update", "steps", "return_100", "return", "length", "entropy", "grad_norm")
-        rows: dict[str, Any] = {name: _shown(last[name]) for name in names if name in last}
+        rows: dict[str, object] = {name: _shown(last[name]) for name in names if name in last}
         rows |= {"folder": self.path} if self.path is not None else {}
         rows |= {"stopped": self.stopped} if self.stopped is not None else {}
         return notebook.facts(self._what(), rows, self.plot() if len(self.history) > 1 else None)
@@ -94,7 +94,7 @@ class Run:
         """Return and gradient SNR against steps."""
         return learning_figure({self._what(): self.history})
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> object:
         """The history as a DataFrame, one line an update.
 
         Raises:
@@ -128,7 +128,7 @@ class Run:
         return f"{config.get('algorithm') or name} on {where or 'a task'}"
 
     @property
-    def best(self) -> Any:
+    def best(self) -> object:
         """A copy of the policy as it was at its best, where it was trained with keep_best=True.
 
         Raises:
@@ -143,7 +143,7 @@ class Run:
         return self.best_policy()
 
 
-def refuse_unless_startable(path: Path, config: dict[str, Any], resume: bool) -> None:
+def refuse_unless_startable(path: Path, config: dict[str, object], resume: bool) -> None:
     """Refuse a folder in which this run cannot begin or go on; nothing is written.
 
     Raises:
@@ -162,14 +162,14 @@ def refuse_unless_startable(path: Path, config: dict[str, Any], resume: bool) ->
     )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A metric in few digits."""
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def open_run(path: Path, config: dict[str, Any], resume: bool) -> None:
+def open_run(path: Path, config: dict[str, object], resume: bool) -> None:
     """Make the folder and write config.json; on resume, check that the settings are the same.
 
     Settings that may differ on resume, such as how long to go on, are those of the last start;
@@ -216,7 +216,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return stored.object_of(file)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[dict[str, object]]:
     """The lines of metrics.jsonl, under present names.
 
     A last line that was cut off by a kill is left out.
@@ -235,7 +235,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [_with_present_names(row) for row in rows]
 
 
-def _with_present_names(row: dict[str, Any]) -> dict[str, Any]:
+def _with_present_names(row: dict[str, object]) -> dict[str, object]:
     row = {RENAMED.get(name, name): value for name, value in row.items()}
     if "reward" in row and "return" not in row:  # of a language model
         row |= {"return": row["reward"], "length": row.get("completions/mean_length")}
@@ -248,12 +248,12 @@ def read_run(path: str | Path) -> Run:
     return Run(folder, read_config(folder), read_metrics(folder))
 
 
-def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_metrics(path: Path, rows: list[dict[str, object]]) -> None:
     """Replace metrics.jsonl by the given rows."""
     _write_whole(path / METRICS, "".join(line_of(row) for row in rows))
 
 
-def append_metrics(path: Path, row: dict[str, Any]) -> None:
+def append_metrics(path: Path, row: dict[str, object]) -> None:
     """Add a line to metrics.jsonl."""
     stored.refuse_link(path / METRICS)
     with (path / METRICS).open("a") as file:
@@ -290,7 +290,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _refuse_other_settings(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+def _refuse_other_settings(path: Path, old: dict[str, object], new: dict[str, object]) -> None:
     for name in sorted(new.keys() - FREE):
         refuse_unless(
             old.get(name) == json.loads(json.dumps(new[name])),

@@ -26,7 +26,7 @@ from vantage.errors import InputError
 class Tracker(Protocol):
     """What `vantage.train` asks of a tracker; anything that has these two can be one."""
 
-    def log(self, row: dict[str, Any], step: int) -> None:
+    def log(self, row: dict[str, object], step: int) -> None:
         """Take in the metrics of an update. `step` counts environment steps and only grows.
 
         A run that was resumed begins at the first update it makes again.
@@ -53,7 +53,7 @@ class TensorBoard:
         self.folder = Path(folder)
         self.writer: Any = None
 
-    def log(self, row: dict[str, Any], step: int) -> None:
+    def log(self, row: dict[str, object], step: int) -> None:
         """Write an update's numbers; those of an earlier writer from `step` on are purged."""
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -82,13 +82,13 @@ class WandB:
         InputError: wandb is not installed.
     """
 
-    def __init__(self, project: str, folder: str | Path, **settings: Any):
+    def __init__(self, project: str, folder: str | Path, **settings: object):
         self.wandb = _package("wandb", "WandB")
         self.project, self.settings = project, settings
         self.memory = _Memory(Path(folder), "wandb.json")
         self.run: Any = None
 
-    def log(self, row: dict[str, Any], step: int) -> None:
+    def log(self, row: dict[str, object], step: int) -> None:
         """Log an update's numbers, unless an earlier process has logged this step."""
         if not self.memory.is_new(row, step):
             return
@@ -118,7 +118,7 @@ class Trackio:
         InputError: trackio is not installed.
     """
 
-    def __init__(self, project: str, folder: str | Path, **settings: Any):
+    def __init__(self, project: str, folder: str | Path, **settings: object):
         self.trackio = _package("trackio", "Trackio")
         # what the machine does besides training is not this run's business unless asked for
         quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
@@ -126,7 +126,7 @@ class Trackio:
         self.memory = _Memory(Path(folder), "trackio.json")
         self.run: Any = None
 
-    def log(self, row: dict[str, Any], step: int) -> None:
+    def log(self, row: dict[str, object], step: int) -> None:
         """Log an update's numbers, unless an earlier process has logged this step."""
         if not self.memory.is_new(row, step):
             return
@@ -142,7 +142,7 @@ class Trackio:
             self.run = None
 
 
-def numbers(row: dict[str, Any]) -> dict[str, float]:
+def numbers(row: dict[str, object]) -> dict[str, float]:
     """The finite numbers of a row.
 
     >>> numbers({"return": 1.5, "update": 2, "snr": None, "batch_reason": "doubled"})
@@ -167,7 +167,7 @@ class _Memory:
         self.id: str = held.get("id", "") or secrets.token_hex(4)
         self.step: int = held.get("step", -1)
 
-    def is_new(self, row: dict[str, Any], step: int) -> bool:
+    def is_new(self, row: dict[str, object], step: int) -> bool:
         """Whether this step has not been logged yet; from now on it counts as logged."""
         if row.get("update") == 1 and self.step >= 0:
             self.id, self.step = secrets.token_hex(4), -1

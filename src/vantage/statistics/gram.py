@@ -1,6 +1,6 @@
 """Inner products of unit gradients: the door for matrices from outside, and their U-statistics."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 TINY = 1e-300  # below it a sum of squares is zero
 
 
-def double(numbers: Any) -> torch.Tensor:
+def double(numbers: object) -> torch.Tensor:
     if isinstance(numbers, torch.Tensor):
         return numbers.detach().cpu().double()
     return torch.as_tensor(numbers, dtype=torch.float64)
 
 
-def checked(gram: Any, name: str, fewest: int = 2) -> Array:
+def checked(gram: object, name: str, fewest: int = 2) -> Array:
     """Square, finite, at least `fewest` units, as float64."""
     matrix: Array = double(gram).numpy()
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
@@ -30,7 +30,7 @@ def checked(gram: Any, name: str, fewest: int = 2) -> Array:
     return matrix
 
 
-def against(cross: Any, reference: Any) -> tuple[Array, Array]:
+def against(cross: object, reference: object) -> tuple[Array, Array]:
     """Kernels [U, U] of g_u . r_v and r_u . r_v; an exact reference is the same r for all units."""
     across = double(cross)
     if across.ndim == 1:

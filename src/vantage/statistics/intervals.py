@@ -30,7 +30,6 @@ begins with "optimistic" that the interval may be too short. Coverage is measure
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -67,22 +66,22 @@ __all__ = [
 ]
 
 
-def squared_norm(gram: Any) -> Estimate:
+def squared_norm(gram: object) -> Estimate:
     """N = ||G||^2, the mean of g_u . g_v over u != v; never cut at 0, nor is its interval."""
     return interval(checked(gram, "gram"), 1.0, norm=True)
 
 
-def variance(gram: Any) -> Estimate:
+def variance(gram: object) -> Estimate:
     """tr Sigma of one unit: sum_u ||g_u - gbar||^2 / (U - 1). Interval on the log scale."""
     return spread([checked(gram, "gram")])
 
 
-def snr(gram: Any, batch: int | float = 1) -> Estimate:
+def snr(gram: object, batch: int | float = 1) -> Estimate:
     """B N / tr Sigma, signal-to-noise ratio of a batch of B units; never cut at 0."""
     return mapped(interval(checked(gram, "gram"), None, norm=True), lambda c: batch * c)
 
 
-def noise_scale(gram: Any) -> Estimate:
+def noise_scale(gram: object) -> Estimate:
     """tr Sigma / N, the batch where signal equals noise (McCandlish et al. 2018).
 
     Unbounded above, and undetermined, when N cannot be told from 0.
@@ -99,18 +98,18 @@ def inverted(ratio: Estimate) -> Estimate:
     return Estimate(np.nan, inverse.high if ratio.high < np.inf else 0.0, np.inf, note=note)
 
 
-def batch_cosine(gram: Any, batch: int | float) -> Estimate:
+def batch_cosine(gram: object, batch: int | float) -> Estimate:
     """(1 + tr Sigma / (N B))^(-1/2), cosine of a batch gradient with its mean; 0 where N <= 0."""
     return mapped(snr(gram, batch), lambda c: float(np.sqrt(1 - 1 / (1 + max(c, 0)))))
 
 
-def scale(cross: Any, reference: Any) -> Estimate:
+def scale(cross: object, reference: object) -> Estimate:
     """G . G* / ||G*||^2: 1 for an unbiased estimator; reported apart from the direction."""
     across, below = against(cross, reference)
     return determined(below) or interval((across + across.T) / 2, below, norm=False)
 
 
-def cosine(gram: Any, cross: Any, reference: Any) -> Estimate:
+def cosine(gram: object, cross: object, reference: object) -> Estimate:
     """Cosine of G and G*, debiased, in [-1, 1]; undetermined where the sign of G . G* is.
 
     tan^2 = ||G - beta G*||^2 / ||beta G*||^2, beta the scale; the residual is projected off the
@@ -137,7 +136,7 @@ def cosine(gram: Any, cross: Any, reference: Any) -> Estimate:
     return replace(angle, low=min(angle.low, angle.high), high=max(angle.low, angle.high))
 
 
-def relative_bias(gram: Any, cross: Any, reference: Any) -> Estimate:
+def relative_bias(gram: object, cross: object, reference: object) -> Estimate:
     """||G - G*|| / ||G*||, from the U-statistic of its square; [0, high] where none is seen."""
     matrix = checked(gram, "gram")
     across, below = against(cross, reference)
@@ -149,12 +148,12 @@ def relative_bias(gram: Any, cross: Any, reference: Any) -> Estimate:
     return mapped(interval(difference, below, norm=True), lambda c: float(np.sqrt(max(c, 0))))
 
 
-def variance_ratio(first: Any, second: Any) -> Estimate:
+def variance_ratio(first: object, second: object) -> Estimate:
     """tr Sigma_e / tr Sigma_f of two estimators on the same units; below 1: less variance in e."""
     return spread([checked(first, "first"), checked(second, "second")])
 
 
-def decomposition(gram: Any, group: Any) -> tuple[Estimate, Estimate]:
+def decomposition(gram: object, group: object) -> tuple[Estimate, Estimate]:
     """(between, within) of completions [n] in groups [n]: Sigma_inter and Sigma_intra (ANOVA).
 
     within = mean_p w_p, w_p the variance inside group p; between = Var(group means) - mean_p w_p /

@@ -1,7 +1,6 @@
 """Adam for many small steps: torch's arithmetic, without what surrounds it at every call."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +26,7 @@ class Adam(torch.optim.Adam):
         super().__init__(parameters, lr=lr, eps=eps, fused=True)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
         """θ ← θ − α m̂/(√v̂ + ε), from the gradients as they are."""
         groups = [
             (group, [p for p in group["params"] if p.grad is not None])

@@ -64,7 +64,7 @@ def row(function: Callable[P, Algorithm]) -> Callable[P, Algorithm]:
     return build
 
 
-def named(name: str, **settings: Any) -> Algorithm:
+def named(name: str, **settings: object) -> Algorithm:
     """The algorithm of that name, with its settings: `named("ppo", epochs=10)`.
 
     >>> named("ppo", epochs=10).update.epochs
@@ -204,7 +204,7 @@ def ppo(
 
 
 @row
-def ppo_continuous(**changes: Any) -> Algorithm:
+def ppo_continuous(**changes: object) -> Algorithm:
     """PPO for MuJoCo: as `ppo`, annealed, with observations and rewards normalised.
 
     Args:
@@ -216,7 +216,7 @@ def ppo_continuous(**changes: Any) -> Algorithm:
 
 
 @row
-def ppo_atari(**changes: Any) -> Algorithm:
+def ppo_atari(**changes: object) -> Algorithm:
     """PPO for games: 8 lanes × 128 steps, 3 epochs × 4 minibatches, annealed.
 
     The clip is not annealed with the learning rate, as it was there.

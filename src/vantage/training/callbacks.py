@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -34,7 +33,7 @@ class RunState:
         return self._learner.value
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[dict[str, object]]:
         """The rows of all updates, this one's last."""
         return self._learner.history
 
@@ -48,7 +47,7 @@ class RunState:
         """The run's seed."""
         return self._learner.seed
 
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, object]:
         """Metrics of an evaluation of the policy as it is now; no later number depends on it.
 
         Raises:
@@ -62,7 +61,7 @@ class RunState:
 
 
 # Returns None, metrics to add to the row, or True to end the run.
-Callback = Callable[[RunState, dict[str, Any]], Mapping[str, Any] | bool | None]
+Callback = Callable[[RunState, dict[str, object]], Mapping[str, object] | bool | None]
 
 
 def name_of(callback: Callback) -> str:
@@ -70,7 +69,7 @@ def name_of(callback: Callback) -> str:
     return getattr(callback, "__name__", type(callback).__name__)
 
 
-def call(callback: Callback, state: RunState, row: dict[str, Any]) -> None:
+def call(callback: Callback, state: RunState, row: dict[str, object]) -> None:
     """Call it, add the metrics that it returns to the row, and note a stop.
 
     Raises:

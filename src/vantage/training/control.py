@@ -52,7 +52,7 @@ class Collection(Collected):
     entropy: float  # mean over steps
     gradient: Tensor | None  # None: the update rule finds its own
     signal: Signal | None  # None: not measured at this update
-    choices: dict[str, Any]  # what "auto" settings chose, and why
+    choices: dict[str, object]  # what "auto" settings chose, and why
 
 
 class ControlLearner(Learner):
@@ -122,14 +122,14 @@ class ControlLearner(Learner):
 
     def learn(
         self, collected: Collection, factor: float, generator: torch.Generator
-    ) -> tuple[dict[str, Any], int]:
+    ) -> tuple[dict[str, object], int]:
         """Let the update rule change the policy and V."""
         batch, settings = collected.batch, self.settings
         self.recent.extend(collected.finished.returns.tolist())
         if settings.delay:
             self.waiting.popleft()
             self.waiting.append(flat_parameters(self.policy))
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "batch": batch.rows if settings.fragment is None else batch.trajectories,
             "steps": collected.finished.taken + self._steps(),
             **self._episode_metrics(collected.finished),
@@ -325,7 +325,7 @@ class ControlLearner(Learner):
             self.together = self.env.sharing(size)
         return self.together, self.settings.group_size
 
-    def _batch_size(self) -> tuple[int, dict[str, Any]]:
+    def _batch_size(self) -> tuple[int, dict[str, object]]:
         size = self.settings.fixed_batch
         if size is not None:
             return size, {}

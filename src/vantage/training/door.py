@@ -67,9 +67,9 @@ class Entry(NamedTuple):
 
 
 def entry(
-    env: Any,
+    env: object,
     policy: Any,
-    estimator: Any,
+    estimator: object,
     value: Any,
     *,
     lanes: int | None = None,
@@ -113,7 +113,7 @@ def entry(
     return Entry(world, actor, value, weighs, settings, algorithm)
 
 
-def _weighs(given: Any) -> bool:
+def _weighs(given: object) -> bool:
     """Whether it was meant as an estimator: one, an algorithm, a name, or a row without `()`."""
     return (
         isinstance(given, Estimator | Algorithm | str | dict)
@@ -122,7 +122,7 @@ def _weighs(given: Any) -> bool:
     )
 
 
-def resolve(given: Any) -> tuple[Algorithm | None, Estimator]:
+def resolve(given: object) -> tuple[Algorithm | None, Estimator]:
     """The algorithm, or None, and the estimator that is meant.
 
     Raises:
@@ -159,7 +159,7 @@ def resolve(given: Any) -> tuple[Algorithm | None, Estimator]:
     )
 
 
-def estimator_of(given: Any) -> Estimator:
+def estimator_of(given: object) -> Estimator:
     """The estimator that is meant where estimators are measured: a row goes before an algorithm.
 
     Raises:
@@ -170,14 +170,14 @@ def estimator_of(given: Any) -> Estimator:
     return resolve(given)[1]
 
 
-def several(given: Any) -> list[Any]:
+def several(given: Any) -> list[object]:
     """What was given as a list, also where it is one thing alone."""
     alone = isinstance(given, Estimator | Algorithm | str) or callable(given)
     return [given] if alone else list(given)
 
 
 def opened(
-    env: Any,
+    env: object,
     algorithm: Algorithm | None = None,
     lanes: int | None = None,
     discount: float | None = None,
@@ -217,7 +217,7 @@ def opened(
     )
 
 
-def check_policy(env: Any, policy: Any) -> None:
+def check_policy(env: Any, policy: object) -> None:
     """Refuse a policy that cannot act in an environment.
 
     Raises:
@@ -371,7 +371,7 @@ def first_sight(policy: Policy, terms: Terms) -> Tensor:
     return policy.see(observation, started, policy.begin(1))
 
 
-def _is_box(env: Any) -> bool:
+def _is_box(env: object) -> bool:
     return isinstance(getattr(env, "actions", None), gymnasium.spaces.Box)
 
 
@@ -379,6 +379,6 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0].rstrip(".")
 
 
-def _shown(given: Any) -> str:
+def _shown(given: object) -> str:
     name = getattr(given, "__qualname__", None)
     return f"The function {name}" if isinstance(given, Callable) and name else repr(given)[:120]  # type: ignore[arg-type]

@@ -119,7 +119,7 @@ class Epochs:
         gradient: Tensor | None = None,
         stale: bool = False,
         factor: float = 1.0,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Step through the batch, shuffled by `generator`; see `interface.Update`.
 
         Raises:
@@ -307,7 +307,7 @@ def _kl(log_ratio: Tensor) -> float:
 
 def _movement(
     estimator: Estimator, minibatches: Sequence[tuple[Tensor, _Weighed]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """How far the policy was from the one that sampled, over the last epoch as it was taken.
 
     Args:

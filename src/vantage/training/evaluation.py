@@ -113,7 +113,7 @@ def evaluate(
     )
 
 
-def lanes_to_evaluate(env: Environment, episodes: int, given: Any = None) -> Environment:
+def lanes_to_evaluate(env: Environment, episodes: int, given: object = None) -> Environment:
     """Lanes made as those of `env` were, to evaluate on while `env` is being trained on.
 
     A normalised environment's statistics are shared, and read only.

@@ -1,7 +1,7 @@
 """What the training loop asks of an update rule, and how optimisers are made."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class Update(Protocol):
         gradient: Tensor | None = None,
         stale: bool = False,
         factor: float = 1.0,
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Change policy and value function, and return metrics, "grad_norm" among them.
 
         Args:

@@ -83,11 +83,11 @@ class Learner(ABC):
     @abstractmethod
     def learn(
         self, collected: Any, factor: float, generator: torch.Generator
-    ) -> tuple[dict[str, Any], int]:
+    ) -> tuple[dict[str, object], int]:
         """Change what is trained; returns metrics, and how much was collected in units of pace."""
 
     @abstractmethod
-    def evaluate(self) -> dict[str, Any]:
+    def evaluate(self) -> dict[str, object]:
         """Metrics of an evaluation of the policy as it is; nothing that is saved changes."""
 
     @abstractmethod
@@ -113,7 +113,7 @@ class Learner(ABC):
         """Add to a kept checkpoint what it needs to be loaded by itself; most need nothing."""
         return
 
-    def position(self) -> dict[str, Any]:
+    def position(self) -> dict[str, object]:
         """What else there is to carry on from, as JSON."""
         return {}
 
@@ -122,7 +122,7 @@ class Learner(ABC):
         return {}
 
     @abstractmethod
-    def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def carry_on(self, position: dict[str, object], tensors: dict[str, Tensor]) -> None:
         """Go to where `position` and `tensors` say; modules and history are there already."""
 
     def update(self, collected: Collected) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class Learner(ABC):
             for group, rate in zip(optimizer.param_groups, self.rates[name], strict=True):
                 group["lr"] = rate * factor
         generator = generator_of(self.seed, number, LEARNING)
-        row: dict[str, Any] = {"update": number + 1}
+        row: dict[str, object] = {"update": number + 1}
         metrics, count = self.learn(collected, factor, generator)
         row |= metrics
         if "policy" in self.optimizers:

@@ -17,7 +17,7 @@ from vantage.runs.stored import naming
 MOST_LAYERS = 100  # of a perceptron that a file may ask for
 Loaded = tuple[Any, Policy, Any]  # environment, policy, value function or None
 # How runs of other kinds are loaded, by a key of their config.json: (folder, checkpoint, config).
-LOADERS: dict[str, Callable[[Path, Path, dict[str, Any]], Loaded]] = {}
+LOADERS: dict[str, Callable[[Path, Path, dict[str, object]], Loaded]] = {}
 
 
 @checked
@@ -116,6 +116,6 @@ def _refuse_unfit(file: Path, made: dict[str, Any]) -> None:
     )
 
 
-def _arguments(made: dict[str, Any]) -> dict[str, Any]:
+def _arguments(made: dict[str, object]) -> dict[str, object]:
     """Arguments as they were: JSON has no tuples."""
     return {name: tuple(a) if isinstance(a, list) else a for name, a in made.items()}

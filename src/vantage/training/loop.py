@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import singledispatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vantage.arguments import checked
 from vantage.environments.checking.check import before_training
@@ -31,15 +31,15 @@ from vantage.training.settings import Settings, describe, few_updates, resolved,
 @singledispatch
 @checked
 def train(
-    env: Any,
-    policy: Any = None,  # what people give by mistake is told so by the door, in a sentence
-    estimator: Any = None,
+    env: object,
+    policy: object = None,  # what people give by mistake is told so by the door, in a sentence
+    estimator: object = None,
     *,
     lanes: int | None = None,
     discount: float | None = None,
-    normalise: dict[str, Any] | bool | None = None,
-    device: Any = None,
-    value: Any = None,
+    normalise: dict[str, object] | bool | None = None,
+    device: object = None,
+    value: object = None,
     update: Update | None = None,
     epochs: int | None = None,
     minibatches: int | None = None,
@@ -63,7 +63,7 @@ def train(
     checkpoint_seconds: float = 10.0,
     evaluate_every: int = 0,
     evaluation_episodes: int = 20,
-    evaluation_env: Any = None,
+    evaluation_env: object = None,
     keep_best: bool = False,
     keep_last: int = 0,
     stop_at: float | None = None,

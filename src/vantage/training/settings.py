@@ -1,7 +1,7 @@
 """The settings of a run, checked together before anything is collected."""
 
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import nn
 from torch.optim import Optimizer
@@ -120,7 +120,7 @@ def with_changes(
         InputError: the rule has no such setting, naming both.
     """
     given = {"epochs": epochs, "minibatches": minibatches}
-    changes: dict[str, Any] = {name: count for name, count in given.items() if count is not None}
+    changes: dict[str, object] = {name: count for name, count in given.items() if count is not None}
     if max_grad_norm != "rule":
         changes["max_grad_norm"] = max_grad_norm
     if not changes:
@@ -178,7 +178,7 @@ def describe(
     estimator: Estimator,
     optimizer: Optimizer | None,
     settings: Settings,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """config.json of a run: every setting, resolved."""
     plain = {item.name: getattr(settings, item.name) for item in fields(settings)}
     return {
@@ -194,20 +194,20 @@ def describe(
     }
 
 
-def _update(update: Update) -> dict[str, Any]:
-    settings: dict[str, Any] = (
+def _update(update: Update) -> dict[str, object]:
+    settings: dict[str, object] = (
         asdict(update) if is_dataclass(update) and not isinstance(update, type) else {}
     )
     return {"class": type(update).__name__, **settings}
 
 
-def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+def describe_optimizer(optimizer: Optimizer) -> dict[str, object]:
     """An optimiser in config.json: its class and the settings of its first group."""
     group = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
     return {"class": type(optimizer).__name__, **group}
 
 
-def _module(module: nn.Module) -> dict[str, Any]:
+def _module(module: nn.Module) -> dict[str, object]:
     return {
         "class": type(module).__name__,
         "hidden": getattr(module, "hidden", None),

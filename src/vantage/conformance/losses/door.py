@@ -21,7 +21,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import weighted_products
 
-Function = Callable[..., Any]
+Function = Callable[..., object]
 
 # What an argument of a loss may be called.
 NAMES = {
@@ -177,7 +177,7 @@ def through_the_door(loss: Any, probe: Rows, name: str | None = None) -> Loss:
 
 
 def _first_form(
-    build: Callable[[_Form], Callable[[Rows], Any]],
+    build: Callable[[_Form], Callable[[Rows], object]],
     shown: str,
     probe: Rows,
     arguments: tuple[tuple[str | None, str], ...],
@@ -209,7 +209,7 @@ def _called(
     form: _Form,
     rows: Rows,
     advantage: Tensor | None = None,
-) -> Any:
+) -> object:
     given = [(name, _argument(rows, ours, form, advantage)) for name, ours in arguments]
     value = function(
         *(each for name, each in given if name is None),
@@ -225,11 +225,11 @@ def _paired(
     arguments: tuple[tuple[str | None, str], ...],
     form: _Form,
     rows: Rows,
-) -> Any:
+) -> object:
     return _called(function, arguments, form, rows, advantage.call(rows).detach())
 
 
-def _argument(rows: Rows, ours: str, form: _Form, advantage: Tensor | None) -> Any:
+def _argument(rows: Rows, ours: str, form: _Form, advantage: Tensor | None) -> object:
     if ours in ("reward", "advantage"):
         each = rows.reward if ours == "reward" else rows.leave_one_out
         if ours == "advantage" and advantage is not None:

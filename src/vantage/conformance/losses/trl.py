@@ -18,12 +18,12 @@ METHODS = ("_generate", "_calculate_rewards", "_get_per_token_logps_and_entropie
 SCORING = "_generate_and_score_completions"
 
 
-def is_trl_trainer(trainer: Any) -> bool:
+def is_trl_trainer(trainer: object) -> bool:
     """Whether it is a trainer of the GRPO family: GRPOTrainer, RLOOTrainer or a subclass."""
     return all(hasattr(trainer, name) for name in (*METHODS, SCORING, "_compute_loss"))
 
 
-def trl_loss(trainer: Any, name: str | None = None) -> Loss:
+def trl_loss(trainer: object, name: str | None = None) -> Loss:
     """The loss of a GRPOTrainer or RLOOTrainer, as it is configured.
 
     Written against TRL 1.16. The trainer is left as it was after every call.
@@ -92,7 +92,7 @@ class _Answered:
                 else:
                     setattr(trainer, key, value)
 
-    def _completions(self, lengths: list[int]) -> tuple[Any, ...]:
+    def _completions(self, lengths: list[int]) -> tuple[object, ...]:
         """Prompts of one token, completions of the given lengths, and nothing else."""
         prompts = [[1] for _ in lengths]
         tokens = [[2] * length for length in lengths]
@@ -101,10 +101,10 @@ class _Answered:
             return prompts, tokens, None, texts, None, {}, None, None
         return prompts, tokens, texts
 
-    def _answer(self, log_prob: Tensor, reference: Tensor) -> Any:
+    def _answer(self, log_prob: Tensor, reference: Tensor) -> object:
         """The model's method: log-probabilities, entropies (of no consequence), auxiliary loss."""
 
-        def answer(model: Any, *_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
+        def answer(model: object, *_: object, **__: object) -> tuple[Tensor, Tensor, None]:
             is_reference = model is getattr(self.trainer, "ref_model", None)
             chosen = reference if is_reference else log_prob
             return chosen, torch.zeros_like(chosen.detach()), None

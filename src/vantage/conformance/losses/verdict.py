@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from vantage.conformance.losses.example import Example
 from vantage.conformance.losses.factor import Factor, listed
@@ -107,7 +107,7 @@ class Examination:
             "not finite": "is not finite on some batch",
         }[self.verdict]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Numbers and words as JSON can hold them."""
         return {
             "name": self.name,

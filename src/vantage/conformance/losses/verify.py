@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from inspect import signature
-from typing import Any
 
 import torch
 
@@ -28,7 +27,7 @@ STRAIGHT = 1e-3  # degrees: what rounding may turn
 
 
 def verify(
-    loss: Any, *, num_generations: Sequence[int] = (2, 3, 4), name: str | None = None
+    loss: object, *, num_generations: Sequence[int] = (2, 3, 4), name: str | None = None
 ) -> Examination:
     """Say what a loss climbs, by exact enumeration of every batch of a battery of small problems.
 

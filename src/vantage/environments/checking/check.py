@@ -56,7 +56,7 @@ QUICK = 64  # steps of the part that training runs
 
 @checked
 def check_environment(
-    env: Any, *, steps: int = 2000, seed: int = 0, seconds: float = 20.0, measure: bool = True
+    env: object, *, steps: int = 2000, seed: int = 0, seconds: float = 20.0, measure: bool = True
 ) -> EnvironmentReport:
     """Check an environment for what training needs of it, with a remedy for all that is wrong.
 
@@ -262,7 +262,7 @@ def _limit(env: Any) -> int | None:
 def _aliases(env: gymnasium.Env, seed: int, steps: int) -> Iterator[Finding]:
     """Whether writing into a returned observation changes the environment."""
 
-    def deface(observation: Any) -> None:
+    def deface(observation: object) -> None:
         inside = observation.values() if isinstance(observation, dict) else [observation]
         for array in inside:
             if isinstance(array, np.ndarray) and array.flags.writeable:
@@ -325,7 +325,7 @@ def _cannot_be_copied() -> Finding:
 
 
 def _facts(
-    observations: Any, actions: gymnasium.Space, traces: list[Trace], limit: int | None
+    observations: object, actions: gymnasium.Space, traces: list[Trace], limit: int | None
 ) -> dict[str, str]:
     lengths = [length for trace in traces for length in trace.lengths()]
     taken = sum(len(trace.steps) for trace in traces)

@@ -68,7 +68,7 @@ def judge_memory(env: gymnasium.Env, seed: int, steps: int, seconds: float) -> l
     return []
 
 
-def _bare(env: gymnasium.Env, draw: Callable[[Any], Any], steps: int, seed: int) -> None:
+def _bare(env: gymnasium.Env, draw: Callable[[object], object], steps: int, seed: int) -> None:
     _, info = env.reset(seed=seed)
     for _ in range(steps):
         _, _, terminated, truncated, info = env.step(draw(info))
@@ -130,7 +130,7 @@ def speed(
     return Speed(env.lanes, *(cost / env.lanes for cost in (environment, acting, gradient)))
 
 
-def _seconds(call: Callable[[], Any], budget: float) -> float:
+def _seconds(call: Callable[[], object], budget: float) -> float:
     """Seconds a call, at the mean of calls that fill a budget after one that warms up."""
     call()
     begun, calls = time.perf_counter(), 0

@@ -65,12 +65,12 @@ def vector_traces(vector: VectorEnv, seed: int, steps: int) -> tuple[list[Trace]
     return traces, findings
 
 
-def _split(vector: VectorEnv, batch: Any) -> list[Any]:
+def _split(vector: VectorEnv, batch: object) -> list[object]:
     """Observations lane by lane, copies."""
     return [duplicate(one) for one in iterate(vector.observation_space, batch)]
 
 
-def _batches(rest: list[Any], lanes: int, step: int) -> Iterator[Finding]:
+def _batches(rest: list[object], lanes: int, step: int) -> Iterator[Finding]:
     for name, column in zip(("reward", "terminated", "truncated"), rest, strict=True):
         array = np.asarray(column)
         kinds = "fiu" if name == "reward" else "b"
@@ -132,7 +132,7 @@ def _alike(one: Trace, other: Trace) -> bool:
     )
 
 
-def observation_space(env: Any, row: np.ndarray) -> gymnasium.Space | None:
+def observation_space(env: object, row: np.ndarray) -> gymnasium.Space | None:
     """The space that rows of an environment's tensors lie in; None where they are laid out anew."""
     space = getattr(env, "observations", None)
     if not isinstance(space, gymnasium.spaces.Discrete | gymnasium.spaces.Box):

@@ -1,7 +1,7 @@
 """What a check of an environment gives back: findings with remedies, and what was measured."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -65,7 +65,7 @@ class EnvironmentReport:
         """Findings that training survives."""
         return [finding for finding in self.findings if finding.severity == "warning"]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, as JSON can hold it."""
         return asdict(self) | {"ok": self.ok}
 

@@ -26,11 +26,11 @@ class Moment:
         reward, terminated, truncated: as returned; None at a reset.
     """
 
-    action: Any
+    action: object
     observation: Any
-    reward: Any = None
-    terminated: Any = None
-    truncated: Any = None
+    reward: object = None
+    terminated: object = None
+    truncated: object = None
 
     @property
     def starts(self) -> bool:
@@ -82,7 +82,7 @@ class Trace:
         return [len(piece) - 1 for piece in self.episodes() if piece[-1].ends]
 
 
-def truth(flag: Any) -> bool:
+def truth(flag: object) -> bool:
     """A flag as a bool, whatever it was returned as; False for what is none."""
     try:
         return bool(np.asarray(flag).any())
@@ -90,12 +90,12 @@ def truth(flag: Any) -> bool:
         return False
 
 
-def actions_of(space: gymnasium.Space, seed: int) -> Callable[[Any], Any]:
+def actions_of(space: gymnasium.Space, seed: int) -> Callable[[object], object]:
     """A function from `info` to a random action that is allowed, the same sequence for one seed."""
     own = copy.deepcopy(space)
     own.seed(seed)
 
-    def draw(info: Any) -> Any:
+    def draw(info: object) -> object:
         mask = info.get("action_mask") if isinstance(info, dict) else None
         if mask is not None and isinstance(own, gymnasium.spaces.Discrete):
             return own.sample(np.asarray(mask, np.int8))
@@ -106,20 +106,20 @@ def actions_of(space: gymnasium.Space, seed: int) -> Callable[[Any], Any]:
 
 def masks_actions(env: gymnasium.Env, seed: int) -> bool:
     """Whether a reset says which actions are possible."""
-    returned: Any = env.reset(seed=seed)
+    returned: object = env.reset(seed=seed)
     info = returned[-1] if isinstance(returned, tuple) else None
     return isinstance(info, dict) and "action_mask" in info
 
 
 def play(
     env: gymnasium.Env,
-    actions: Callable[[Any], Any],
+    actions: Callable[[object], object],
     steps: int,
     seed: int | None,
     *,
     episodes: int | None = None,
     after_reset: Callable[[gymnasium.Env], None] = lambda env: None,
-    after_step: Callable[[Any], None] = lambda observation: None,
+    after_step: Callable[[object], None] = lambda observation: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Trace:
     """Play one environment: reset with `seed`, step, reset without a seed where an episode ends.
@@ -144,17 +144,17 @@ def play(
 
 def played(
     env: gymnasium.Env,
-    actions: Callable[[Any], Any],
+    actions: Callable[[object], object],
     seed: int | None,
     trace: Trace,
     after_reset: Callable[[gymnasium.Env], None] = lambda env: None,
-    after_step: Callable[[Any], None] = lambda observation: None,
+    after_step: Callable[[object], None] = lambda observation: None,
 ) -> Iterator[None]:
     """`play` a call at a time, into `trace`, so that several lanes can be played in turns."""
     step, ended, first = 0, True, True
-    info: Any = {}
+    info: object = {}
     # what was handed out lately, with a copy of how it was: it must stay so
-    held: deque[tuple[list[int], Any, Any]] = deque(maxlen=HELD)
+    held: deque[tuple[list[int], object, object]] = deque(maxlen=HELD)
     while True:
         try:
             if ended:
@@ -183,7 +183,7 @@ def played(
         yield
 
 
-def _told(observation: Any, info: Any) -> Any:
+def _told(observation: Any, info: object) -> object:
     """`info`, with the mask of actions that an entry of the observation tells."""
     shown = isinstance(observation, dict) and "action_mask" in observation
     if not shown or not isinstance(info, dict):
@@ -195,7 +195,7 @@ class MalformedError(Exception):
     """A call returned something that cannot be taken apart."""
 
 
-def _reset(env: gymnasium.Env, seed: int | None, trace: Trace) -> tuple[Any, Any]:
+def _reset(env: gymnasium.Env, seed: int | None, trace: Trace) -> tuple[object, object]:
     returned = env.reset() if seed is None else env.reset(seed=seed)
     if not (isinstance(returned, tuple) and len(returned) == 2):
         raise MalformedError(
@@ -206,7 +206,7 @@ def _reset(env: gymnasium.Env, seed: int | None, trace: Trace) -> tuple[Any, Any
     return returned
 
 
-def _step(env: gymnasium.Env, action: Any, trace: Trace) -> tuple[Any, ...]:
+def _step(env: gymnasium.Env, action: object, trace: Trace) -> tuple[object, ...]:
     returned = env.step(action)
     if not (isinstance(returned, tuple) and len(returned) == 5):
         size = f"{len(returned)} things" if isinstance(returned, tuple) else shown_short(returned)
@@ -223,13 +223,13 @@ def _once(trace: Trace, words: str) -> None:
         trace.shapes.append(words)
 
 
-def shown_short(thing: Any, most: int = 60) -> str:
+def shown_short(thing: object, most: int = 60) -> str:
     """What a thing looks like, cut off after `most` characters."""
     text = " ".join(repr(thing).split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def duplicate(thing: Any) -> Any:
+def duplicate(thing: object) -> object:
     """A copy that shares no memory; arrays, which most things are, in no time."""
     if type(thing) is np.ndarray and not thing.dtype.hasobject:
         return thing.copy()
@@ -238,7 +238,7 @@ def duplicate(thing: Any) -> Any:
     return copy.deepcopy(thing)
 
 
-def equal(one: Any, other: Any) -> bool:
+def equal(one: object, other: object) -> bool:
     """Whether two observations, actions or rewards are the same to the bit; NaN equals NaN."""
     if type(one) is type(other) and isinstance(one, bool | int | np.bool_ | np.integer):
         return bool(one == other)

@@ -289,7 +289,7 @@ def _fields_read(rule: Estimator, prompt: Prompt, size: int) -> set[str]:
     read: set[str] = set()
 
     class Watched(Batch):
-        def __getattribute__(self, name: str) -> Any:
+        def __getattribute__(self, name: str) -> object:
             read.add(name)
             return super().__getattribute__(name)
 

@@ -70,8 +70,8 @@ class Policy(policies.Policy):
 
     def __init__(
         self,
-        model_or_path: Any,
-        tokenizer: Any = None,
+        model_or_path: object,
+        tokenizer: object = None,
         *,
         max_completion_length: int = 64,
         temperature: float = 1.0,
@@ -139,7 +139,7 @@ class Policy(policies.Policy):
         self,
         tokens: Int[Tensor, "N L"],
         position: Int[Tensor, "N L"] | None = None,
-        mask: Any = None,
+        mask: object = None,
     ) -> Float[Tensor, "N L H"]:
         """Last hidden states [N, L, H] of rows that are padded on the right, if at all.
 
@@ -212,7 +212,7 @@ class Policy(policies.Policy):
         with self.model.disable_adapter():
             yield
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What a run folder and an audit say of the model and of the law it samples by."""
         return {
             "class": type(self.base).__name__,
@@ -350,7 +350,7 @@ def model_folder(model_or_path: Any) -> str:
         ) from error
 
 
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def _end_ids(model: Any, tokenizer: object) -> tuple[int, ...]:
     """What ends a completion: the tokenizer's end and those of the model's generation settings."""
     settings = getattr(model, "generation_config", None)
     found = [

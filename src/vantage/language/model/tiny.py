@@ -77,7 +77,7 @@ def model(
     intermediate: int = 576,
     positions: int = 256,
     seed: int = 0,
-) -> Any:
+) -> object:
     """A causal language model with random weights: a function of its arguments alone.
 
     The global random state of torch is left as it was. The default has 1.0 million parameters: two

@@ -21,7 +21,7 @@ from torch import Tensor
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.files import named_in_file
 
-RewardFunction = Callable[..., Any]
+RewardFunction = Callable[..., object]
 GIVEN = ("prompts", "completions", "completion_ids")
 
 
@@ -92,7 +92,7 @@ def scorers(
 
 def score(
     scoring: Scorers,
-    arguments: dict[str, list[Any]],
+    arguments: dict[str, list[object]],
     labels: Sequence[str],
 ) -> Rewards:
     """Rewards of N completions. Asynchronous functions run at the same time.
@@ -155,7 +155,9 @@ def _refuse_unknown_parameters(name: str, function: RewardFunction, columns: Seq
         )
 
 
-def _asked_for(function: RewardFunction, arguments: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def _asked_for(
+    function: RewardFunction, arguments: dict[str, list[object]]
+) -> dict[str, list[object]]:
     """The arguments that the signature takes, in lists of the function's own."""
     parameters = inspect.signature(function).parameters
     everything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -163,9 +165,9 @@ def _asked_for(function: RewardFunction, arguments: dict[str, list[Any]]) -> dic
 
 
 def _call_all(
-    functions: dict[str, RewardFunction], arguments: dict[str, list[Any]], labels: Sequence[str]
-) -> dict[str, Any]:
-    results: dict[str, Any] = {}
+    functions: dict[str, RewardFunction], arguments: dict[str, list[object]], labels: Sequence[str]
+) -> dict[str, object]:
+    results: dict[str, object] = {}
     for name, function in functions.items():
         try:
             results[name] = function(**_asked_for(function, arguments))
@@ -181,17 +183,17 @@ def _call_all(
     return results
 
 
-def _abandon(results: dict[str, Any]) -> None:
+def _abandon(results: dict[str, object]) -> None:
     """Close coroutines that will not be awaited, which would otherwise warn."""
     for result in results.values():
         if inspect.iscoroutine(result):
             result.close()
 
 
-def _run_async(waiting: list[Awaitable[Any]]) -> list[Any]:
+def _run_async(waiting: list[Awaitable[object]]) -> list[object]:
     """Results or exceptions, in order. In a thread: a notebook has an event loop of its own."""
 
-    async def together() -> list[Any]:
+    async def together() -> list[object]:
         return await asyncio.gather(*waiting, return_exceptions=True)
 
     running = asyncio.run_coroutine_threadsafe(together(), _loop(os.getpid()))
@@ -215,7 +217,7 @@ def _loop(process: int) -> asyncio.AbstractEventLoop:
 def _failure(
     name: str,
     function: RewardFunction,
-    arguments: dict[str, list[Any]],
+    arguments: dict[str, list[object]],
     labels: Sequence[str],
     error: Exception,
 ) -> RewardError:
@@ -241,7 +243,7 @@ def _failure(
 
 
 def _checked(
-    name: str, result: Any, completions: Sequence[Any], labels: Sequence[str]
+    name: str, result: Any, completions: Sequence[object], labels: Sequence[str]
 ) -> Float[Tensor, " N"]:
     """[N] float64, NaN for None."""
     values = result.tolist() if hasattr(result, "tolist") else result

@@ -11,7 +11,7 @@ from typing import Any
 from vantage.errors import InputError, refuse_unless
 
 Row = dict[str, Any]
-Source = Any  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
+Source = object  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
 
 
 def read_rows(source: Source) -> list[Row]:

@@ -128,7 +128,7 @@ class Task:
         """How messages call a row: by its number in the data that it came from, from 0."""
         return f"row {row}" if row < self._own else f"held-out row {row - self._own}"
 
-    def encode(self, tokenizer: Any) -> list[list[int]]:
+    def encode(self, tokenizer: object) -> list[list[int]]:
         """Token ids of the prompt of every row.
 
         Raises:
@@ -194,7 +194,7 @@ class Task:
         texts = decoded(tokenizer, plain, self.skip_special_tokens)
         return self.score(rows, texts, plain)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """What a run folder says of the task; two tasks with other rows differ in it."""
         data = json.dumps([self.rows, self.prompts], sort_keys=True, default=str)
         return {

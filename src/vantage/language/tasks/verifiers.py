@@ -42,11 +42,11 @@ def exact_match(answer: str = "answer", ignore_case: bool = False) -> Reward:
     [1.0, 0.0]
     """
 
-    def plain(text: Any) -> str:
+    def plain(text: object) -> str:
         stripped = str(text).strip()
         return stripped.casefold() if ignore_case else stripped
 
-    def exact_match(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def exact_match(completions: Sequence[object], **columns: object) -> list[float | None]:
         gold = _column(columns, answer, "exact_match")
         pairs = zip(completions, gold, strict=True)
         return [None if y is None else float(plain(text_of(x)) == plain(y)) for x, y in pairs]
@@ -74,11 +74,11 @@ def number(answer: str = "answer", tolerance: float = 0.0) -> Reward:
     [1.0, 0.0]
     """
 
-    def number(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def number(completions: Sequence[object], **columns: object) -> list[float | None]:
         gold = _column(columns, answer, "number")
         return [_same(text_of(x), y) for x, y in zip(completions, gold, strict=True)]
 
-    def _same(text: str, gold: Any) -> float | None:
+    def _same(text: str, gold: object) -> float | None:
         if gold is None:
             return None
         target, found = last_number(str(gold)), last_number(text)
@@ -119,7 +119,7 @@ def regular_expression(pattern: str, flags: int = re.DOTALL) -> Reward:
     """
     compiled = _compile(pattern, flags)
 
-    def regular_expression(completions: Sequence[Any], **_: Any) -> list[float | None]:
+    def regular_expression(completions: Sequence[object], **_: object) -> list[float | None]:
         return [float(compiled.search(text_of(x)) is not None) for x in completions]
 
     return regular_expression
@@ -136,7 +136,7 @@ def format(pattern: str = r"<think>.*?</think>\s*<answer>.*?</answer>") -> Rewar
     """
     compiled = _compile(pattern, re.DOTALL)
 
-    def format(completions: Sequence[Any], **_: Any) -> list[float | None]:
+    def format(completions: Sequence[object], **_: object) -> list[float | None]:
         return [float(compiled.fullmatch(text_of(x).strip()) is not None) for x in completions]
 
     return format
@@ -160,7 +160,9 @@ def length(target: int, slack: int | None = None) -> Reward:
         target >= 1 and over >= 1, f"length(target={target}, slack={slack}): both at least 1."
     )
 
-    def length(completions: Sequence[Any], completion_ids: Any, **_: Any) -> list[float | None]:
+    def length(
+        completions: Sequence[object], completion_ids: Any, **_: object
+    ) -> list[float | None]:
         return [1.0 - min(max(len(ids) - target, 0) / over, 1.0) for ids in completion_ids]
 
     return length
@@ -173,7 +175,7 @@ BUILT_IN: dict[str, Callable[[], Reward]] = {
 }
 
 
-def _column(columns: dict[str, Any], name: str, verifier: str) -> Any:
+def _column(columns: dict[str, object], name: str, verifier: str) -> Any:
     refuse_unless(
         name in columns,
         f"{verifier}() compares with the column {name!r}, and the data has no such column; say "

@@ -140,7 +140,7 @@ def ascend(
     value: nn.Module | None,
     value_coefficient: float,
     generator: torch.Generator,
-) -> tuple[list[Step], dict[str, Any]]:
+) -> tuple[list[Step], dict[str, object]]:
     """Go over a batch `epochs` times in `minibatches` steps each.
 
     The first step takes the groups in the order they were drawn, later epochs in random order.
@@ -156,7 +156,7 @@ def ascend(
         InputError: a gradient that is not finite; the policy is then as it was before that step.
     """
     steps: list[Step] = []
-    signal: dict[str, Any] = {}
+    signal: dict[str, object] = {}
     groups = weighed.batch.group.unique()
     for epoch in range(epochs):
         order = torch.randperm(len(groups), generator=generator) if epoch else None
@@ -289,7 +289,7 @@ def _rows_of(batch: Batch, groups: Int[Tensor, " g"]) -> Int[Tensor, " n"]:
     return torch.isin(batch.group, groups).nonzero().squeeze(1)
 
 
-def signal_of(pieces: Pieces, norm: float) -> dict[str, Any]:
+def signal_of(pieces: Pieces, norm: float) -> dict[str, object]:
     """Statistics of the gradient from the pieces it was summed from, without bias.
 
     With ĝ = g_1 + g_2 from shares f_1, f_2 of the prompts and N = ‖∇J‖², E g_1 · g_2 = f_1 f_2 N,

@@ -73,7 +73,7 @@ def inputs_and_scores(
     Args:
         batch: that of `drawn`, with values where there is a value head.
     """
-    inputs: dict[str, Any] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
+    inputs: dict[str, object] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
     if "scores" in estimator.needs:
         inputs["scores"] = scores(policy, batch, estimator, **inputs)
     return inputs

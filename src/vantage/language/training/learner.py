@@ -51,7 +51,7 @@ class Drawn(Collected):
     seconds: float  # it took to draw and score them
     prompts_drawn: int  # since the run began
     baseline: str  # of the learner's estimators
-    choices: dict[str, Any]  # what "auto" chose, and why
+    choices: dict[str, object]  # what "auto" chose, and why
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class LanguageLearner(Learner):
 
     def learn(
         self, collected: Drawn, factor: float, generator: torch.Generator
-    ) -> tuple[dict[str, Any], int]:
+    ) -> tuple[dict[str, object], int]:
         """Weigh the batch and step uphill."""
         settings, update, drawn = self.settings, len(self.history), collected.rollout
         row: dict[str, Any] = {
@@ -217,7 +217,7 @@ class LanguageLearner(Learner):
         self.policy.save_pretrained(folder / MODEL)
         seal(folder / MODEL)
 
-    def carry_on(self, position: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    def carry_on(self, position: dict[str, object], tensors: dict[str, Tensor]) -> None:
         """All that a run carries on from is in its modules and its history."""
 
     def _weighed(self, drawn: Rollout, estimator: Estimator) -> Weighed:
@@ -280,11 +280,11 @@ class TrainedParameters(nn.Module):
         own = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
         self.masters, self.trained = masters, {name: masters.of(p) for name, p in own}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
         return {name: p.detach() for name, p in self.trained.items()}
 
     @torch.no_grad()
-    def load_state_dict(self, state: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+    def load_state_dict(self, state: Any, *args: object, **kwargs: object) -> Any:  # type: ignore[override]
         refuse_unless(
             state.keys() == self.trained.keys(),
             "The checkpoint holds the parameters of another model than the policy given.",
