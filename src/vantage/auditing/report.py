@@ -1,16 +1,18 @@
 """The result of an audit, which prints and saves itself."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
-from vantage.auditing.page import page
 from vantage.auditing.record import Findings
 from vantage.pages.intervals import columns_of, interval_figure
 from vantage.pages.numbers import text, written
 from vantage.runs import notebook
 from vantage.runs.terminal import Terminal
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 class Report(Findings):
@@ -22,6 +24,8 @@ class Report(Findings):
         Raises:
             InputError: another ending.
         """
+        from vantage.auditing.page import page
+
         return written(path, "Report", self.to_dict, lambda: page(self))
 
     def table(self) -> Table:
@@ -54,7 +58,7 @@ class Report(Findings):
     def _repr_html_(self) -> str:
         return notebook.preformatted(str(self)) + notebook.svg(self.plot())
 
-    def plot(self) -> Figure:
+    def plot(self) -> "matplotlib.figure.Figure":
         """Signal-to-noise ratio of a batch, by estimator, with 95 % intervals."""
         batch = self.settings["batch"]
         estimates = {row.estimator: row.snr for row in self.rows}

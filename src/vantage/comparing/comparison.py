@@ -1,17 +1,18 @@
 """The result of a comparison, which prints and saves itself."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
 from rich.table import Table
 from rich.text import Text
 
-from vantage.comparing.page import page
 from vantage.comparing.record import Findings
-from vantage.pages.intervals import interval_figure
 from vantage.pages.numbers import number, text, written
 from vantage.runs import notebook
 from vantage.runs.terminal import Terminal
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 class Comparison(Findings):
@@ -23,6 +24,8 @@ class Comparison(Findings):
         Raises:
             InputError: another ending.
         """
+        from vantage.comparing.page import page
+
         return written(path, "Comparison", self.to_dict, lambda: page(self))
 
     def table(self) -> Table:
@@ -58,8 +61,10 @@ class Comparison(Findings):
     def _repr_html_(self) -> str:
         return notebook.preformatted(str(self)) + notebook.svg(self.plot())
 
-    def plot(self) -> Figure:
+    def plot(self) -> "matplotlib.figure.Figure":
         """Interquartile mean of the score, by estimator, with 95 % intervals."""
+        from vantage.pages.intervals import interval_figure
+
         return interval_figure({row.estimator: row.iqm for row in self.rows}, "score, IQM")
 
     def to_pandas(self) -> object:

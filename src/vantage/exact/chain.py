@@ -8,10 +8,9 @@ become recursions over them. The same formula serves both.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float
-from scipy import sparse
-from scipy.sparse import linalg
 from torch import Tensor, nn
 
 from vantage.errors import InputError, refuse_unless
@@ -73,7 +72,7 @@ class Chain:
 
     mdp: MDP
     policy: Float[Tensor, "S A"]
-    transition: Float[Tensor, "S S"] | sparse.csr_array
+    transition: "Float[Tensor, 'S S'] | scipy.sparse.csr_array"
     endless: Bool[Tensor, " S"]
 
     @property
@@ -144,7 +143,7 @@ class Chain:
             system = torch.eye(len(matrix), dtype=matrix.dtype) - factor * matrix
             return torch.linalg.solve(system, source)
         array = self.transition.T if transposed else self.transition
-        sparse_system = (sparse.eye_array(array.shape[0]) - factor * array).tocsr()
+        sparse_system = (scipy.sparse.eye_array(array.shape[0]) - factor * array).tocsr()
         columns = [solve_sparse(sparse_system, column) for column in source.detach().numpy().T]
         return torch.from_numpy(np.stack(columns, 1))
 
@@ -168,13 +167,13 @@ def chain(mdp: MDP, policy: nn.Module, discount: float | None = None) -> Chain:
     return Chain(mdp, pi, _transition(mdp, pi), endless)
 
 
-def _transition(mdp: MDP, pi: Tensor) -> Tensor | sparse.csr_array:
+def _transition(mdp: MDP, pi: Tensor) -> "Tensor | scipy.sparse.csr_array":
     if not mdp.sparse:
         return kernel(mdp, 0).under(pi)
     edges = mdp.edges
     flow = pi.detach()[edges.state, edges.action] * edges.probability
     place = (edges.state.numpy(), edges.next.numpy())
-    return sparse.coo_array((flow.numpy(), place), shape=(mdp.states, mdp.states)).tocsr()
+    return scipy.sparse.coo_array((flow.numpy(), place), shape=(mdp.states, mdp.states)).tocsr()
 
 
 def _endless(mdp: MDP, pi: Tensor) -> Tensor:
@@ -201,16 +200,16 @@ def reached(source: np.ndarray, target: np.ndarray, seeds: np.ndarray, states: i
     # One extra node points at every seed, so that a single search starts from all of them.
     rows = np.concatenate([source, np.full(len(seeds), states)])
     columns = np.concatenate([target, seeds])
-    graph = sparse.coo_array(
+    graph = scipy.sparse.coo_array(
         (np.ones(len(rows)), (rows, columns)), shape=(states + 1, states + 1)
     ).tocsr()
-    order = sparse.csgraph.breadth_first_order(graph, states, return_predecessors=False)
+    order = scipy.sparse.csgraph.breadth_first_order(graph, states, return_predecessors=False)
     found = np.zeros(states + 1, dtype=bool)
     found[order] = True
     return found[:states]
 
 
-def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
+def solve_sparse(system: "scipy.sparse.csr_array", source: np.ndarray) -> np.ndarray:
     """x with system · x = source to a relative residual of RESIDUAL.
 
     Stabilised bi-conjugate gradients first, restarted on the residual: they need no more memory
@@ -225,7 +224,7 @@ def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
     solution = 2 * source - system @ source
     left, stalls = scale, 0
     for _ in range(12):
-        correction, _ = linalg.bicgstab(
+        correction, _ = scipy.sparse.linalg.bicgstab(
             system, source - system @ solution, rtol=1e-6, atol=0.0, maxiter=200
         )
         before, solution = left, solution + correction
@@ -235,7 +234,7 @@ def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
         stalls += not left < 0.1 * before
         if stalls == 3:
             break
-    solution = linalg.splu(system.tocsc()).solve(source)
+    solution = scipy.sparse.linalg.splu(system.tocsc()).solve(source)
     left = residual(system, solution, source)
     refuse_unless(
         left <= RESIDUAL * scale,
@@ -246,7 +245,7 @@ def solve_sparse(system: sparse.csr_array, source: np.ndarray) -> np.ndarray:
     return solution
 
 
-def residual(system: sparse.csr_array, solution: np.ndarray, source: np.ndarray) -> float:
+def residual(system: "scipy.sparse.csr_array", solution: np.ndarray, source: np.ndarray) -> float:
     """Largest absolute entry of source − system · x; infinite if x is not finite."""
     left = np.abs(source - system @ solution).max()
     return float(left) if np.isfinite(left) else float("inf")

@@ -11,9 +11,9 @@ from itertools import combinations_with_replacement
 from math import comb, factorial
 from typing import Any
 
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor, nn
 
 from vantage import gradients
@@ -211,12 +211,12 @@ def _refuse_cycles(mdp: MDP, used: Int[Tensor, " E"]) -> None:
     """Refuse a policy under which a state can be visited twice in one episode."""
     source, target = mdp.edges.state[used].numpy(), mdp.edges.next[used].numpy()
     inner = ~mdp.terminal.numpy()[target]
-    graph = sparse.coo_array(
+    graph = scipy.sparse.coo_array(
         (inner[inner].astype(float), (source[inner], target[inner])), shape=(mdp.states,) * 2
     ).tocsr()
     starts = mdp.initial.nonzero().squeeze(1).numpy()
     visited = reached(source[inner], target[inner], starts, mdp.states)
-    _, component = sparse.csgraph.connected_components(graph, connection="strong")
+    _, component = scipy.sparse.csgraph.connected_components(graph, connection="strong")
     inside = (component[source] == component[target]) & inner & visited[source]
     refuse_unless(
         not inside.any(),

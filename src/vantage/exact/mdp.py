@@ -4,14 +4,15 @@ States, actions and observations are numbered from 0. A state's observation is w
 of it; where two states share one, they are aliased. Entering a terminal state ends the episode.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float, Int
-from scipy import sparse
 from torch import Tensor
 
 from vantage.arguments import checked
@@ -279,9 +280,10 @@ class MDP:
 
 
 def _table(value: object) -> Any:
-    if sparse.issparse(value):
+    # nothing is sparse where nobody has loaded `scipy.sparse` before, which takes a second
+    if "scipy.sparse" in sys.modules and scipy.sparse.issparse(value):
         array: Any = value
-        array = sparse.csr_array(array, dtype=np.float64)
+        array = scipy.sparse.csr_array(array, dtype=np.float64)
         array.sum_duplicates()
         return array
     return torch.as_tensor(value).to(torch.float64)

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from vantage.errors import refuse_unless
@@ -213,8 +213,10 @@ def garnet(
 
 def _csr(
     data: Tensor, columns: Tensor, pointer: np.ndarray, shape: tuple[int, int]
-) -> sparse.csr_array:
-    array = sparse.csr_array((data.numpy().ravel(), columns.numpy().ravel(), pointer), shape=shape)
+) -> "scipy.sparse.csr_array":
+    array = scipy.sparse.csr_array(
+        (data.numpy().ravel(), columns.numpy().ravel(), pointer), shape=shape
+    )
     array.sort_indices()
     return array
 

@@ -2,14 +2,18 @@
 
 import math
 from collections.abc import Mapping
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from vantage.statistics.intervals import Estimate
 
+if TYPE_CHECKING:
+    import matplotlib.figure
 
-def interval_figure(estimates: Mapping[str, Estimate], label: str) -> Figure:
+
+def interval_figure(estimates: Mapping[str, Estimate], label: str) -> "matplotlib.figure.Figure":
     """A point and its interval on a line for each name, the first at the top."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 0.6 + 0.35 * len(estimates)), layout="constrained")
     axes = figure.subplots()
     for place, estimate in enumerate(estimates.values()):

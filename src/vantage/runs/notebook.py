@@ -4,16 +4,19 @@ import html
 import importlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from vantage.errors import InputError
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 PLAIN = "<pre style='line-height:1.3'>{}</pre>"
 
 
-def facts(title: str, rows: Mapping[str, object], figure: Figure | None = None) -> str:
+def facts(
+    title: str, rows: Mapping[str, object], figure: "matplotlib.figure.Figure | None" = None
+) -> str:
     """A heading, names and values, and a figure below, as HTML."""
     lines = "".join(
         f"<tr><th style='text-align:left'>{html.escape(str(name))}</th>"
@@ -41,7 +44,7 @@ def preformatted(text: str) -> str:
     return PLAIN.format(html.escape(text))
 
 
-def svg(figure: Figure) -> str:
+def svg(figure: "matplotlib.figure.Figure") -> str:
     """A figure within HTML."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})

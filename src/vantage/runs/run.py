@@ -15,15 +15,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from vantage.errors import InputError, refuse_unless
 from vantage.runs import notebook, stored
-from vantage.runs.curves import learning_figure
 from vantage.version import __version__
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 LARGEST_METRICS = 1 << 32  # bytes: some millions of updates
@@ -90,8 +91,10 @@ class Run:
         rows |= {"stopped": self.stopped} if self.stopped is not None else {}
         return notebook.facts(self._what(), rows, self.plot() if len(self.history) > 1 else None)
 
-    def plot(self) -> Figure:
+    def plot(self) -> "matplotlib.figure.Figure":
         """Return and gradient SNR against steps."""
+        from vantage.runs.curves import learning_figure
+
         return learning_figure({self._what(): self.history})
 
     def to_pandas(self) -> object:

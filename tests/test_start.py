@@ -1,0 +1,66 @@
+"""What `import vantage` and the command line load, and when: nothing before it is used."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import vantage as vt
+
+SOURCE = Path(vt.__file__)
+HEAVY = ["torch", "scipy.sparse", "scipy.stats", "gymnasium", "matplotlib", "transformers", "rich"]
+
+
+def loaded(code: str) -> set[str]:
+    """The heavy modules that are in memory after this code, in an interpreter of its own."""
+    script = f"{code}\nimport sys\nprint(*sorted(set({HEAVY!r}) & set(sys.modules)), sep='\\n')"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(ended.stdout.split("loaded:")[-1].split())
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("import vantage", set()),
+        ("import vantage; vantage.InputError, vantage.__version__, dir(vantage)", set()),
+        ("import vantage as vt; vt.gradient, vt.estimators.rloo(), vt.exact.gradient", {"torch"}),
+        ("import vantage as vt; vt.Monitor, vt.verify, vt.Categorical", {"torch"}),
+        ("import vantage as vt; vt.exact.objective(m := vt.MDP.article(), "
+         "vt.SoftmaxTable(m.states, m.actions))", {"torch"}),
+        ("import vantage as vt; vt.train, vt.audit, vt.compare, vt.CartPole",
+         {"torch", "gymnasium", "rich"}),
+    ],
+)  # fmt: skip
+def test_what_is_not_used_is_not_loaded(code: str, expected: set[str]) -> None:
+    assert loaded(code) == expected
+
+
+def test_what_is_loaded_late_is_seen() -> None:
+    assert loaded("import vantage as vt; vt.CartPole; import scipy.stats") >= {"scipy.stats"}
+
+
+def test_every_public_name_has_one_home() -> None:
+    """What a type checker reads, what is loaded, and `__all__` are one list."""
+    blocks = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.If)]
+    imports = [node for node in blocks[0].body if isinstance(node, ast.ImportFrom)]
+    read = sorted((str(node.module), name.name) for node in imports for name in node.names)
+    homes = sorted((home, name) for home, names in vt.HOMES.items() for name in names.split())
+    assert read == homes
+    assert sorted(vt.__all__) == sorted(["__version__", *(name for _, name in homes)])
+    for home, name in homes:
+        if home == "vantage":
+            assert getattr(vt, name) is import_module(f"vantage.{name}")
+        else:
+            assert getattr(vt, name) is getattr(import_module(home), name)
+
+
+def test_names_that_are_not_there_are_refused() -> None:
+    assert not hasattr(vt, "reinforce_plus_minus")
+    with pytest.raises(AttributeError, match="has no attribute 'Cartpole'"):
+        vt.Cartpole  # type: ignore[attr-defined]  # noqa: B018
+    assert vt.environments.CartPole is vt.CartPole  # type: ignore[attr-defined]
