@@ -1,6 +1,7 @@
 """What `import vantage` and the command line load, and when: nothing before it is used."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from importlib import import_module
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vantage as vt
+from vantage.commands import main as console
 
 SOURCE = Path(vt.__file__)
 HEAVY = ["torch", "scipy.sparse", "scipy.stats", "gymnasium", "matplotlib", "transformers", "rich"]
@@ -23,25 +25,43 @@ def loaded(code: str) -> set[str]:
     return set(ended.stdout.split("loaded:")[-1].split())
 
 
+GRADIENTS = """
+import vantage as vt
+vt.gradient, vt.estimators.rloo(), vt.Monitor, vt.verify, vt.Categorical
+mdp = vt.MDP.article()
+vt.exact.objective(mdp, vt.SoftmaxTable(mdp.observations, mdp.actions))
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [
-        ("import vantage", set()),
         ("import vantage; vantage.InputError, vantage.__version__, dir(vantage)", set()),
-        ("import vantage as vt; vt.gradient, vt.estimators.rloo(), vt.exact.gradient", {"torch"}),
-        ("import vantage as vt; vt.Monitor, vt.verify, vt.Categorical", {"torch"}),
-        ("import vantage as vt; vt.exact.objective(m := vt.MDP.article(), "
-         "vt.SoftmaxTable(m.states, m.actions))", {"torch"}),
-        ("import vantage as vt; vt.train, vt.audit, vt.compare, vt.CartPole",
-         {"torch", "gymnasium", "rich"}),
+        (GRADIENTS, {"torch"}),
+        ("import vantage as vt; vt.train, vt.audit, vt.CartPole", {"torch", "gymnasium", "rich"}),
+        ("import vantage, scipy.stats", {"scipy.sparse", "scipy.stats"}),
     ],
-)  # fmt: skip
+    ids=["import", "gradients", "train", "what is loaded is seen"],
+)
 def test_what_is_not_used_is_not_loaded(code: str, expected: set[str]) -> None:
     assert loaded(code) == expected
 
 
-def test_what_is_loaded_late_is_seen() -> None:
-    assert loaded("import vantage as vt; vt.CartPole; import scipy.stats") >= {"scipy.stats"}
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["trian"]])
+def test_help_and_refusals_need_no_torch(arguments: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv = {['vantage', *arguments]!r}; "
+        "from vantage.commands.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nprint('loaded:')"
+    )
+    assert loaded(code) <= {"rich"}
+
+
+def test_commands_are_listed_with_their_docstrings() -> None:
+    for name in console.COMMANDS:
+        assert console.listed(name).__doc__ == inspect.getdoc(console.loaded(name))
+        with pytest.raises(AssertionError, match=f"vantage {name}: listed and not loaded"):
+            console.listed(name)()
 
 
 def test_every_public_name_has_one_home() -> None:

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from torch import Tensor
+from tyro.conf import Positional
 
 from vantage.batch import Batch
 from vantage.errors import InputError, refuse_unless
@@ -19,9 +20,27 @@ from vantage.exact.moments import moments
 from vantage.exact.solve import discounting_angle, gradient, objective, value
 from vantage.gradients.weighted import weighted_score
 from vantage.policies import SoftmaxTable
+from vantage.runs.progress import terminal
 from vantage.runs.terminal import Terminal
 
 BASELINES = ("none", "constant", "value", "norm_weighted", "trajectory")
+
+
+def exact_command(
+    world: Positional[str],
+    discount: float | None = None,
+    horizon: int | None = None,
+    figure: Path | None = None,
+) -> None:
+    """Print J, its gradient, variances and best baselines of a tabular problem, without sampling.
+
+    Args:
+        world: article, corridor, or a Gymnasium id with a table of transitions.
+        discount: γ of an environment; 1 by default.
+        horizon: length of an environment's episodes, if it is limited.
+        figure: also draw the problem there (PNG, SVG or PDF).
+    """
+    run(world, discount=discount, horizon=horizon, figure=figure, console=terminal)
 
 
 def run(

@@ -1,70 +1,77 @@
 """The command line: `vantage train | check | audit | verify | exact | evaluate | compare | ...`.
 
-Each command calls the public API; `main` turns bad input into one line and a failure.
+Each command calls the public API; `main` turns bad input into one line and a failure. Only the
+command that is asked for is imported: of the others, `--help` reads the docstrings.
 """
 
+import ast
 import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from tyro.conf import Positional, arg
-
-from vantage.commands import exact as exact_console
-from vantage.commands import language as language
 from vantage.commands.arguments import prepared, refuse_foreign_names
-from vantage.commands.audit import audit
-from vantage.commands.check import check
-from vantage.commands.compare import compare_command
-from vantage.commands.play import play
-from vantage.commands.train import evaluate, train
-from vantage.commands.verify import verify_command
 from vantage.errors import InputError
-from vantage.estimators import listing as estimator_table
-from vantage.runs.progress import terminal
-from vantage.runs.terminal import printable
-from vantage.training import listing as algorithm_listing
 from vantage.version import __version__
 
-
-def exact(
-    world: Positional[str],
-    discount: float | None = None,
-    horizon: int | None = None,
-    figure: Path | None = None,
-) -> None:
-    """Print J, its gradient, variances and best baselines of a tabular problem, without sampling.
-
-    Args:
-        world: article, corridor, or a Gymnasium id with a table of transitions.
-        discount: γ of an environment; 1 by default.
-        horizon: length of an environment's episodes, if it is limited.
-        figure: also draw the problem there (PNG, SVG or PDF).
-    """
-    exact_console.run(world, discount=discount, horizon=horizon, figure=figure, console=terminal)
+# The module of `vantage.commands` and the function in it that each command is.
+COMMANDS = {
+    "train": ("train", "train"),
+    "check": ("check", "check"),
+    "audit": ("audit", "audit"),
+    "verify": ("verify", "verify_command"),
+    "exact": ("exact", "exact_command"),
+    "evaluate": ("train", "evaluate"),
+    "compare": ("compare", "compare_command"),
+    "estimators": ("tables", "estimators"),
+    "algorithms": ("tables", "algorithms"),
+    "transcripts": ("language", "transcripts"),
+    "play": ("play", "play"),
+}
 
 
-def estimators(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None) -> None:
-    """Print the table of estimators, or explain a row or a column of it.
-
-    Args:
-        name: a row or a column, such as rloo, gae or baselines.value.
-    """
-    terminal.print(estimator_table.table() if name is None else estimator_table.explain(name))
+def loaded(name: str) -> Callable[..., None]:
+    """The function of a command; its module is imported."""
+    module, function = COMMANDS[name]
+    command: Callable[..., None] = getattr(import_module(f"vantage.commands.{module}"), function)
+    return command
 
 
-def algorithms(name: Annotated[Positional[str | None], arg(metavar="NAME")] = None) -> None:
-    """Print the table of algorithms, or explain one: what it was published with, its settings.
+def listed(name: str) -> Callable[..., None]:
+    """What `--help` shows of a command that is not imported: a function with its docstring."""
+    module, function = COMMANDS[name]
+    source = files("vantage.commands").joinpath(f"{module}.py").read_text(encoding="utf-8")
+    (definition,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == function
+    )
 
-    Args:
-        name: an algorithm of the table; or "tuned", for the settings that are known to work,
-            environment by environment.
-    """
-    if name == "tuned":
-        terminal.print(algorithm_listing.tuned_table())
-    else:
-        view = algorithm_listing.table() if name is None else algorithm_listing.explain(name)
-        terminal.print(view)
+    def command() -> None:
+        raise AssertionError(f"vantage {name}: listed and not loaded")
+
+    command.__doc__ = ast.get_docstring(definition)
+    return command
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Run the command that these words name."""
+    name = arguments[0] if arguments else ""
+    if name in ("train", "audit"):
+        from vantage.commands import language
+
+        if language.dispatch(arguments):
+            return
+    refuse_foreign_names(name, arguments)
+    import tyro
+
+    tyro.extras.subcommand_cli_from_dict(
+        {command: (loaded if command == name else listed)(command) for command in COMMANDS},
+        args=arguments,
+        prog="vantage",
+        description="Policy gradients you can see.",
+    )
 
 
 def main() -> None:
@@ -76,28 +83,10 @@ def main() -> None:
         if arguments in (["--version"], ["version"]):
             print(f"vantage {__version__}")
             return
-        if language.dispatch(arguments):
-            return
-        refuse_foreign_names(arguments[0] if arguments else "", arguments)
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "train": train,
-                "check": check,
-                "audit": audit,
-                "verify": verify_command,
-                "exact": exact,
-                "evaluate": evaluate,
-                "compare": compare_command,
-                "estimators": estimators,
-                "algorithms": algorithms,
-                "transcripts": language.transcripts,
-                "play": play,
-            },
-            args=arguments,
-            prog="vantage",
-            description="Policy gradients you can see.",
-        )
+        dispatch(arguments)
     except InputError as error:
+        from vantage.runs.terminal import printable
+
         notes = getattr(error, "__notes__", [])
         print(printable(" ".join([f"vantage: {error}", *notes])), file=sys.stderr)
         sys.exit(2)
