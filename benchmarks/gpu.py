@@ -1,9 +1,12 @@
 """What runs on a GPU, and how fast: `python benchmarks/gpu.py --out results.json`.
 
-Three parts, each caught by itself so that one that fails leaves the others their numbers:
+Parts, each caught by itself so that one that fails leaves the others their numbers:
 
 checks     control and language models on the device against the CPU
 control    PPO on tensor CartPole, steps a second end to end
+rejax      the same of rejax, compiled whole; not a default: --rejax names its interpreter
+gymnasium  PPO on Gymnasium lanes with networks on the device, and copies of a step
+monitor    what watching the signal adds to a step
 language   a model of 0.5 billion parameters, random, in bfloat16: tokens a second of generation and
            of the gradient, peak memory, beside transformers' `generate` and a plain backward pass
 """
@@ -11,6 +14,7 @@ language   a model of 0.5 billion parameters, random, in bfloat16: tokens a seco
 import json
 import platform
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -20,6 +24,9 @@ from typing import Any
 
 import torch
 import tyro
+from gpu_control import guarded, gymnasium_lanes, tensor_lanes
+from gpu_control import monitor as watched
+from gpu_control import rejax as peer
 
 import vantage as vt
 
@@ -40,17 +47,19 @@ class Arguments:
         completions: of a batch, 8 of each prompt.
         length: tokens of a completion.
         prompt: tokens of a prompt.
+        rejax: an interpreter with rejax; this one if none is named.
     """
 
     out: Path = Path("gpu.json")
     device: str = "cuda"
-    parts: tuple[str, ...] = ("checks", "control", "language")
+    parts: tuple[str, ...] = ("checks", "control", "language", "gymnasium", "monitor")
     repeats: int = 3
     lanes: tuple[int, ...] = (4096, 65536)
     layers: int = 24
     completions: int = 64
     length: int = 256
     prompt: int = 512
+    rejax: str | None = None
 
 
 def main(arguments: Arguments) -> None:
@@ -198,25 +207,32 @@ def _language(device: torch.device) -> None:
 
 def control(arguments: Arguments, device: torch.device) -> Measured:
     """PPO on tensor CartPole: 32 steps of every lane, 4 epochs × 4 minibatches."""
-    found: Measured = {}
-    for lanes in arguments.lanes:
-        try:
-            env = vt.CartPole(lanes=lanes, device=device)
-            policy, value = env.policy(), env.value()
-            algorithm = vt.algorithms.ppo(fragment=32, epochs=4, minibatches=4, lr=1e-3)
-            run = vt.train(
-                env, policy, algorithm, value=value, updates=3 + 4 * arguments.repeats,
-                progress=False, signal_every=None,
-            )  # fmt: skip
-            speeds = [row["steps_per_second"] for row in run.history[3:]]
-            found[f"{lanes} lanes"] = {
-                "steps_per_second": statistics.median(speeds),
-                "range": [min(speeds), max(speeds)],
-                "return_100": run.history[-1]["return_100"],
-            }
-        except Exception:
-            found[f"{lanes} lanes"] = {"error": traceback.format_exc()[-1500:]}
-    return found
+    return {
+        f"{lanes} lanes": guarded(
+            lambda n=lanes: tensor_lanes(n, 3 + 4 * arguments.repeats, device)
+        )
+        for lanes in arguments.lanes
+    }
+
+
+def rejax(arguments: Arguments, device: torch.device) -> Measured:
+    """The same of rejax, on the device that its JAX finds."""
+    return {
+        f"{lanes} lanes": guarded(
+            lambda n=lanes: peer(n, max(2, 2**18 // n), arguments.rejax or sys.executable)
+        )
+        for lanes in arguments.lanes
+    }
+
+
+def gymnasium(arguments: Arguments, device: torch.device) -> Measured:
+    """PPO on Gymnasium lanes, the networks on the device and on the CPU."""
+    return gymnasium_lanes(device)
+
+
+def monitor(arguments: Arguments, device: torch.device) -> Measured:
+    """What `vt.Monitor` adds to a step."""
+    return {"cost": watched(arguments.repeats, device)}
 
 
 # ---- language ----------------------------------------------------------------------------------
@@ -315,6 +331,9 @@ def language(arguments: Arguments, device: torch.device) -> Measured:
 PARTS: dict[str, Callable[[Arguments, torch.device], Measured]] = {
     "checks": checks,
     "control": control,
+    "rejax": rejax,
+    "gymnasium": gymnasium,
+    "monitor": monitor,
     "language": language,
 }
 
