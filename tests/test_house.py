@@ -55,6 +55,7 @@ PUBLIC = {
     "Gaussian",
     "Gymnasium",
     "InputError",
+    "NonFiniteError",
     "MountainCar",
     "MountainCarContinuous",
     "MultiCategorical",

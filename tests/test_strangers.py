@@ -171,6 +171,7 @@ def test_links_in_a_checkpoint_are_not_followed(run: Path, tmp_path: Path, damag
     file.symlink_to(tmp_path / "weights")
     with pytest.raises(vt.InputError, match="is a link to"):
         vt.load(run)
+    shutil.rmtree(run / "checkpoint.old")
     with pytest.raises(vt.InputError, match="is missing, or a link"):
         damage.in_an_environment(run, 3, resume=True)
 

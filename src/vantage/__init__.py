@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         make,
     )
     from vantage.environments.contract import contract
-    from vantage.errors import InputError
+    from vantage.errors import InputError, NonFiniteError
     from vantage.estimators import (
         Estimator,
         aggregates,
@@ -99,7 +99,7 @@ HOMES = {
         "make"
     ),
     "vantage.environments.contract": "contract",
-    "vantage.errors": "InputError",
+    "vantage.errors": "InputError NonFiniteError",
     "vantage.estimators": (
         "Estimator aggregates averages baselines columns penalties ratios returns scales"
     ),
@@ -143,6 +143,7 @@ __all__ = [
     "MountainCar",
     "MountainCarContinuous",
     "MultiCategorical",
+    "NonFiniteError",
     "Normalized",
     "Pendulum",
     "PettingZoo",

@@ -1,10 +1,14 @@
-"""The one exception for bad input: it names the thing, the value and the remedy."""
+"""The exceptions for bad input: they name the thing, the value and the remedy."""
 
 LARGEST = (1 << 63) - 1  # that tensors count to
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used. The message says what, and what to do instead."""
+
+
+class NonFiniteError(InputError):
+    """A gradient, a parameter or what an optimiser keeps is NaN or infinite."""
 
 
 def refuse_unless(condition: object, message: str) -> None:

@@ -16,7 +16,7 @@ from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.arithmetic import Workload
-from vantage.language.tasks.rewards import RewardFunction, load_reward
+from vantage.language.tasks.rewards import REWARD_TIMEOUT, RewardFunction, load_reward
 from vantage.language.tasks.task import Task
 from vantage.language.tasks.verifiers import BUILT_IN
 from vantage.language.training.evaluation import evaluate
@@ -82,6 +82,7 @@ class TaskOptions:
         answer: column with the gold answers.
         system: system message to put in front of every prompt.
         held_out: share of the prompts that is never trained on.
+        reward_timeout: seconds that the rewards of a batch may take.
     """
 
     data: Path
@@ -92,6 +93,7 @@ class TaskOptions:
     answer: str = "answer"
     system: str | None = None
     held_out: float = 0.1
+    reward_timeout: float | None = REWARD_TIMEOUT
 
     def task(self, seed: int) -> Task:
         """The rows with their rewards, split by the seed and called as the file is."""
@@ -106,6 +108,7 @@ class TaskOptions:
             held_out=self.held_out,
             seed=seed,
             system=self.system,
+            reward_timeout=self.reward_timeout,
         )
 
 
@@ -130,6 +133,8 @@ class LearningOptions:
         keep_last: checkpoints to keep of evaluated updates, or else of those at which one was due,
             each with its model.
         stop_at: end the run once that reward is reached, by evaluations where there are any.
+        skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
+            infinite, and go on; by default the run stops.
         transcripts_every: updates between transcripts; 0 for none.
         seed: of everything random.
         out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
@@ -153,6 +158,7 @@ class LearningOptions:
     keep_best: bool = False
     keep_last: int = 0
     stop_at: float | None = None
+    skip_non_finite: bool = False
     transcripts_every: int = 1
     seed: int = 0
     out: Path | None = None

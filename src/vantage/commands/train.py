@@ -61,6 +61,8 @@ def train(
     keep_best: bool = False,
     keep_last: int = 0,
     stop_at: float | None = None,
+    skip_non_finite: bool = False,
+    environment_timeout: float | None = None,
     seed: int = 0,
     out: Path | None = None,
     resume: bool = False,
@@ -117,6 +119,9 @@ def train(
             for `vantage evaluate RUN --update N`.
         stop_at: end the run once that return is reached, by evaluations where there are any, or
             else by the last 100 episodes.
+        skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
+            infinite, and go on; by default the run stops.
+        environment_timeout: seconds that one step of all lanes may take; any by default.
         seed: of everything random.
         out: run folder; runs/ENV-ALGORITHM-SEED by default.
         resume: carry on the run in that folder.
@@ -169,6 +174,8 @@ def train(
             keep_best=keep_best,
             keep_last=keep_last,
             stop_at=stop_at,
+            skip_non_finite=skip_non_finite,
+            environment_timeout=environment_timeout,
             seed=seed,
             out=folder,
             resume=resume,

@@ -21,6 +21,7 @@ from vantage.errors import InputError, refuse_unless
 
 READY, DONE, FAILED = "ready", "done", "failed"
 POLL_SECONDS = 0.5
+MOST_DEATHS = 3
 PATIENCE_SECONDS = 30.0  # for a run to finish its update and save, when all is stopped
 
 Progress = Callable[[Sequence[Any], Sequence["Outcome"]], None]
@@ -74,11 +75,15 @@ def run_all(
     refuse_to_start_again()
     waiting, outcomes = deque(jobs), list[Outcome]()
     crew = [_start(function) for _ in range(min(workers, len(jobs)))]
+    deaths = 0  # of workers in a row that had not begun
     try:
         while crew:
             for pipe in connection.wait([worker.pipe for worker in crew], POLL_SECONDS):
                 worker = next(worker for worker in crew if worker.pipe is pipe)
                 alive = _listen(worker, outcomes)
+                deaths = 0 if worker.ready else deaths + 1
+                if not worker.ready:
+                    _refuse_deaths_before_beginning(worker, deaths)
                 if alive and waiting:
                     worker.job = waiting.popleft()
                     with suppress(OSError):  # it has just died: the next look finds that out
@@ -124,12 +129,8 @@ def _listen(worker: _Worker, outcomes: list[Outcome]) -> bool:
     except (EOFError, OSError):
         worker.process.join()
         code = worker.process.exitcode
-        if not worker.ready:
-            raise InputError(
-                f"compare: a worker ended with exit code {code} before it began; its own message "
-                'stands above. In a script, call compare under `if __name__ == "__main__":`.'
-            ) from None
-        outcomes.append(Outcome(worker.job, error=_death(code)))
+        if worker.ready:
+            outcomes.append(Outcome(worker.job, error=f"its process {_death(code)}"))
         worker.job = None
         return False
     if said == READY:
@@ -145,8 +146,30 @@ def _listen(worker: _Worker, outcomes: list[Outcome]) -> bool:
 
 
 def _death(code: int) -> str:
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"its process {how}; if memory ran out, use fewer workers"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    return f"was killed by signal {-code}; if memory ran out, use fewer workers"
+
+
+def _refuse_deaths_before_beginning(worker: _Worker, deaths: int) -> None:
+    """A worker that ends as it starts has lost no job: another is started, within reason.
+
+    One that is killed may have been unlucky; one that ends by itself would do so again.
+
+    Raises:
+        InputError: it ended by itself, or is one of several that were killed, saying how.
+    """
+    code = worker.process.exitcode
+    refuse_unless(
+        code < 0,
+        f"compare: a worker ended with exit code {code} before it began; its own message stands "
+        'above. In a script, call compare under `if __name__ == "__main__":`.',
+    )
+    refuse_unless(
+        deaths < MOST_DEATHS,
+        f"compare: {deaths} workers in a row died before they began a run; the last {_death(code)}."
+        " Runs that are done are kept: the same command carries on from them.",
+    )
 
 
 def _stop(crew: list[_Worker]) -> None:

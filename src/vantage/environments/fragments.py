@@ -10,6 +10,7 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.environments.holding import hold, is_held
 from vantage.environments.interface import Environment, Step
+from vantage.environments.limits import limited
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import (
     Finished,
@@ -55,7 +56,7 @@ class Fragments:
         """Start every lane afresh; episodes under way are dropped."""
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
         self.seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
-        first = self.env.reset(seed=self.seed)
+        first = limited(self.env.reset, self.env)(seed=self.seed)
         hold(self.env, self)
         refuse_unless_finite(first, "observation", self.env, "at reset")
         self.sight = Sight(self.passes.policy, first)
@@ -86,7 +87,8 @@ class Fragments:
             f"The lanes of {self.env.name} were reset by somebody else in the middle of an episode "
             "that is being trained on; sample or audit in a callback on an environment of its own.",
         )
-        sight, applied, step_all = self.sight, self.passes.policy.applied, self.env.step
+        sight, applied = self.sight, self.passes.policy.applied
+        step_all = limited(self.env.step, self.env)
         generator = torch.Generator(sight.seen.device).manual_seed(seed)
         act = self.passes.acting(steps, self.env.lanes, generator)
         seen, actions, record = [], [], []
@@ -158,8 +160,9 @@ class Fragments:
         actions = state["actions"]
         whole = actions.long() if not actions.is_floating_point() else actions
         self.actions = [whole]
+        step_all = limited(self.env.step, self.env)
         for action in whole.unbind(1):
-            step = self.env.step(self.passes.policy.applied(action))
+            step = step_all(self.passes.policy.applied(action))
         if normaliser is not None:
             normaliser.updating, normaliser.running_return = True, state["running_return"]
         self.returns, self.lengths = state["returns"], state["lengths"]

@@ -11,7 +11,7 @@ def hold(env: object, collector: object | None) -> None:
     Every adapter says None when it is reset: whoever was in the middle of an episode has lost it.
     """
     with suppress(AttributeError):  # a user's own environment may have no room for it
-        _innermost(env)._collector = None if collector is None else weakref.ref(collector)
+        innermost(env)._collector = None if collector is None else weakref.ref(collector)
 
 
 def is_held(env: object, by: object | None = None) -> bool:
@@ -19,7 +19,7 @@ def is_held(env: object, by: object | None = None) -> bool:
 
     Where an environment has no room to write that down, nothing speaks against it.
     """
-    lanes = _innermost(env)
+    lanes = innermost(env)
     if not hasattr(lanes, "_collector"):
         return by is not None
     reference = lanes._collector
@@ -27,7 +27,7 @@ def is_held(env: object, by: object | None = None) -> bool:
     return holder is not None if by is None else holder is by
 
 
-def _innermost(env: object) -> Any:
+def innermost(env: object) -> Any:
     """What steps the lanes: several adapters may read one vector environment."""
     while hasattr(env, "statistics") and hasattr(env, "env"):
         env = env.env

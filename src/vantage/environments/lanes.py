@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from vantage.environments.spaces import batched
 from vantage.errors import InputError, refuse_unless
+from vantage.runs.limits import Overdue
 
 
 class End(NamedTuple):
@@ -61,7 +63,7 @@ class Lanes(SyncVectorEnv):
                     ends.append(End(lane, terminal, seen[lane]))
                     shown, _ = env.reset()
                     seen[lane] = self._copied(shown)
-        except Exception as error:
+        except (Exception, Overdue) as error:
             error.add_note(f"This was in lane {lane}, whose action was {actions[lane]}.")
             raise
         return self.batch(seen), rewards, ends
@@ -80,20 +82,40 @@ def worker_death(vector: AsyncVectorEnv, name: str) -> InputError:
         vector: whose pipes have broken.
         name: of the environment.
     """
+    ending = connection.wait([process.sentinel for process in vector.processes], timeout=1)
     for process in vector.processes:
-        process.join(timeout=1)
+        process.join(timeout=1 if process.sentinel in ending else 0)
     codes = {lane: process.exitcode for lane, process in enumerate(vector.processes)}
     dead = {lane: code for lane, code in codes.items() if code is not None}
-    for process, pipe in zip(vector.processes, vector.parent_pipes, strict=True):
-        process.terminate()
-        pipe.close()
-    vector.closed = True  # nothing is left that could be asked to end
+    _end_processes(vector)
     lanes = ", ".join(f"lane {lane} with exit code {code}" for lane, code in dead.items())
     return InputError(
         f"Processes of {name} died: {lanes or 'none of those that ended says how'}. A negative "
         "code is a signal: -9 often means that memory ran out; take fewer lanes. To see what the "
         "environment does, step it here: vectorization_mode='sync'."
     )
+
+
+def silent_lanes(vector: Any) -> str:
+    """Which lanes have processes that have not answered, to read; ends all of them.
+
+    Args:
+        vector: that was interrupted while it waited; "" where its lanes have no processes.
+    """
+    vector = getattr(vector, "unwrapped", vector)
+    if not isinstance(vector, AsyncVectorEnv):
+        return ""
+    pipes = enumerate(vector.parent_pipes)
+    silent = [str(lane) for lane, pipe in pipes if not pipe.poll()]
+    _end_processes(vector)
+    return f"No answer from lane{'s' * (len(silent) > 1)} {', '.join(silent)}." if silent else ""
+
+
+def _end_processes(vector: AsyncVectorEnv) -> None:
+    for process, pipe in zip(vector.processes, vector.parent_pipes, strict=True):
+        process.terminate()
+        pipe.close()
+    vector.closed = True  # nothing is left that could be asked to end
 
 
 def number(reward: Any) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vantage.batch import Batch, sum_by_episode
 from vantage.environments.holding import hold
 from vantage.environments.interface import Environment, Step
+from vantage.environments.limits import limited
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
@@ -139,9 +140,10 @@ class _Record:
 
     def __init__(self, env: Environment, policy: Policy, seed: int, greedy: bool, shared: int = 1):
         self.env, self.policy, self.greedy = env, policy, greedy
+        self.step = limited(env.step, env)
         environment_seed, action_seed = np.random.SeedSequence(seed).generate_state(2)
         # Gymnasium seeds lane i with seed + i: leave room below the largest seed it accepts.
-        first = env.reset(seed=int(environment_seed) >> 1, shared=shared)
+        first = limited(env.reset, env)(seed=int(environment_seed) >> 1, shared=shared)
         hold(env, None)  # also where the environment is a user's own and does not say so
         refuse_unless_finite(first, "observation", env, "at reset")
         self.generator = torch.Generator(first.device).manual_seed(int(action_seed))
@@ -160,7 +162,7 @@ class _Record:
             with torch.no_grad():
                 # a policy with a memory scores rows of steps: here, rows of one
                 log_prob = self.policy.log_prob(seen[:, None], action[:, None])[:, 0]
-        step = self.env.step(self.policy.applied(action))
+        step = self.step(self.policy.applied(action))
         refuse_unless_finite_step(step, self.env, f"at step {len(self.steps)}")
         self.observation.append(seen)
         self.action.append(action)

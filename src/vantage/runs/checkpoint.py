@@ -26,7 +26,10 @@ def save(
     position: dict[str, object],
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint in place of the one before; a kill at any moment leaves one of the two.
+    """Write a checkpoint; a kill at any moment leaves it or the one before, whole.
+
+    The one before stays beside it, with ".old" after its name, for the day that a file of the
+    latest cannot be read.
 
     Args:
         folder: where it goes; replaced as a whole.
@@ -53,7 +56,6 @@ def save(
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def load(

@@ -83,7 +83,7 @@ def intact(folder: Path) -> Path | None:
     latest = folder / CHECKPOINT
     candidates = [path for path in checkpoint.candidates(latest) if path.exists()]
     candidates += [path for _, path in sorted(kept_updates(folder).items(), reverse=True)]
-    faults: list[str] = []
+    faults = [] if latest.exists() or not candidates else [f"There is no {latest}"]
     for path in candidates:
         fault = checkpoint.fault(path)
         if fault is None:
@@ -93,7 +93,7 @@ def intact(folder: Path) -> Path | None:
                 )
             return path
         faults.append(fault)
-    refuse_unless(not faults, f"No checkpoint of {folder} can be used: {'; '.join(faults)}.")
+    refuse_unless(not candidates, f"No checkpoint of {folder} can be used: {'; '.join(faults)}.")
     return None
 
 

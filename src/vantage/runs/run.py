@@ -4,6 +4,7 @@ runs/cartpole/
   config.json       every setting, resolved, with versions
   metrics.jsonl     one line per update
   checkpoint/       weights and optimiser state (safetensors), position (JSON)
+  checkpoint.old/   the one before
   checkpoints/      the last few that were kept; best/ the best (see `kept`)
   lock              the number of the process that writes here
 """
@@ -48,6 +49,8 @@ FREE = {
     "keep_last",
     "stop_at",
     "callbacks",
+    "skip_non_finite",
+    "environment_timeout",
 }
 
 

@@ -137,17 +137,22 @@ class ControlLearner(Learner):
             **signal_metrics(collected.signal),
             **collected.choices,
         }
-        row |= settings.update.update(
-            self.passes,
-            self.optimizers,
-            collected.estimator,
-            batch,
-            generator,
-            gradient=collected.gradient,
-            stale=settings.delay > 0,
-            factor=factor,
-        )
-        return row, collected.finished.taken
+
+        def step() -> dict[str, Any]:
+            if collected.gradient is not None:
+                refuse_unless_finite(collected.gradient, len(self.history) + 1)
+            return settings.update.update(
+                self.passes,
+                self.optimizers,
+                collected.estimator,
+                batch,
+                generator,
+                gradient=collected.gradient,
+                stale=settings.delay > 0,
+                factor=factor,
+            )
+
+        return row | self.unless_non_finite(step), collected.finished.taken
 
     def evaluate(self) -> dict[str, Any]:
         """The return of whole episodes of the policy, actions sampled, on lanes of their own."""
@@ -260,7 +265,8 @@ class ControlLearner(Learner):
                 "baseline_variance": variance,
             }
         gradient, signal = measured[baseline]
-        refuse_unless_finite(gradient, len(self.history) + 1)
+        if not self.skip_non_finite:  # before anything of the update is done
+            refuse_unless_finite(gradient, len(self.history) + 1)
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, choices)
 
     def _outlasted(self) -> bool:
@@ -310,7 +316,8 @@ class ControlLearner(Learner):
         measured = every is not None and number % every == 0 and batch.rows > 1
         if measured or settings.update.wants_gradient:
             gradient, signal = lanes_signal(self.passes, estimator, batch, measured)
-            refuse_unless_finite(gradient, number + 1)
+            if not self.skip_non_finite:
+                refuse_unless_finite(gradient, number + 1)
         entropy = self.fragments.entropy
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, {})
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from vantage.arguments import checked
 from vantage.batch import Batch
-from vantage.errors import refuse_unless
+from vantage.errors import NonFiniteError, refuse_unless
 from vantage.estimators import columns
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
@@ -123,7 +123,8 @@ class Epochs:
         """Step through the batch, shuffled by `generator`; see `interface.Update`.
 
         Raises:
-            InputError: a gradient that is not finite; a batch too small for its minibatches.
+            NonFiniteError: of a gradient.
+            InputError: a batch too small for its minibatches.
         """
         weighed = first = _weighed(passes, estimator, batch, stale)
         by_steps = passes.policy.memoryless and columns.stepwise(estimator.ratio)
@@ -152,11 +153,12 @@ class Epochs:
             if far:
                 break
         every = torch.stack(norms)
-        refuse_unless(
-            every.isfinite().all(),
-            "A gradient of this update is not finite; lower lr, or bound it with max_grad_norm. "
-            "The last checkpoint holds the policy from before.",
-        )
+        if not every.isfinite().all():
+            raise NonFiniteError(
+                "A gradient of this update is not finite; lower lr, or bound it with "
+                "max_grad_norm, or go on without such updates by skip_non_finite "
+                "(--skip-non-finite). The last checkpoint holds the policy from before."
+            )
         metrics = {"grad_norm": every.mean().item(), "optimizer_steps": len(norms)}
         return metrics | _movement(estimator, last_epoch) | _fit(first)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
-from vantage.errors import refuse_unless
+from vantage.errors import NonFiniteError
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.passes import Passes
 
@@ -102,10 +102,11 @@ def refuse_unless_finite(gradient: Tensor, update: int) -> None:
     """Refuse a gradient with NaN or infinity before it is stepped along.
 
     Raises:
-        InputError: naming the update.
+        NonFiniteError: naming the update.
     """
-    refuse_unless(
-        gradient.isfinite().all(),
-        f"The gradient of update {update} is not finite; lower lr, or bound it "
-        "with max_grad_norm. The policy is as it was before this update.",
-    )
+    if not gradient.isfinite().all():
+        raise NonFiniteError(
+            f"The gradient of update {update} is not finite; lower lr, or bound it with "
+            "max_grad_norm, or go on without such updates by skip_non_finite "
+            "(--skip-non-finite). The policy is as it was before this update."
+        )

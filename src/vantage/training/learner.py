@@ -5,11 +5,12 @@ metrics of signal and time, checkpoints. `control.ControlLearner` and
 `vantage.language.training.learner.LanguageLearner` say how a batch is collected and learned from.
 """
 
+import copy
 import hashlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vantage.errors import refuse_unless
+from vantage.errors import NonFiniteError, refuse_unless
 from vantage.policies import Policy
 from vantage.runs import checkpoint
 from vantage.runs.kept import intact
+from vantage.runs.progress import note
 from vantage.runs.run import CHECKPOINT, METRICS, line_of, read_metrics, write_metrics
 from vantage.runs.seeds import generator_of
 from vantage.runs.stored import naming
@@ -29,6 +31,8 @@ from vantage.statistics.signal import Signal
 
 # What a seed is drawn for, beside (seed, update).
 COLLECTING, LEARNING, EVALUATING = 0, 1, 2
+SKIPPED = "non_finite_updates"
+PATIENCE = 20  # updates in a row that are not finite
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Learner(ABC):
     Attributes:
         policy, value: what is trained; value may be None.
         history: one row of metrics per update.
+        skip_non_finite: whether updates that are not finite are undone, and the run goes on.
         unit: the metric that trackers count by, and that the display shows.
         pace: what is counted per second.
     """
@@ -63,6 +68,7 @@ class Learner(ABC):
     ) -> None:
         self.seed, self.modules, self.optimizers = seed, modules, optimizers
         self.history: list[dict[str, Any]] = []
+        self.skip_non_finite = False
         self.rates = {
             name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in optimizers.items()
@@ -142,6 +148,53 @@ class Learner(ABC):
         self.history.append(row)
         return row
 
+    def unless_non_finite(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `step` returns, which changes what is trained.
+
+        Under `skip_non_finite` a step that meets or leaves what is not finite is undone and
+        counted: `non_finite_updates` is how many there were since the run began.
+
+        Raises:
+            NonFiniteError: there were 20 in a row; or what `step` raises.
+        """
+        if not self.skip_non_finite:
+            return step()
+        modules = self.states()
+        optimizers = {
+            name: copy.deepcopy(each.state_dict()) for name, each in self.optimizers.items()
+        }
+        counts = [row.get(SKIPPED, 0) for row in self.history[-PATIENCE:]]
+        count = counts[-1] if counts else 0
+        try:
+            metrics = step()
+            self.refuse_non_finite()
+        except NonFiniteError as error:
+            for name, module in self.modules.items():
+                module.load_state_dict(modules[name])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(optimizers[name])
+            if len(counts) == PATIENCE and count - counts[0] == PATIENCE - 1:
+                raise NonFiniteError(f"{PATIENCE} updates in a row were skipped. {error}") from None
+            if count == 0:
+                note(f"Update {len(self.history) + 1} is skipped, and so are others like it: "
+                     f"{error}")  # fmt: skip
+            return {SKIPPED: count + 1}
+        return metrics | {SKIPPED: count}
+
+    def refuse_non_finite(self) -> None:
+        """Refuse parameters and states of optimisers that are NaN or infinite.
+
+        Raises:
+            NonFiniteError: naming the first.
+        """
+        for module, name, tensor in self._trained():
+            if not tensor.isfinite().all():
+                raise NonFiniteError(
+                    f"{name} of the {module} is not finite after update {len(self.history)}: it is "
+                    "not saved, and the checkpoint before stays. Lower lr, or bound the gradient "
+                    "with max_grad_norm."
+                )
+
     def save(self, folder: Path, recorded: str) -> None:
         """Write a checkpoint into the run folder.
 
@@ -150,24 +203,23 @@ class Learner(ABC):
             recorded: the checksum of the lines of metrics that the checkpoint builds on.
 
         Raises:
-            InputError: a parameter is not finite, naming it; the checkpoint before stays.
+            NonFiniteError: a parameter is not finite, naming it; the checkpoint before stays.
         """
-        for module, name, parameter in self._parameters():
-            refuse_unless(
-                bool(parameter.isfinite().all()),
-                f"{name} of the {module} is not finite after update {len(self.history)}: it is not "
-                "saved, and the checkpoint before stays. Lower lr, or bound the gradient with "
-                "max_grad_norm.",
-            )
+        self.refuse_non_finite()
         position = {"updates": len(self.history), "metrics": recorded, **self.position()}
         checkpoint.save(
             folder / CHECKPOINT, self.modules, self.optimizers, position, self.tensors()
         )
 
-    def _parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
+    def _trained(self) -> Iterator[tuple[str, str, Tensor]]:
         for module, network in self.modules.items():
             for name, parameter in network.named_parameters():
                 yield module, name, parameter
+        for name, optimizer in self.optimizers.items():
+            for state in optimizer.state.values():
+                for key, moment in state.items():
+                    if isinstance(moment, Tensor):
+                        yield f"{name}'s optimiser", key, moment
 
     def restore(self, folder: Path, resume: bool) -> None:
         """Go back to the last checkpoint, if there is one; metrics after it are made again."""

@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vantage.environments.limits import answering_within
 from vantage.errors import InputError, refuse_unless, refuse_unless_within
 from vantage.runs.interrupts import Interrupts
 from vantage.runs.lock import locked
@@ -18,6 +19,7 @@ from vantage.training.callbacks import Callback, RunState, call, name_of
 from vantage.training.keeping import Keeper
 from vantage.training.learner import Learner
 
+KEPT = ("keep_best", "keep_last", "stop_at", "skip_non_finite", "environment_timeout")
 THREADS = 1024  # torch starts each of them
 
 
@@ -40,6 +42,8 @@ class RunOptions:
     track: Sequence[Tracker]
     threads: int
     progress: bool
+    skip_non_finite: bool
+    environment_timeout: float | None
 
     def check(self) -> None:
         """Refuse what cannot work, naming the setting.
@@ -58,6 +62,10 @@ class RunOptions:
         refuse_unless(
             self.checkpoint_seconds >= 0,
             f"train(checkpoint_seconds={self.checkpoint_seconds!r}): give seconds, 0 or more.",
+        )
+        refuse_unless(
+            self.environment_timeout is None or self.environment_timeout > 0,
+            f"train(environment_timeout={self.environment_timeout}): give seconds, or None.",
         )
         refuse_unless(
             not self.keep_last or self.out is not None,
@@ -80,7 +88,7 @@ class RunOptions:
     def describe(self) -> dict[str, Any]:
         """What config.json says of them."""
         names = [name_of(callback) for callback in self.callbacks]
-        kept = {name: getattr(self, name) for name in ("keep_best", "keep_last", "stop_at")}
+        kept = {name: getattr(self, name) for name in KEPT}
         return {"evaluate_every": self.evaluate_every, **kept, "callbacks": names}
 
 
@@ -106,7 +114,9 @@ def carry_out(
     folder, config = options.out, config | options.describe()
     with torch_threads(options.threads), Interrupts() as interrupts, ExitStack() as stack:
         for tracker in options.track:
-            stack.enter_context(closing(tracker))
+            stack.enter_context(_closed(tracker))
+        stack.enter_context(answering_within(options.environment_timeout))
+        learner.skip_non_finite = options.skip_non_finite
         if folder is not None:
             refuse_unless_startable(folder, config, options.resume)
             stack.enter_context(locked(folder))
@@ -139,9 +149,12 @@ def _until_done(
     saved_at = time.monotonic()
     while learner.done() < 1 and state.stopped is None:
         number = len(learner.history) + 1
-        with _saved_first(keeper, f"while the batch of update {number} was collected"):
+        with _saved_first(
+            keeper, f"while the batch of update {number} was collected (seed {learner.seed})"
+        ):
             collected = learner.collect()
-        row = learner.update(collected)
+        with _told(keeper, number):
+            row = learner.update(collected)
         if options.evaluate_every and number % options.evaluate_every == 0:
             with _saved_first(keeper, f"in the evaluation after update {number}"):
                 row.update(learner.evaluate())
@@ -160,6 +173,35 @@ def _until_done(
         interrupts.raise_if_asked()
     keeper.at_end()
     return state.stopped
+
+
+@contextmanager
+def _closed(tracker: Tracker) -> Iterator[None]:
+    """Close a tracker after the block; what it raises then does not hide what went wrong before."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            tracker.close()
+        except Exception as late:
+            error.add_note(f"{type(tracker).__name__}.close raised {late!r}, too.")
+        raise
+    try:
+        tracker.close()
+    except Exception as error:
+        error.add_note(f"Raised in {type(tracker).__name__}.close, after the run was saved.")
+        raise
+
+
+@contextmanager
+def _told(keeper: Keeper, number: int) -> Iterator[None]:
+    """Note where an exception came from that may leave an update half done, which is not saved."""
+    try:
+        yield
+    except Exception as error:
+        saved = "nothing is written" if keeper.folder is None else "the last checkpoint stays"
+        error.add_note(f"Raised as update {number} was learned from; {saved}.")
+        raise
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from vantage.environments.limits import LateError, limited
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
@@ -131,7 +132,9 @@ def _answer(
     """
     where = f"at {episode.label}, episode {number} of the batch, turn {turn}, after {said!r}"
     try:
-        answer: Any = environment(said, turn, episode.row)
+        answer: Any = limited(environment, environment)(said, turn, episode.row)
+    except LateError as error:
+        raise InputError(f"{error} This was {where}.") from None
     except Exception as error:
         raise InputError(f"The environment raised {error!r} {where}.") from error
     if inspect.iscoroutine(answer):

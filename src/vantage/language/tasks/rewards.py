@@ -10,6 +10,7 @@ import inspect
 import math
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from threading import Thread
 from typing import Any, NamedTuple
@@ -20,8 +21,10 @@ from torch import Tensor
 
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.files import named_in_file
+from vantage.runs.limits import Overdue, TimeLimit, time_limit
 
 RewardFunction = Callable[..., object]
+REWARD_TIMEOUT = 600.0  # seconds: judges that are models themselves take minutes
 GIVEN = ("prompts", "completions", "completion_ids")
 
 
@@ -94,6 +97,7 @@ def score(
     scoring: Scorers,
     arguments: dict[str, list[object]],
     labels: Sequence[str],
+    seconds: float | None = None,
 ) -> Rewards:
     """Rewards of N completions. Asynchronous functions run at the same time.
 
@@ -101,12 +105,13 @@ def score(
         scoring: the functions.
         arguments: lists of N by name: prompts, completions, completion_ids, and the columns.
         labels: N names of the completions' rows, for messages.
+        seconds: that it may take; None: any.
 
     Raises:
-        RewardError: a function raised (the exception is its cause), or returned what is no list of
-            N numbers or Nones.
+        RewardError: a function raised (the exception is its cause), took too long, or returned
+            what is no list of N numbers or Nones.
     """
-    results = _call_all(scoring.functions, arguments, labels)
+    results = _within(seconds, scoring.functions, arguments, labels)
     parts = {
         name: _checked(name, result, arguments["completions"], labels)
         for name, result in results.items()
@@ -164,11 +169,63 @@ def _asked_for(
     return {k: list(v) for k, v in arguments.items() if everything or k in parameters}
 
 
+def _within(
+    seconds: float | None,
+    functions: dict[str, RewardFunction],
+    arguments: dict[str, list[object]],
+    labels: Sequence[str],
+) -> dict[str, object]:
+    """What the functions return, of which an interruption stops the one that takes too long."""
+    running: list[str] = []  # what is waited for
+    with time_limit(seconds) as limit:
+        try:
+            with limit or nullcontext():
+                return _call_all(functions, arguments, labels, running)
+        except Overdue:
+            assert seconds is not None
+            raise RewardError(
+                f"Reward {' and '.join(map(repr, running))} had not returned after {seconds:g} s "
+                f"(reward_timeout={seconds:g}) on {len(labels)} completions, from {labels[0]} to "
+                f"{labels[-1]}. {_slowest(functions[running[0]], arguments, labels, limit)}Mend "
+                "the function, or give the task a longer reward_timeout=."
+            ) from None
+
+
+def _slowest(
+    function: RewardFunction,
+    arguments: dict[str, list[object]],
+    labels: Sequence[str],
+    limit: TimeLimit | None,
+) -> str:
+    """Which completion a function that hung hangs on, when they are scored one by one."""
+    assert limit is not None
+    number = 0
+    try:
+        with limit:
+            for number in range(len(labels)):
+                alone = {key: values[number : number + 1] for key, values in arguments.items()}
+                result = function(**_asked_for(function, alone))
+                if inspect.isawaitable(result):
+                    _run_async([result])
+    except Overdue:
+        return (
+            f"One by one, {number} returned, and that of {labels[number]}, completion "
+            f"{arguments['completions'][number]!r}, had not after as long again. "
+        )
+    except Exception as error:
+        return f"One by one, that of {labels[number]} raised {error!r}. "
+    return "One by one they returned in that time. "
+
+
 def _call_all(
-    functions: dict[str, RewardFunction], arguments: dict[str, list[object]], labels: Sequence[str]
+    functions: dict[str, RewardFunction],
+    arguments: dict[str, list[object]],
+    labels: Sequence[str],
+    running: list[str],
 ) -> dict[str, object]:
     results: dict[str, object] = {}
     for name, function in functions.items():
+        running[:] = [name]
         try:
             results[name] = function(**_asked_for(function, arguments))
         except Exception as error:
@@ -176,6 +233,7 @@ def _call_all(
             raise _failure(name, function, arguments, labels, error) from error
     waiting = {name: result for name, result in results.items() if inspect.isawaitable(result)}
     if waiting:
+        running[:] = waiting
         for name, result in zip(waiting, _run_async(list(waiting.values())), strict=True):
             if isinstance(result, Exception):
                 raise _failure(name, functions[name], arguments, labels, result) from result

@@ -19,6 +19,7 @@ from vantage.language.tasks.prompts import (
 )
 from vantage.language.tasks.rewards import (
     GIVEN,
+    REWARD_TIMEOUT,
     RewardFunction,
     Rewards,
     names_parameter,
@@ -56,6 +57,8 @@ class Task:
             conversations.
         skip_special_tokens: whether rewards see texts without any special token; by default they
             see all but those that start, end and pad a text.
+        reward_timeout: seconds that the rewards of a batch may take, all functions together; None:
+            any. It holds in the main thread, and not on Windows.
         name: how logs call it.
 
     Attributes:
@@ -80,10 +83,15 @@ class Task:
         seed: int = 0,
         system: str | None = None,
         skip_special_tokens: bool = False,
+        reward_timeout: float | None = REWARD_TIMEOUT,
         name: str = "task",
     ):
         refuse_unless(
             num_generations >= 1, f"Task(num_generations={num_generations}): must be at least 1."
+        )
+        refuse_unless(
+            reward_timeout is None or reward_timeout > 0,
+            f"Task(reward_timeout={reward_timeout}): give seconds, or None.",
         )
         own = read_rows(rows)
         share = held_out if isinstance(held_out, int | float) else 0.0
@@ -108,7 +116,7 @@ class Task:
         self.scoring = scorers(reward, weights, columns)
         self.prompt, self.answer, self.system, self.name = prompt, answer, system, name
         self.num_generations, self.seed = num_generations, seed
-        self.skip_special_tokens = skip_special_tokens
+        self.skip_special_tokens, self.reward_timeout = skip_special_tokens, reward_timeout
 
     @classmethod
     def from_trl(cls, trainer: Any) -> "Task":
@@ -170,7 +178,8 @@ class Task:
             completion_ids: [N] their token ids, for functions that ask for them.
 
         Raises:
-            RewardError: a reward function failed, naming function, row and completion.
+            RewardError: a reward function failed or took too long, naming function, row and
+                completion.
         """
         held = [self.rows[row] for row in rows]
         prompts = [self.prompts[row] for row in rows]
@@ -184,7 +193,8 @@ class Task:
             "completion_ids": [[int(token) for token in row] for row in ids],
         }
         arguments |= {column: [row[column] for row in held] for column in self.columns}
-        return score(self.scoring, arguments, [self.label(row) for row in rows])
+        labels = [self.label(row) for row in rows]
+        return score(self.scoring, arguments, labels, self.reward_timeout)
 
     def score_ids(
         self, rows: Sequence[int], completion_ids: Sequence[Sequence[int]], tokenizer: Any

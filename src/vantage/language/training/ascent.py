@@ -10,6 +10,7 @@ On the first pass over a batch the log-probabilities of sampling are the policy'
 spent on scoring.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
-from vantage.errors import refuse_unless
+from vantage.errors import NonFiniteError
 from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
@@ -153,7 +154,7 @@ def ascend(
         The steps, and the metrics of the first gradient's signal, as far as it was measured.
 
     Raises:
-        InputError: a gradient that is not finite; the policy is then as it was before that step.
+        NonFiniteError: of a gradient; the policy is then as it was before that step.
     """
     steps: list[Step] = []
     signal: dict[str, object] = {}
@@ -173,11 +174,12 @@ def ascend(
             rows = _pieces(weighed.batch, minibatch, 1 if steps else pieces)
             log_prob, entropy, summed = in_pieces(backward_of, weighed.batch, rows, optimizer)
             norm = clip(optimizer, max_grad_norm)
-            refuse_unless(
-                norm == norm and norm != float("inf"),
-                "The gradient is not finite; lower lr, or look at the rewards of this update. The "
-                "policy is as it was before this step.",
-            )
+            if not math.isfinite(norm):
+                raise NonFiniteError(
+                    "The gradient is not finite; lower lr, or look at the rewards of this update, "
+                    "or go on without such updates by skip_non_finite (--skip-non-finite). The "
+                    "policy is as it was before this step."
+                )
             if not steps:
                 signal = signal_of(summed, norm)
             optimizer.step()

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ class LanguageLearner(Learner):
         self, collected: Drawn, factor: float, generator: torch.Generator
     ) -> tuple[dict[str, object], int]:
         """Weigh the batch and step uphill."""
-        settings, update, drawn = self.settings, len(self.history), collected.rollout
+        update, drawn = len(self.history), collected.rollout
         row: dict[str, Any] = {
             "batch": drawn.batch.rows,
             **reward_metrics(drawn),
@@ -150,6 +151,11 @@ class LanguageLearner(Learner):
             self.latest = drawn, torch.zeros_like(drawn.batch.log_prob)
             self._say("skipped", f"update {update + 1} is skipped: {self._skipped()}")
             return row | {"skipped": True}, drawn.tokens
+        return row | self.unless_non_finite(partial(self._step, collected, generator)), drawn.tokens
+
+    def _step(self, collected: Drawn, generator: torch.Generator) -> dict[str, Any]:
+        """The steps of an update, and what they say of it."""
+        settings, update, drawn = self.settings, len(self.history), collected.rollout
         weighed = self._weighed(drawn, self.estimators[collected.baseline])
         optimizer = self.optimizers["policy"]
         variance = {}
@@ -169,7 +175,7 @@ class LanguageLearner(Learner):
             generator=generator,
         )
         self.latest = drawn, weighed.advantage
-        row |= {
+        row = {
             **step_metrics(steps, weighed),
             **signal,
             **({"baseline_variance": variance} if variance else {}),
@@ -184,7 +190,7 @@ class LanguageLearner(Learner):
                 "a ratio correct for it, the others are biased; vantage.language.conformance("
                 "policy, engine=...) measures it.",
             )
-        return row, drawn.tokens
+        return row
 
     def evaluate(self) -> dict[str, Any]:
         """The reward of greedy completions of prompts that are held out."""

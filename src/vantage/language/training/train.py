@@ -70,6 +70,8 @@ def train(
     keep_best: bool = False,
     keep_last: int = 0,
     stop_at: float | None = None,
+    skip_non_finite: bool = False,
+    environment_timeout: float | None = None,
     callbacks: Sequence[Callback] = (),
     watch: Watcher | None = None,
     track: Sequence[Tracker] = (),
@@ -137,6 +139,11 @@ def train(
             or where none is, of those at which one was due; each holds the model as transformers
             loads it, and `vantage.load(update=40)` loads one.
         stop_at: end the run once that reward is reached.
+        skip_non_finite: undo updates that meet a loss, gradient or parameter that is NaN or
+            infinite, count them (`non_finite_updates`), and go on; by default the run stops before
+            anything of that kind is saved.
+        environment_timeout: seconds that one answer of `environment` may take; None: any. It holds
+            in the main thread, and not on Windows. That of rewards is `Task(reward_timeout=)`.
         callbacks: functions of (run state, row) that are called after every update: they may act,
             return metrics to add to the row, or return True to end the run. See `RunState`.
         watch: called with each update's rollout and advantages.
@@ -198,6 +205,8 @@ def train(
         keep_best=keep_best,
         keep_last=keep_last,
         stop_at=stop_at,
+        skip_non_finite=skip_non_finite,
+        environment_timeout=environment_timeout,
         callbacks=callbacks,
         track=track,
         threads=threads,
