@@ -31,7 +31,7 @@ class Mutation(NamedTuple):
 
 COPIES = "write_into_the_actions or observations_on_record or overwrote or told_apart"
 COUNTS = "steps_of_whole or lets_lanes_wait or accounts"
-SHARED = "callback_leaves or foreign_reset"
+SHARED = "callback_leaves or foreign"
 SUMS = "double_precision or add_up"
 INTEGERS = "every_integer"
 CENTRED = "taken_off or takes_the_mean"
@@ -58,7 +58,8 @@ M = [
      "taken += int((step.real & going).sum())", COUNTS),
     ("counts", "lanes.py", "if waiting is not None and waiting[lane]:", "if False:", COUNTS),
     ("shared lanes", "../training/evaluation.py", "if is_held(env):", "if False:", SHARED),
-    ("shared lanes", "fragments.py", "is_held(self.env, self),", "True,", SHARED),
+    ("shared lanes", "fragments.py", "is_held(self.env, self) and", "True and", SHARED),
+    ("shared lanes", "fragments.py", "and position(self.env) == self.position,", ",", SHARED),
     ("shared lanes", "gymnasium.py", "        hold(self, None)\n", "", SHARED),
     ("sums", "rollout.py", "over_time(raw).to(torch.float64)", "over_time(raw).float()", SUMS),
     ("sums", "gymnasium.py", "np.array(gained, np.float64)", "np.array(gained, np.float32)", SUMS),

@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,9 +209,7 @@ def _language(device: torch.device) -> None:
 def control(arguments: Arguments, device: torch.device) -> Measured:
     """PPO on tensor CartPole: 32 steps of every lane, 4 epochs × 4 minibatches."""
     return {
-        f"{lanes} lanes": guarded(
-            lambda n=lanes: tensor_lanes(n, 3 + 4 * arguments.repeats, device)
-        )
+        f"{lanes} lanes": guarded(partial(tensor_lanes, lanes, 3 + 4 * arguments.repeats, device))
         for lanes in arguments.lanes
     }
 
@@ -219,7 +218,7 @@ def rejax(arguments: Arguments, device: torch.device) -> Measured:
     """The same of rejax, on the device that its JAX finds."""
     return {
         f"{lanes} lanes": guarded(
-            lambda n=lanes: peer(n, max(2, 2**18 // n), arguments.rejax or sys.executable)
+            partial(peer, lanes, max(2, 2**18 // lanes), arguments.rejax or sys.executable)
         )
         for lanes in arguments.lanes
     }

@@ -7,6 +7,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def gymnasium_lanes(device: torch.device) -> Measured:
         works["HalfCheetah-v5, 16 lanes"] = ("HalfCheetah-v5", 16, 128, 10, 32)
     return {
         name: {
-            where: guarded(lambda w=work, d=where: _gymnasium(*w, torch.device(d)))
+            where: guarded(partial(_gymnasium, *work, torch.device(where)))
             for where in dict.fromkeys((device.type, "cpu"))
         }
         for name, work in works.items()
@@ -106,7 +107,9 @@ def _copies(run: vt.Run, steps: int) -> Measured:
     from vantage.environments.fragments import Fragments
     from vantage.gradients.passes import AutogradPasses
 
-    fragments = Fragments(run.env, AutogradPasses(run.policy, run.value))
+    env: Any = run.env
+    value: Any = run.value
+    fragments = Fragments(env, AutogradPasses(run.policy, value))
     fragments.restart(seed=0)
     fragments.collect(steps, seed=1)
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]

@@ -314,17 +314,21 @@ def test_an_evaluation_in_a_callback_leaves_the_lanes_of_training_alone() -> Non
         assert (row["return"], row["length"]) == (other["return"], other["length"])
 
 
-@pytest.mark.parametrize("other", ["reset", "episodes"])
-def test_a_foreign_reset_is_noticed(other: str) -> None:
-    env = vt.make("CartPole-v1", lanes=2)
+@pytest.mark.parametrize("other", ["reset", "step", "episodes"])
+@pytest.mark.parametrize("name", ["CartPole-v1", "tensor/CartPole-v1", "tensor/Pendulum-v1"])
+def test_a_foreign_reset_or_step_is_noticed(other: str, name: str) -> None:
+    env = vt.make(name, lanes=2, normalise=name == "tensor/Pendulum-v1")
 
     def disturb(state: Any, row: dict[str, Any]) -> None:
         if other == "episodes":
             episodes(env, state.policy, 2, 0)
+        elif other == "step":
+            still = torch.zeros((2, *env.actions.shape))
+            env.step(still if env.actions.shape else still.long())
         else:
             env.reset(seed=1)
 
-    with pytest.raises(vt.InputError, match="reset by somebody else"):
+    with pytest.raises(vt.InputError, match="reset or stepped by somebody else"):
         vt.train(env, "a2c", fragment=10, updates=3, callbacks=[disturb], progress=False)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vantage.batch import Batch
-from vantage.environments.holding import hold, is_held
+from vantage.environments.holding import hold, is_held, position
 from vantage.environments.interface import Environment, Step
 from vantage.environments.limits import limited
 from vantage.environments.normalise import Normalized
@@ -58,6 +58,7 @@ class Fragments:
         self.seed = int(np.random.SeedSequence(seed).generate_state(1)[0]) >> 1
         first = limited(self.env.reset, self.env)(seed=self.seed)
         hold(self.env, self)
+        self.position = position(self.env)
         refuse_unless_finite(first, "observation", self.env, "at reset")
         self.sight = Sight(self.passes.policy, first)
         self.actions: list[Tensor] = []
@@ -79,13 +80,14 @@ class Fragments:
 
         Raises:
             InputError: steps < 1; a NaN or infinite reward or observation, naming step and lane;
-                lanes that somebody else has reset meanwhile.
+                lanes that somebody else has reset or stepped meanwhile.
         """
         refuse_unless(steps >= 1, f"collect(steps={steps}): collect at least one step.")
         refuse_unless(
-            is_held(self.env, self),
-            f"The lanes of {self.env.name} were reset by somebody else in the middle of an episode "
-            "that is being trained on; sample or audit in a callback on an environment of its own.",
+            is_held(self.env, self) and position(self.env) == self.position,
+            f"The lanes of {self.env.name} were reset or stepped by somebody else in the middle of "
+            "an episode that is being trained on; sample, step or audit in a callback on an "
+            "environment of its own.",
         )
         sight, applied = self.sight, self.passes.policy.applied
         step_all = limited(self.env.step, self.env)
@@ -98,6 +100,7 @@ class Fragments:
             seen.append(now)
             actions.append(action)
             record.append(sight.after(step_all(applied(action))))
+        self.position = position(self.env)
         action = over_time(actions)
         self.actions.append(action)
         observation = over_time(seen)
@@ -163,6 +166,7 @@ class Fragments:
         step_all = limited(self.env.step, self.env)
         for action in whole.unbind(1):
             step = step_all(self.passes.policy.applied(action))
+        self.position = position(self.env)
         if normaliser is not None:
             normaliser.updating, normaliser.running_return = True, state["running_return"]
         self.returns, self.lengths = state["returns"], state["lengths"]

@@ -127,6 +127,7 @@ class Functional:
         With `shared` = K, lanes start in groups of K from one state each.
         """
         hold(self, None)
+        self.taken = 0
         self._random = np.random.default_rng(seed)
         reset, _, show = self.functions
         seeds = self._seeds()
@@ -156,6 +157,7 @@ class Functional:
         """Act in every lane; `action` [lanes] or [lanes, D] is raw and clipped to the bounds."""
         refuse_unless(self.state is not None, f"{self.name}: call reset(seed) before step.")
         reset, step, show = self.functions
+        self.taken += 1
         following = step(self.state, self.arrays(self._within(action)))
         shown = show(following)
         final = self._observation(shown)

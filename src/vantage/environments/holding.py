@@ -27,8 +27,19 @@ def is_held(env: object, by: object | None = None) -> bool:
     return holder is not None if by is None else holder is by
 
 
+def position(env: object) -> int | None:
+    """Steps of these lanes since their reset, counted by their adapter; None where none counts."""
+    return getattr(_adapter(env), "taken", None)
+
+
 def innermost(env: object) -> Any:
     """What steps the lanes: several adapters may read one vector environment."""
+    adapter = _adapter(env)
+    return getattr(adapter, "vector", adapter)
+
+
+def _adapter(env: object) -> Any:
+    """What normalisers stand around."""
     while hasattr(env, "statistics") and hasattr(env, "env"):
         env = env.env
-    return getattr(env, "vector", env)
+    return env

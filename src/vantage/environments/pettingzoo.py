@@ -70,6 +70,7 @@ class PettingZoo:
         """
         refuse_unless(shared == 1, _NO_SHARED.format(name=self.name))
         hold(self, None)
+        self.taken = 0
         self._ended = torch.zeros(self.lanes, dtype=torch.bool)
         self._shown = [self._fresh(env, seed + i) for i, env in enumerate(self.envs)]
         return self._read(self._shown)
@@ -87,6 +88,7 @@ class PettingZoo:
         given = self._act(action.detach().clone()).reshape(
             len(self.envs), len(self.agents), *(self.actions.shape or ())
         )
+        self.taken += 1
         waiting = self._ended
         reward = torch.zeros(self.lanes)
         terminated, truncated = torch.zeros_like(waiting), torch.zeros_like(waiting)

@@ -159,6 +159,7 @@ class TensorEnvironment:
         With `shared` = K, lanes start in groups of K from one state each.
         """
         hold(self, None)
+        self.taken = 0
         generator = torch.Generator(self.device).manual_seed(seed)
         self._randomness = self._draws(generator)
         state = next(self._randomness).fresh
@@ -179,6 +180,7 @@ class TensorEnvironment:
         """Act in every lane; `action` [lanes] or [lanes, D] is raw and clipped to the bounds."""
         carry = self._carry()
         self._refuse_unless_possible(action)
+        self.taken += 1
         self.carry, step = self.advance(carry, action.detach(), next(self._randomness))
         return step
 
