@@ -18,8 +18,9 @@ from vantage.language.model import tiny
 from vantage.language.scoring.arithmetic import Workload, shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.tasks.rewards import load_reward
-from vantage.language.transcripts.records import read_transcripts, updates_of
+from vantage.language.transcripts.records import read_transcripts
 from vantage.runs.run import read_run
+from vantage.runs.transcripts import updates_of
 
 SMALL = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64}
 

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         SquashedGaussian,
         Value,
     )
+    from vantage.reporting.writing import report
     from vantage.runs.run import Run, read_run
     from vantage.statistics.signal import Signal
     from vantage.training import (
@@ -110,6 +111,7 @@ HOMES = {
         "Bernoulli Categorical Gaussian MaskedCategorical MultiCategorical Policy Recurrent "
         "SoftmaxTable SquashedGaussian Value"
     ),
+    "vantage.reporting.writing": "report",
     "vantage.runs.run": "Run read_run",
     "vantage.statistics.signal": "Signal",
     "vantage.training": (
@@ -182,6 +184,7 @@ __all__ = [
     "ratios",
     "read_run",
     "record_video",
+    "report",
     "returns",
     "row_gradients",
     "scales",

@@ -34,9 +34,10 @@ from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.train import train
-from vantage.language.transcripts.records import chosen, read_transcripts, updates_of
+from vantage.language.transcripts.records import chosen, read_transcripts
 from vantage.language.transcripts.view import show
 from vantage.runs.progress import terminal
+from vantage.runs.transcripts import updates_of
 
 LEARNING = LearningOptions()
 BYTES = {"float32": 4, "bfloat16": 2}

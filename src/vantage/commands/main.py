@@ -27,6 +27,7 @@ COMMANDS = {
     "estimators": ("tables", "estimators"),
     "algorithms": ("tables", "algorithms"),
     "transcripts": ("language", "transcripts"),
+    "report": ("report", "report_command"),
     "play": ("play", "play"),
 }
 

@@ -46,6 +46,14 @@ td strong { display: block; font-weight: 600; white-space: nowrap; }
 td span, th span { display: block; font-size: .8rem; font-weight: 400; line-height: 1.35; }
 th span { color: var(--faint); }
 .flag { color: var(--mark); }
+.settings { columns: 21rem; column-gap: 2.2rem; }
+.record { margin-bottom: 1rem; } .record .record { margin: .3rem 0 0 .9rem; }
+.record h3 { margin: 0 0 .15rem; font-size: .95rem; break-after: avoid; }
+.record .record h3 { font-size: .85rem; }
+table.pairs { width: 100%; table-layout: fixed; }
+.pairs th, .pairs td { padding: .18rem .4rem .18rem 0; overflow-wrap: anywhere; font-weight: 400; }
+.pairs th { color: var(--faint); }
+.pairs tr { break-inside: avoid; }
 dl { display: grid; grid-template-columns: minmax(7rem, 14rem) 1fr; gap: .3rem 1rem;
   font-size: .9rem; margin: .4rem 0; }
 dt { font-weight: 600; overflow-wrap: anywhere; }

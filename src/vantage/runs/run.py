@@ -12,7 +12,8 @@ runs/cartpole/
 import json
 import math
 import platform
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ RENAMED = {
 # Settings that a run may be resumed with others of: no number of the training depends on them.
 FREE = {
     "versions",
+    "command",
     "steps",
     "updates",
     "evaluate_every",
@@ -294,6 +296,21 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "gymnasium": gymnasium.__version__,
     }
+
+
+def started_by(arguments: Sequence[str]) -> dict[str, str]:
+    """The command of a process, where it is `vantage`: what config.json says a run was started by.
+
+    >>> started_by(["/usr/bin/vantage", "train", "CartPole-v1", "--resume"])
+    {'command': 'vantage train CartPole-v1'}
+    >>> started_by(["script.py", "--steps", "10"])
+    {}
+    """
+    program = Path(arguments[0] if arguments else "")
+    if program.stem != "vantage" and program.parts[-3:] != ("vantage", "commands", "main.py"):
+        return {}
+    again = [argument for argument in arguments[1:] if argument != "--resume"]
+    return {"command": f"vantage {shlex.join(again)}"}
 
 
 def _refuse_other_settings(path: Path, old: dict[str, object], new: dict[str, object]) -> None:

@@ -1,5 +1,6 @@
 """A run from its first update to its last: folder, threads, trackers, display, interrupts."""
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,10 +10,11 @@ from typing import Any
 
 from vantage.environments.limits import answering_within
 from vantage.errors import InputError, refuse_unless, refuse_unless_within
+from vantage.reporting.writing import report_at_end
 from vantage.runs.interrupts import Interrupts
 from vantage.runs.lock import locked
 from vantage.runs.progress import Progress
-from vantage.runs.run import Run, open_run, refuse_unless_startable
+from vantage.runs.run import Run, open_run, refuse_unless_startable, started_by
 from vantage.runs.threads import torch_threads
 from vantage.runs.trackers import Tracker
 from vantage.training.callbacks import Callback, RunState, call, name_of
@@ -111,7 +113,7 @@ def carry_out(
         InputError: a folder that cannot be used, before anything is collected.
         KeyboardInterrupt: after a checkpoint was written.
     """
-    folder, config = options.out, config | options.describe()
+    folder, config = options.out, config | options.describe() | started_by(sys.argv)
     with torch_threads(options.threads), Interrupts() as interrupts, ExitStack() as stack:
         for tracker in options.track:
             stack.enter_context(_closed(tracker))
@@ -127,6 +129,8 @@ def carry_out(
             learner, folder, options.evaluate_every, options.keep_best, options.keep_last
         )
         stopped = _until_done(learner, options, keeper, display, interrupts)
+        if folder is not None:
+            report_at_end(folder)
     return Run(
         folder,
         config,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.errors import InputError, refuse_unless
+from vantage.runs.transcripts import import_parquet
 
 Row = dict[str, Any]
 Source = object  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
@@ -122,18 +123,3 @@ def _parquet(path: Path) -> list[Row]:
         return parquet.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a Parquet file that can be read: {error}.") from error
-
-
-def import_parquet() -> Any:
-    """`pyarrow.parquet`, which belongs to the language extra.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    try:
-        import pyarrow.parquet  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise InputError(
-            "Parquet needs pyarrow; install it with: pip install 'vantage-rl[language]'."
-        ) from error
-    return pyarrow.parquet

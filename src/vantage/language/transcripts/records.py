@@ -25,10 +25,9 @@ from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.sampling.rollout import Rollout
 from vantage.language.tasks.prompts import decoded
-from vantage.language.tasks.rows import import_parquet
 from vantage.language.tasks.task import Task
+from vantage.runs.transcripts import file_of, import_parquet, read_update, updates_of
 
-FOLDER = "transcripts"
 Record = dict[str, Any]
 
 
@@ -91,7 +90,7 @@ def write_transcripts(run: str | Path, update: int, records: list[Record]) -> Pa
     parquet = import_parquet()
     import pyarrow  # type: ignore[import-untyped]
 
-    target = _file(Path(run), update)
+    target = file_of(Path(run), update)
     unfinished = target.with_suffix(".new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,18 +122,8 @@ def read_transcripts(path: str | Path, update: int | None = None) -> list[Record
         update is None or update in written,
         f"{run} has no transcripts of update {update}; it has those of {_ranges(written)}.",
     )
-    parquet = import_parquet()
-    records = []
-    for number in written if update is None else [update]:
-        table = parquet.read_table(_file(run, number))
-        records += [{"update": number, **record} for record in table.to_pylist()]
-    return records
-
-
-def updates_of(run: Path) -> list[int]:
-    """The updates whose transcripts a run folder holds, in order."""
-    names = [file.stem for file in (run / FOLDER).glob("*.parquet")]
-    return sorted(int(name) for name in names if name.isdecimal())
+    numbers = written if update is None else [update]
+    return [record for number in numbers for record in read_update(run, number)]
 
 
 def chosen(
@@ -152,10 +141,6 @@ def chosen(
         if not any(record is other for other in kept):
             kept.append(record)
     return kept
-
-
-def _file(run: Path, update: int) -> Path:
-    return run / FOLDER / f"{update:06d}.parquet"
 
 
 def _number(value: Tensor) -> float | None:

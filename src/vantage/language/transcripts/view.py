@@ -1,7 +1,6 @@
 """Transcripts to read: tokens coloured by their advantage, in a terminal and in a report."""
 
 import html
-import json
 import unicodedata
 
 from rich.console import Console
@@ -9,6 +8,7 @@ from rich.style import Style
 from rich.text import Text
 
 from vantage.language.transcripts.records import Record
+from vantage.runs.transcripts import spoken
 
 # Green raises a token's probability, red lowers it; a token of the largest advantage has the full
 # colour, one of advantage 0 the paper's.
@@ -57,19 +57,6 @@ def heading(record: Record) -> str:
         f"{update}group {record['group']}, row {record['row']}: {reward}{several}, "
         f"{record['length']} tokens{cut}"
     )
-
-
-def spoken(prompt: str) -> str:
-    """A prompt to read: messages with their roles.
-
-    >>> print(spoken('[{"role": "user", "content": "2+2="}]'))
-    user: 2+2=
-    """
-    try:
-        messages = json.loads(prompt)
-        return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-    except (ValueError, TypeError, KeyError):
-        return prompt
 
 
 def visible(text: str, keep: str = "") -> str:
