@@ -80,6 +80,7 @@ PUBLIC = {
     "evaluate",
     "exact",
     "gradient",
+    "importance",
     "load",
     "make",
     "penalties",

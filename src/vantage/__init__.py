@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         averages,
         baselines,
         columns,
+        importance,
         penalties,
         ratios,
         returns,
@@ -102,7 +103,8 @@ HOMES = {
     "vantage.environments.contract": "contract",
     "vantage.errors": "InputError NonFiniteError",
     "vantage.estimators": (
-        "Estimator aggregates averages baselines columns penalties ratios returns scales"
+        "Estimator aggregates averages baselines columns importance penalties ratios returns "
+        "scales"
     ),
     "vantage.exact.mdp": "MDP",
     "vantage.gradients.weighted": "gradient row_gradients",
@@ -178,6 +180,7 @@ __all__ = [
     "exact",
     "gradient",
     "gradient_draws",
+    "importance",
     "load",
     "make",
     "penalties",

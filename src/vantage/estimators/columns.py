@@ -51,6 +51,7 @@ SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "rho_max": ("above 0", lambda x: x > 0),
     "c_max": ("0 or above", lambda x: x >= 0),
     "maximum": ("above 0", lambda x: x > 0),
+    "minimum": ("0 or above", lambda x: x >= 0),
     "length": ("above 0", lambda x: x > 0),
     "level": ("finite", math.isfinite),
     "beta": ("finite", math.isfinite),
@@ -60,6 +61,8 @@ CONDITIONS: dict[Condition, str] = {
     "undiscounted": "γ = 1",
     "true_value": "V is the true value of the policy",
 }
+# What every estimator has at hand at every pass, for a clip or a penalty that asks for it.
+AT_HAND = ("batch", "log_prob")
 PARTS = ("Equation", "Shapes", "Source", "Unbiased when")
 
 
@@ -77,7 +80,7 @@ def declares(
     Args:
         needs: names of inputs beyond the required fields of a Batch. "value" and "group" are in the
             batch; the column receives any other ("scores", "greedy_return", "reference_log_prob",
-            "log_prob") as a keyword argument of that name.
+            "log_prob", or, a clip or penalty, the "batch") as a keyword argument of that name.
         couples: "none" if a trajectory's weights depend on that trajectory alone, "group" if on its
             group, "batch" if on the whole batch.
         bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
@@ -138,8 +141,10 @@ def factor(column: Callable[..., object], group: int) -> float | None:
 
 
 def stepwise(column: Callable[..., object]) -> bool:
-    """Whether a ratio declares that it looks at one step at a time."""
-    return getattr(function_of(column), "stepwise", False)
+    """Whether a ratio, or an importance by one, declares that it looks at one step at a time."""
+    ratio = column.keywords.get("ratio") if isinstance(column, partial) else None
+    own: bool = getattr(function_of(column), "stepwise", False)
+    return own and (ratio is None or stepwise(ratio))
 
 
 def describe(column: Callable[..., object] | None) -> str:

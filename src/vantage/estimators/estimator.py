@@ -8,17 +8,17 @@ so an estimator is a rule for w. Each column of the rule is a small pure functio
 
     advantage = scale(returns − baseline)                          once per batch
     share     = discounting × aggregate                            once per batch
-    w         = share × [clip(ratio, advantage) × advantage − KL]  at every pass
+    w         = share × [importance × clip(ratio, advantage) × advantage − KL]  at every pass
 
-The first two depend on the batch as it was sampled, the third on the policy as it is now. Entropy
-is the one regulariser with a gradient of its own; `gradients.gradient` adds it.
+The first two depend on the batch as it was sampled, the third on the policy as it is now. What
+another policy sampled has its importance weighed; see `importance`. Entropy is the one regulariser
+with a gradient of its own; `gradients.gradient` adds it.
 """
 
 import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -27,9 +27,17 @@ from torch import Tensor
 from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import InputError, refuse_unless
-from vantage.estimators import aggregates, baselines, columns, ratios, returns, scales
-from vantage.estimators.averages import trajectories_in_group
+from vantage.estimators import (
+    aggregates,
+    baselines,
+    columns,
+    importance,
+    ratios,
+    returns,
+    scales,
+)
 from vantage.estimators.columns import Bias, Condition, Coupling
+from vantage.estimators.inputs import bound, given, penalty
 from vantage.runs import notebook
 
 Column = Callable[..., Tensor]
@@ -41,12 +49,12 @@ MODULES = {
     "scale": "scales",
     "ratio": "ratios",
     "clip": "ratios",
+    "importance": "importance",
     "aggregate": "aggregates",
     "discounting": "aggregates",
     "kl_in_reward": "penalties",
     "kl_in_loss": "penalties",
 }
-_FROM_BATCH = ("value", "group")
 
 
 @checked
@@ -68,6 +76,7 @@ class Estimator:
         scale: (Batch, returns, advantage) -> [N, T], the advantage in its final units.
         ratio: (Batch, log_prob) -> [N, T], how likelier the policy has made what was sampled.
         clip: (ratio, advantage) -> [N, T], the factor of the advantage.
+        importance: (Batch, log_prob of the proximal policy) -> [N, T], a further factor.
         aggregate: Batch -> [N, T], how steps and trajectories are averaged.
         discounting: Batch -> [N, T], a factor on each score.
         kl_in_reward: log-ratio to a reference policy [N, T] -> what the reward loses, or None.
@@ -82,6 +91,7 @@ class Estimator:
     scale: Column = scales.none
     ratio: Column = ratios.none
     clip: Column = ratios.unclipped
+    importance: Column = importance.none
     aggregate: Column = aggregates.per_trajectory
     discounting: Column = aggregates.undiscounted
     kl_in_reward: Column | None = None
@@ -131,13 +141,32 @@ class Estimator:
     def needs(self) -> frozenset[str]:
         """Inputs beyond the required fields of a Batch, such as "value", "group" or "scores"."""
         every = (name for column in self._columns() for name in columns.needs(column))
-        return frozenset(every) - {"log_prob"}  # every batch has that one
+        return frozenset(every) - set(columns.AT_HAND)
 
     @property
     def couples(self) -> Coupling:
         """The unit of independence: trajectories by themselves ("none"), groups, or the batch."""
         kinds = {columns.couples(column) for column in self._columns()}
         return "batch" if "batch" in kinds else "group" if "group" in kinds else "none"
+
+    @property
+    def reweighs(self) -> bool:
+        """Whether it weighs by the policy at the update's beginning over the one that sampled."""
+        return self.importance is not importance.none
+
+    @property
+    def fixed(self) -> bool:
+        """Whether its weights, given advantage and share, are the same whatever the policy is now.
+
+        That of the advantage itself, which V-trace recomputes, is not asked.
+        """
+        return self.ratio is ratios.none and not self.reweighs and self.kl_in_loss is None
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether the factor of a step at a pass looks at that step alone."""
+        asked = {name for c in (self.clip, self.kl_in_loss) if c for name in columns.needs(c)}
+        return "batch" not in asked and all(map(columns.stepwise, (self.ratio, self.importance)))
 
     @property
     def bias(self) -> Bias | None:
@@ -245,21 +274,21 @@ class Estimator:
         self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> Float[Tensor, "N T"]:
         """The returns column of the batch, after the KL in its rewards."""
-        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
-        return _bind(self.returns, bound)(self._penalised(batch, inputs))
+        named = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        return bound(self.returns, named)(self._penalised(batch, inputs))
 
     @torch.no_grad()
     def advantage_and_worth(
         self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
         """`advantage` and `worth`, for one price."""
-        self.require(self._given(batch, inputs))
-        bound = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        self.require(given(batch, self.needs, inputs))
+        named = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
         rewarded = self._penalised(batch, inputs)
-        worth = _bind(self.returns, bound)(rewarded)
-        above = worth - _bind(self.baseline, bound)(rewarded, worth)
+        worth = bound(self.returns, named)(rewarded)
+        above = worth - bound(self.baseline, named)(rewarded, worth)
         above = torch.where(batch.mask, above, 0)
-        return torch.where(batch.mask, _bind(self.scale, bound)(rewarded, worth, above), 0), worth
+        return torch.where(batch.mask, bound(self.scale, named)(rewarded, worth, above), 0), worth
 
     @torch.no_grad()
     def share(self, batch: Batch) -> Float[Tensor, "N T"]:
@@ -288,7 +317,7 @@ class Estimator:
             batch: the batch, or the rows of it that the other arguments are for.
             log_prob: [N, T] under the current policy, detached; None: on policy.
             advantage, share: as above; None: computed from `batch` as a whole.
-            **inputs: as in `advantage`, the rows' own.
+            **inputs: as in `advantage`, the rows' own; and of `multiplier`.
 
         Raises:
             InputError: an input is missing, or an advantage is given without the share that belongs
@@ -306,11 +335,31 @@ class Estimator:
             advantage = self.advantage(batch, current, **inputs)
         if share is None:
             share = self.share(batch)
-        factor = self.clip(self.ratio(batch, current), advantage)
-        weight = factor * advantage
+        weight = self.multiplier(batch, current, advantage, **inputs) * advantage
         if self.kl_in_loss is not None:
-            weight = weight - self.kl_in_loss(self._log_ratio(batch, current, inputs))
+            weight = weight - self._penalty(self.kl_in_loss, batch, current, inputs)
         return torch.where(batch.mask, share * weight, 0)
+
+    def multiplier(
+        self,
+        batch: Batch,
+        log_prob: Float[Tensor, "N T"],
+        advantage: Float[Tensor, "N T"],
+        **inputs: object,
+    ) -> Float[Tensor, "N T"]:
+        """importance × clip(ratio, advantage): what the advantage is multiplied by at a pass.
+
+        Args:
+            batch, log_prob, advantage: as in `weights`, of the same rows.
+            **inputs: `proximal_log_prob` [N, T], under the policy at which the update began: what
+                ratios compare with, and importance weigh. Where it is left out it is `log_prob`
+                for an estimator that reweighs, as at the first step, else `batch.log_prob`.
+        """
+        proximal = inputs.get("proximal_log_prob", log_prob if self.reweighs else None)
+        anchor = batch if proximal is None else replace(batch, log_prob=proximal)
+        clip = bound(self.clip, {"batch": batch, "log_prob": log_prob})
+        factor = clip(self.ratio(anchor, log_prob), advantage)
+        return self.importance(batch, proximal) * factor if self.reweighs else factor
 
     def entropy_weights(
         self, batch: Batch, share: Float[Tensor, "N T"] | None = None
@@ -321,37 +370,23 @@ class Estimator:
     def _columns(self) -> list[Column]:
         return [column for name in MODULES if (column := getattr(self, name)) is not None]
 
-    def _given(self, batch: Batch, inputs: dict[str, object]) -> set[str]:
-        given = {name for name, value in inputs.items() if value is not None}
-        if batch.value is not None:
-            given.add("value")
-        if "group" in self.needs and bool((trajectories_in_group(batch) > 1).any()):
-            given.add("group")
-        return given
-
     def _penalised(self, batch: Batch, inputs: dict[str, object]) -> Batch:
         """The batch with the KL, under the policy that sampled it, taken from its rewards."""
         if self.kl_in_reward is None:
             return batch
-        penalty = self.kl_in_reward(self._log_ratio(batch, batch.log_prob, inputs))
-        return replace(batch, reward=batch.reward - penalty)
+        penalised = self._penalty(self.kl_in_reward, batch, batch.log_prob, inputs)
+        return replace(batch, reward=batch.reward - penalised)
 
-    def _log_ratio(
-        self, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, object]
+    def _penalty(
+        self, column: Column, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, object]
     ) -> Float[Tensor, "N T"]:
         reference = inputs.get("reference_log_prob")
         if not isinstance(reference, Tensor):
             self.require(set(self.needs - {"reference_log_prob"}))
             raise AssertionError("a KL column that does not declare reference_log_prob")
-        return torch.where(batch.mask, log_prob - reference, 0)
+        return penalty(column, batch, log_prob, reference)
 
 
 def compares(estimator: Estimator) -> bool:
     """Whether it compares the trajectories of one start state or prompt."""
     return "group" in estimator.needs or estimator.couples == "group"
-
-
-def _bind(column: Column, inputs: dict[str, object]) -> Column:
-    """The column with the inputs it declares, beyond the fields of a Batch, bound by name."""
-    extra = {name: inputs[name] for name in columns.needs(column) if name not in _FROM_BATCH}
-    return partial(column, **extra) if extra else column

@@ -13,7 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from vantage.errors import InputError
-from vantage.estimators import aggregates, baselines, penalties, ratios, returns, scales, shrinkage
+from vantage.estimators import (
+    aggregates,
+    baselines,
+    importance,
+    penalties,
+    ratios,
+    returns,
+    scales,
+    shrinkage,
+)
 from vantage.estimators.columns import PARTS, bias, describe, function_of, parts
 from vantage.estimators.estimator import MODULES, Estimator
 from vantage.estimators.table import ALIASES, TABLE, named
@@ -21,7 +30,16 @@ from vantage.estimators.table import ALIASES, TABLE, named
 # What a column is when the row does not choose it; such entries are left out of the table.
 DEFAULTS = Estimator().columns()
 # Where columns are, in the order in which an estimator applies them.
-COLUMN_MODULES = (returns, baselines, shrinkage, scales, ratios, aggregates, penalties)
+COLUMN_MODULES = (
+    returns,
+    baselines,
+    shrinkage,
+    scales,
+    ratios,
+    importance,
+    aggregates,
+    penalties,
+)
 HEADINGS = ("estimator", "returns", "baseline", "and", "needs", "couples", "unbiased when")
 
 

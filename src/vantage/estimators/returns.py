@@ -87,16 +87,20 @@ def vtrace(
     rho_max: float = 1.0,
     c_max: float = 1.0,
     lambda_: float = 1.0,
+    remainder: bool = False,
 ) -> Float[Tensor, "N T"]:
     """The V-trace estimate of Q(s_t, a_t), for actions that an older policy chose.
 
-    Equation: y_t = r_t + γ v_{t+1}, with the target v of `vtrace_target`.
+    Equation: y_t = r_t + γ v_{t+1}, with the target v of `vtrace_target`; with `remainder` y_t =
+        r_t + γ [λ v_{t+1} + (1 − λ) V(s_{t+1})], which is `gae` on policy where c̄, ρ̄ ≥ 1.
     Shapes: [N, T]; log_prob [N, T] under the current policy, batch.log_prob under the older one.
-    Source: Espeholt et al. 2018, IMPALA, equation 1 and section 4.2.
+    Source: Espeholt et al. 2018, IMPALA, equation 1 and section 4.2; the remainder as rlax has it.
     Unbiased when: V is the true value of the policy, on policy, with the factor γ^t (or γ = 1). On
         policy and with c̄ = ρ̄ = λ = 1 it is `to_go` and V does not matter.
     """
     target = vtrace_target(batch, log_prob=log_prob, rho_max=rho_max, c_max=c_max, lambda_=lambda_)
+    if remainder:
+        target = lambda_ * target + (1 - lambda_) * _value_or_next(batch)
     following = _shift(_at_next(batch, target))
     return _reward_and_bootstrap(batch) + _carry(batch, batch.discount) * following
 

@@ -49,7 +49,8 @@ def group_std(
     Equation: A / (σ̂ + ε), σ̂² = (1/(G − correction)) Σ_j (R_j − mean)²; 0 in a group of equal
         returns.
     Shapes: [N, T].
-    Source: Shao et al. 2024, GRPO; ε as common implementations have it.
+    Source: Shao et al. 2024, GRPO; ε as common implementations have it. TRL and verl divide by
+        G − 1, which is `correction` 1: their advantages are √((G−1)/G) of these.
     Unbiased when: never. With 0/1 rewards, one prompt of success probability p, and the group mean
         as the baseline, it multiplies the gradient by c = E[p̂(1−p̂)/(√(p̂(1−p̂)) + ε)]/(p(1−p)),
         p̂ the success rate of the group; the factor differs between prompts, which turns the
@@ -93,11 +94,12 @@ def batch_std(
     advantage: Float[Tensor, "N T"],
     *,
     epsilon: float = 1e-8,
+    correction: int = 0,
 ) -> Float[Tensor, "N T"]:
     """Divided by the standard deviation of the advantage over all counted steps of the batch.
 
-    Equation: A / (σ̂ + ε), σ̂² = Σ_{n,t} w_n (A_nt − Ā)² / Σ_{n,t} w_n; 0 in a batch of equal
-        advantages.
+    Equation: A / (σ̂ + ε), σ̂² = (M/(M − correction)) Σ_{n,t} w_n (A_nt − Ā)² / Σ_{n,t} w_n over
+        the M counted steps; 0 in a batch of equal advantages.
     Shapes: [N, T].
     Source: the advantage normalisation of common implementations, without its mean.
     Unbiased when: never. The deviation is correlated with the samples it divides.
@@ -106,7 +108,8 @@ def batch_std(
     mean = mean_of_steps(batch, advantage, key, leave_out=False)
     variance = mean_of_steps(batch, (advantage - mean) ** 2, key, leave_out=False)
     size = mean_of_steps(batch, returns**2, key, leave_out=False).sqrt()
-    return _divided(advantage, variance.sqrt(), size, epsilon)
+    bessel = batch.steps / max(1, batch.steps - correction)
+    return _divided(advantage, (variance * bessel).sqrt(), size, epsilon)
 
 
 @declares(couples="batch", bias="direction")
@@ -116,6 +119,7 @@ def standardised(
     advantage: Float[Tensor, "N T"],
     *,
     epsilon: float = 1e-8,
+    correction: int = 0,
 ) -> Float[Tensor, "N T"]:
     """Centred and divided by the standard deviation, over all counted steps of the batch.
 
@@ -126,7 +130,7 @@ def standardised(
         with the samples it divides.
     """
     centred = advantage - mean_of_steps(batch, advantage, everywhere(batch), leave_out=False)
-    return batch_std(batch, returns, centred, epsilon=epsilon)
+    return batch_std(batch, returns, centred, epsilon=epsilon, correction=correction)
 
 
 def _divided(

@@ -265,14 +265,20 @@ def a2c(entropy: float = 0.0) -> Estimator:
 
 
 @row
-def vtrace(rho_max: float = 1.0, c_max: float = 1.0, lambda_: float = 1.0) -> Estimator:
+def vtrace(
+    rho_max: float = 1.0, c_max: float = 1.0, lambda_: float = 1.0, remainder: bool = False
+) -> Estimator:
     """IMPALA: off-policy corrected value targets, and a truncated ratio on the score.
 
-    Equation: ĝ = (1/m) Σ_i Σ_t min(ρ̄, ρ_t) s_it (r_t + γ v_{t+1} − V(s_t)).
-    Source: Espeholt et al. 2018 [espeholt2018].
+    Equation: ĝ = (1/m) Σ_i Σ_t min(ρ̄, ρ_t) s_it (r_t + γ v_{t+1} − V(s_t)); with `remainder`
+        λ v_{t+1} + (1 − λ) V(s_{t+1}) for v_{t+1}, which on policy is `actor_critic`.
+    Source: Espeholt et al. 2018 [espeholt2018]; the remainder as rlax has it.
     """
+    target = partial(
+        returns.vtrace, rho_max=rho_max, c_max=c_max, lambda_=lambda_, remainder=remainder
+    )
     return Estimator(
-        returns=partial(returns.vtrace, rho_max=rho_max, c_max=c_max, lambda_=lambda_),
+        returns=target,
         baseline=baselines.value,
         ratio=ratios.token,
         clip=partial(ratios.truncated, maximum=rho_max),
@@ -286,16 +292,18 @@ def ppo(
     lambda_: float = 0.95,
     normalise: bool = True,
     entropy: float = 0.0,
+    correction: int = 0,
 ) -> Estimator:
     """The clipped surrogate on the generalised advantage, which is standardised over the batch.
 
-    Equation: ĝ = mean_{n,t} ∇ min(ρ_t A_t, clip(ρ_t, 1−ε, 1+ε) A_t).
+    Equation: ĝ = mean_{n,t} ∇ min(ρ_t A_t, clip(ρ_t, 1−ε, 1+ε) A_t). The standard deviation over M
+        steps divides by M − `correction`.
     Source: Schulman et al. 2017 [schulman2017]; the standardising is common practice.
     """
     return Estimator(
         returns=partial(returns.gae, lambda_=lambda_),
         baseline=baselines.value,
-        scale=scales.standardised if normalise else scales.none,
+        scale=partial(scales.standardised, correction=correction) if normalise else scales.none,
         ratio=ratios.token,
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
@@ -321,7 +329,8 @@ def grpo(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -> Estima
     """Group mean and group standard deviation; mean over each completion's tokens; clipped ratio.
 
     Equation: ĝ = (1/m) Σ_i (1/|τ_i|) Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε) A_i),
-        A_i = (R_i − mean)/(std + 10⁻⁴); with β, minus β ∇k3(l_t) in the loss.
+        A_i = (R_i − mean)/(std + 10⁻⁴), where std divides by G − `correction`; with β, minus
+        β ∇k3(l_t) in the loss.
     Source: Shao et al. 2024 [shao2024]; on k3 in the loss: Tang & Munos 2025 [tang2025].
     """
     return _clipped_group(
@@ -348,7 +357,7 @@ def dr_grpo(length: float | None = None, epsilon: float = 0.2, beta: float = 0.0
 
 
 @row
-def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28) -> Estimator:
+def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28, correction: int = 0) -> Estimator:
     """GRPO with a higher upper clip and a mean over all tokens.
 
     Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε_high) A_i), A_i as in
@@ -356,14 +365,14 @@ def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28) -> Estimator:
     Source: Yu et al. 2025 [yu2025].
     """
     return _clipped_group(
-        scale=scales.group_std,
+        scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
     )
 
 
 @row
-def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4) -> Estimator:
+def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0) -> Estimator:
     """GRPO with one ratio per completion, the geometric mean of its tokens' ratios.
 
     Equation: ĝ = (1/m) Σ_i ∇ min(s_i A_i, clip(s_i, 1−ε, 1+ε_high) A_i), s_i = (Π_t ρ_t)^{1/|τ_i|},
@@ -371,7 +380,7 @@ def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4) -> Estimator:
     Source: Zheng et al. 2025 [zheng2025].
     """
     return _clipped_group(
-        scale=scales.group_std,
+        scale=partial(scales.group_std, correction=correction),
         ratio=ratios.sequence,
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_sequence,
@@ -379,16 +388,20 @@ def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4) -> Estimator:
 
 
 @row
-def cispo(epsilon_high: float = 4.0) -> Estimator:
+def cispo(
+    epsilon_high: float = 4.0, maximum: float | None = None, correction: int = 0
+) -> Estimator:
     """GRPO's advantage with a ratio that is bounded and detached, so that no token is dropped.
 
-    Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t min(ρ_t, 1 + ε_high) A_i s_it. The paper tunes ε_high; 4
-        bounds the ratio by 5.
+    Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t min(ρ_t, 1 + ε_high) A_i s_it. As published, ε_high is the
+        excess over 1, which the paper tunes; 4 bounds the ratio by 5. What TRL and ScaleRL call
+        ε_high is the bound itself: give that as `maximum`, 5, which takes the place of 1 + ε_high.
     Source: MiniMax 2025 [minimax2025].
     """
+    bound = partial(ratios.cispo, epsilon_high=epsilon_high)
     return _clipped_group(
-        scale=scales.group_std,
-        clip=partial(ratios.cispo, epsilon_high=epsilon_high),
+        scale=partial(scales.group_std, correction=correction),
+        clip=bound if maximum is None else partial(ratios.truncated, maximum=maximum),
         aggregate=per_token,
     )
 
@@ -457,7 +470,7 @@ def remax(beta: float = 0.0) -> Estimator:
 
 
 @row
-def reinforce_pp(epsilon: float = 0.2, beta: float = 0.0) -> Estimator:
+def reinforce_pp(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -> Estimator:
     """REINFORCE++: rewards-to-go with a KL in the reward, standardised over the batch; clipped.
 
     Equation: ĝ = mean_{n,t} ∇ min(ρ_t A_t, clip(ρ_t, 1−ε, 1+ε) A_t), A = (R_t − mean)/std, both
@@ -466,7 +479,7 @@ def reinforce_pp(epsilon: float = 0.2, beta: float = 0.0) -> Estimator:
     """
     return Estimator(
         returns=returns.to_go,
-        scale=scales.standardised,
+        scale=partial(scales.standardised, correction=correction),
         ratio=ratios.token,
         clip=partial(ratios.ppo, epsilon=epsilon),
         aggregate=per_token,

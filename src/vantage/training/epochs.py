@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import NonFiniteError, refuse_unless
-from vantage.estimators import columns
+from vantage.estimators import columns, ratios
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
 from vantage.gradients.passes import Passes
@@ -127,14 +127,15 @@ class Epochs:
             InputError: a batch too small for its minibatches.
         """
         weighed = first = _weighed(passes, estimator, batch, stale)
-        by_steps = passes.policy.memoryless and columns.stepwise(estimator.ratio)
+        by_steps = passes.policy.memoryless and estimator.stepwise
         minibatches_of = _steps_shuffled if by_steps else _rows_shuffled
         far = False
         norms: list[Tensor] = []
         last_epoch: list[tuple[Tensor, _Weighed]] = []
         for epoch in range(self.epochs):
             if self.refresh and epoch:
-                weighed = _weighed(passes, estimator, batch, stale=True)
+                again = _weighed(passes, estimator, batch, stale=True)
+                weighed = again._replace(proximal=first.proximal)
             last_epoch.clear()
             for number, minibatch in enumerate(
                 minibatches_of(weighed, self.minibatches, self.standardise, generator)
@@ -178,7 +179,8 @@ class Epochs:
         log_prob, value = passes.forward(batch.observation, batch.action)
         # None says that the policy is the one that sampled: the ratio is 1, not 1 up to rounding
         current = None if on_policy else log_prob
-        weight = estimator.weights(batch, current, minibatch.advantage, minibatch.share)
+        inputs = {} if minibatch.proximal is None else {"proximal_log_prob": minibatch.proximal}
+        weight = estimator.weights(batch, current, minibatch.advantage, minibatch.share, **inputs)
         bonus = estimator.entropy * minibatch.share if estimator.entropy else None
         fits_value = value is not None and minibatch.target is not None
         slope = self._value_slope(minibatch, value) if fits_value else None
@@ -216,6 +218,7 @@ class _Weighed(NamedTuple):
     advantage: Tensor
     share: Tensor
     target: Tensor | None  # of V
+    proximal: Tensor | None  # log π of the policy that the update began with, where it is asked for
     steps: int  # that count
 
 
@@ -227,7 +230,8 @@ def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) ->
         batch = replace(batch, value=value)
     advantage, worth = estimator.advantage_and_worth(batch, log_prob)
     target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
-    return _Weighed(batch, advantage, estimator.share(batch), target, batch.steps)
+    proximal = (batch.log_prob if log_prob is None else log_prob) if estimator.reweighs else None
+    return _Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps)
 
 
 def _steps_shuffled(
@@ -264,12 +268,11 @@ def _steps_shuffled(
     true, number = torch.ones_like(blank, dtype=torch.bool), order.new_zeros(size)
     blanks: dict[str, Tensor] = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
     blanks |= {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
-    for fields, advantage, of_average, target in zip(
-        stepwise, advantages.unbind(), share, split(whole.target), strict=True
-    ):
+    rest = (advantages.unbind(), share, split(whole.target), split(whole.proximal))
+    for fields, advantage, of_average, target, proximal in zip(stepwise, *rest, strict=True):
         named = dict(zip(_STEPWISE, fields, strict=True))
         minibatch = Batch(**named, **blanks, weight=blank[:, 0])
-        yield _Weighed(minibatch, advantage, of_average, target, size)
+        yield _Weighed(minibatch, advantage, of_average, target, proximal, size)
 
 
 def _rows_shuffled(
@@ -285,11 +288,14 @@ def _rows_shuffled(
     order = torch.randperm(rows, generator=generator).to(whole.share.device)
     for index in order.tensor_split(count):
         minibatch = whole.batch.select(index)
-        target = None if whole.target is None else whole.target[index]
+        target, proximal = (
+            None if grid is None else grid[index] for grid in (whole.target, whole.proximal)
+        )
         advantage = whole.advantage[index]
         if standardise:
             advantage = _standardised(advantage, minibatch.mask, (0, 1))
-        yield _Weighed(minibatch, advantage, whole.share[index] * count, target, minibatch.steps)
+        share = whole.share[index] * count
+        yield _Weighed(minibatch, advantage, share, target, proximal, minibatch.steps)
 
 
 def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -317,13 +323,24 @@ def _movement(
     """
     mask = torch.cat([minibatch.batch.mask for _, minibatch in minibatches])
     log_ratio = torch.cat([log_ratio for log_ratio, _ in minibatches])[mask][:, None]
-    advantage = torch.cat([minibatch.advantage for _, minibatch in minibatches])[mask][:, None]
-    ratio = log_ratio.exp()
+    clipped = [_clipped(estimator, each, minibatch) for each, minibatch in minibatches]
     return {
         "kl": _kl(log_ratio),
-        "clip_fraction": (estimator.clip(ratio, advantage) != ratio).float().mean().item(),
+        "clip_fraction": torch.cat(clipped)[mask].float().mean().item(),
         "largest_log_prob_change": log_ratio.abs().max().item(),
     }
+
+
+def _clipped(estimator: Estimator, log_ratio: Tensor, minibatch: _Weighed) -> Tensor:
+    """[N, T] where the clip changed the ratio."""
+    batch, proximal = minibatch.batch, minibatch.proximal
+    inputs = {} if proximal is None else {"proximal_log_prob": proximal}
+    free = replace(estimator, clip=ratios.unclipped)
+    factors = [
+        rule.multiplier(batch, batch.log_prob + log_ratio, minibatch.advantage, **inputs)
+        for rule in (estimator, free)
+    ]
+    return factors[0] != factors[1]
 
 
 def _fit(weighed: _Weighed) -> dict[str, Any]:

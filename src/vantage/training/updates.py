@@ -19,11 +19,11 @@ __all__ = ["Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
 
 
 def default(estimator: Estimator) -> Update:
-    """`Epochs` for an estimator with a ratio, which is made to see a batch more than once; else
-    `Ascent`.
+    """`Epochs` for an estimator that looks at the policy as it is now, by a ratio or an importance,
+    and so is made to see a batch more than once; else `Ascent`.
 
     >>> import vantage as vt
     >>> type(default(vt.estimators.ppo())).__name__
     'Epochs'
     """
-    return Ascent() if estimator.ratio is ratios.none else Epochs()
+    return Ascent() if estimator.ratio is ratios.none and not estimator.reweighs else Epochs()

@@ -28,7 +28,8 @@ def value_target(
     column = columns.function_of(estimator.returns)
     if column is returns.vtrace:
         current = batch.log_prob if log_prob is None else log_prob
-        settings = getattr(estimator.returns, "keywords", {})
+        settings = dict(getattr(estimator.returns, "keywords", {}))
+        settings.pop("remainder", None)  # of the estimate of Q alone
         return returns.vtrace_target(batch, log_prob=current, **settings)
     if column is returns.total:
         return returns.to_go(batch)

@@ -18,6 +18,7 @@ from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.columns import describe, needs
 from vantage.estimators.estimator import Estimator
+from vantage.estimators.inputs import penalty
 from vantage.estimators.scores import Scores
 from vantage.exact.enumeration import multisets
 from vantage.exact.kinds import BySteps, Kinds, added, moments_by_steps
@@ -260,21 +261,26 @@ def _scores(
 
 def _factors(rule: Estimator, prompt: Prompt, signed: bool) -> Float[Tensor, "n T J"]:
     """What multiplies the score of a step beside the advantage: the clipped ratio, and the KL."""
-    batch = prompt.batch
-    ratio = rule.ratio(batch, prompt.log_prob)
-    factors = [rule.clip(ratio, torch.ones_like(ratio))]
+    batch, log_prob = prompt.batch, prompt.log_prob
+    factors = [_multiplier(rule, prompt, 1.0)]
     if signed:
-        factors.append(rule.clip(ratio, -torch.ones_like(ratio)))
+        factors.append(_multiplier(rule, prompt, -1.0))
     if rule.kl_in_loss is not None:
-        factors.append(rule.kl_in_loss(prompt.log_prob - prompt.inputs["reference_log_prob"]))
+        reference = prompt.inputs["reference_log_prob"]
+        factors.append(penalty(rule.kl_in_loss, batch, log_prob, reference))
     return torch.where(batch.mask[..., None], torch.stack(factors, -1), 0).double()
+
+
+def _multiplier(rule: Estimator, prompt: Prompt, advantage: float) -> Float[Tensor, "n T"]:
+    """The factor of an advantage that is the same everywhere."""
+    log_prob = prompt.log_prob
+    return rule.multiplier(prompt.batch, log_prob, torch.full_like(log_prob, advantage))
 
 
 def _is_signed(rule: Estimator, prompt: Prompt) -> bool:
     """Whether a good completion and a bad one are clipped differently somewhere."""
-    ratio = rule.ratio(prompt.batch, prompt.log_prob)
-    up, down = (rule.clip(ratio, torch.full_like(ratio, sign)) for sign in (1.0, -1.0))
-    far = [rule.clip(ratio, torch.full_like(ratio, size)) for size in (0.1, 10.0, -0.1, -10.0)]
+    up, down = (_multiplier(rule, prompt, sign) for sign in (1.0, -1.0))
+    far = [_multiplier(rule, prompt, size) for size in (0.1, 10.0, -0.1, -10.0)]
     same = all(bool(torch.equal(a, b)) for a, b in zip(far, (up, up, down, down), strict=True))
     refuse_unless(
         same,

@@ -23,7 +23,6 @@ from torch.optim import Optimizer
 
 from vantage.batch import Batch
 from vantage.errors import NonFiniteError
-from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.scoring import Pass, Passes, scored_passes
@@ -57,10 +56,9 @@ class Weighed:
         estimator = self.estimator
         self.advantage = estimator.advantage(self.batch, **self.inputs)
         self.share = estimator.share(self.batch)
-        frozen = estimator.ratio is ratios.none and estimator.kl_in_loss is None
         self.fixed = (
             estimator.weights(self.batch, None, self.advantage, self.share, **self.inputs)
-            if frozen
+            if estimator.fixed
             else None
         )
         valued = self.batch.value is not None

@@ -21,6 +21,8 @@ from vantage.language.sampling.rollout import Rollout, greedy_reward
 from vantage.language.scoring.scoring import Passes, score_batch, scored_passes
 from vantage.language.tasks.task import Task
 
+PROXIMAL = "proximal_log_prob"  # of the policy that an update begins with
+
 
 @torch.no_grad()
 def valued(batch: Batch, policy: Policy, value: ValueHead | None, passes: Passes) -> Batch:

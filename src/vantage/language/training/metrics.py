@@ -1,6 +1,7 @@
 """Metrics of an update of a language model, under the names that its users know."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from vantage.estimators import ratios
 from vantage.estimators.penalties import k3
 from vantage.language.sampling.rollout import Rollout
 from vantage.language.training.ascent import Step, Weighed
+from vantage.language.training.inputs import PROXIMAL
 from vantage.training.value import value_metrics
 
 
@@ -110,6 +112,13 @@ def _clipped(step: Step, weighed: Weighed) -> tuple[int, int]:
     estimator, batch = weighed.estimator, weighed.batch.select(step.rows)
     if estimator.ratio is ratios.none:
         return 0, 0
-    ratio = estimator.ratio(batch, step.log_prob)
-    clipped = (estimator.clip(ratio, weighed.advantage[step.rows]) != ratio) & batch.mask
-    return int((clipped & (ratio < 1)).sum()), int((clipped & (ratio > 1)).sum())
+    advantage = weighed.advantage[step.rows]
+    inputs = {name: grid[step.rows] for name, grid in weighed.inputs.items() if name == PROXIMAL}
+    free = replace(estimator, clip=ratios.unclipped)
+    factor, ratio = (
+        rule.multiplier(batch, step.log_prob, advantage, **inputs) for rule in (estimator, free)
+    )
+    anchor = inputs.get(PROXIMAL, step.log_prob if estimator.reweighs else batch.log_prob)
+    rises = step.log_prob > anchor
+    clipped = (factor != ratio) & batch.mask
+    return int((clipped & ~rises).sum()), int((clipped & rises).sum())
