@@ -21,6 +21,7 @@ from vantage.estimators import (
     averages,
     baselines,
     columns,
+    importance,
     listing,
     penalties,
     ratios,
@@ -375,7 +376,7 @@ def printed(renderable) -> str:
 
 COLUMNS = [
     column
-    for module in (returns, baselines, scales, ratios, aggregates, penalties)
+    for module in (returns, baselines, scales, ratios, importance, aggregates, penalties)
     for name, column in inspect.getmembers(module, inspect.isfunction)
     if column.__module__ == module.__name__ and not name.startswith("_") and name != "recursion"
 ] + [shrinkage]

@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, episode_start, sum_by_episode
 from vantage.estimators.averages import (
     average,
     by_group,
+    by_group_and_position,
     by_observation,
     everywhere,
     mean_of_steps,
@@ -66,6 +67,20 @@ def value(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     return batch.value
 
 
+@declares(needs=("value",))
+def first_value(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """V of the state or prompt that the trajectory began with, at each of its steps.
+
+    Equation: b = V(s_0).
+    Shapes: [N, T].
+    Source: Richemond et al. 2024, DRO.
+    Unbiased when: always, for a V that was fitted without this batch.
+    """
+    assert batch.value is not None  # Estimator.advantage refuses a batch without values
+    start = episode_start(batch)
+    return sum_by_episode(batch, torch.where(start, batch.value, 0))[batch.episode]
+
+
 @declares(needs=("greedy_return",))
 def greedy(
     batch: Batch, returns: Float[Tensor, "N T"], *, greedy_return: Float[Tensor, "N T"]
@@ -110,17 +125,22 @@ def batch_leave_one_out(
     return fraction * mean_of_trajectories(batch, returns, everywhere(batch), leave_out=True)
 
 
-@declares(couples="group", bias="scale", needs=("group",), factor=lambda group: 1 - 1 / group)
-def group_mean(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+@declares(
+    couples="group", bias="scale", needs=("group",), factor=lambda group, shift=0: 1 - 1 / group
+)
+def group_mean(
+    batch: Batch, returns: Float[Tensor, "N T"], *, shift: float = 0.0
+) -> Float[Tensor, "N T"]:
     """The mean return of the trajectories of the group, the trajectory's own included.
 
-    Equation: b = (1/G) Σ_{j in group} R_j.
+    Equation: b = (1/G) Σ_{j in group} R_j + δ, δ = shift; below 0 good trajectories weigh more.
     Shapes: [N, T].
-    Source: Shao et al. 2024, GRPO; Liu et al. 2025, Dr. GRPO.
+    Source: Shao et al. 2024, GRPO; Liu et al. 2025, Dr. GRPO; δ: Arnal et al. 2025, AsymRE.
     Unbiased when: never. With total returns it shrinks the gradient by (G−1)/G, a constant factor
         where all groups have G trajectories.
     """
-    return mean_of_trajectories(batch, returns, by_group(batch), leave_out=False)
+    mean = mean_of_trajectories(batch, returns, by_group(batch), leave_out=False)
+    return mean + shift if shift else mean
 
 
 @declares(couples="group", needs=("group",))
@@ -217,6 +237,28 @@ def norm_weighted_leave_one_out(
     Unbiased when: always.
     """
     return average(batch, scores.norm * returns, scores.norm, key(batch), leave_out=True)
+
+
+@declares(couples="group", bias="direction", needs=("scores",))
+def cumulative_norm_weighted(
+    batch: Batch, returns: Float[Tensor, "N T"], *, scores: Scores
+) -> Float[Tensor, "N T"]:
+    """The optimal token baseline: of each position, weighted by the squared scores up to there.
+
+    Equation: b_t = Σ_j W_jt y_jt / Σ_j W_jt over the trajectories of the group that reach position
+        t, W_jt = Σ_{u≤t} ‖s_ju‖²; 0 where only one reaches it.
+    Shapes: [N, T].
+    Source: Li et al. 2026, the optimal token baseline; verl has the norms of the logits' scores.
+    Unbiased when: never. It contains the step's own return.
+    """
+    key = by_group_and_position(batch)
+    energy = torch.where(batch.mask, scores.norm, 0).cumsum(1)
+    before = torch.where(episode_start(batch), energy - scores.norm, 0)
+    # what a lane held before the episode began, carried along its steps: energies only grow
+    energy = energy - before.cummax(1).values
+    mean = average(batch, energy * returns, energy, key, leave_out=False)
+    one = torch.ones_like(returns)
+    return mean * average(batch, one, one, key, leave_out=True)
 
 
 # The names that both had before; "per decision" is a kind of importance sampling in the field.

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vantage.batch import Batch, sum_by_episode
 from vantage.estimators.columns import declares
 
 
@@ -92,3 +93,38 @@ def k3_in_loss(log_ratio: Float[Tensor, "N T"], *, beta: float) -> Float[Tensor,
     Unbiased when: never for KL(π‖π_ref): it is the gradient of the reverse KL(π_ref‖π).
     """
     return -beta * torch.expm1(-log_ratio)
+
+
+@declares(needs=("reference_log_prob", "batch", "log_prob"))
+def weighted_k3_in_loss(
+    log_ratio: Float[Tensor, "N T"],
+    *,
+    beta: float,
+    batch: Batch,
+    log_prob: Float[Tensor, "N T"],
+) -> Float[Tensor, "N T"]:
+    """The weight on the score of β ρ k3 as a term of the loss, ρ = π/μ the ratio of the step.
+
+    Equation: β ρ l: the slope of ρ k3(l) is ρ (k3 + k3') = ρ l, exactly ρ times that of k2.
+    Shapes: [N, T]; log_prob [N, T] under the current policy, batch.log_prob under μ that sampled.
+    Source: DeepSeek-AI 2025, DeepSeek-V3.2, the unbiased estimate of the KL.
+    Unbiased when: always, also off policy, for the KL of the distributions of the states that were
+        visited.
+    """
+    ratio = torch.where(batch.mask, log_prob - batch.log_prob, 0).exp()
+    return beta * ratio * log_ratio
+
+
+@declares(needs=("reference_log_prob", "batch"))
+def trajectory_k2_in_loss(
+    log_ratio: Float[Tensor, "N T"], *, beta: float, batch: Batch
+) -> Float[Tensor, "N T"]:
+    """The weight on the score of β k2 of the whole trajectory, (β/2) (Σ_t l_t)², in the loss.
+
+    Equation: β Σ_t l_t, at every step of the trajectory.
+    Shapes: [N, T].
+    Source: Richemond et al. 2024, DRO.
+    Unbiased when: always on policy, for the KL of the trajectories: E[Σ l Σ ∇log π] is its
+        gradient.
+    """
+    return beta * sum_by_episode(batch, log_ratio)[batch.episode]

@@ -3,7 +3,8 @@
 A ratio maps (Batch, current log-probabilities) to [N, T]. A clip maps (ratio, advantage) to the
 factor [N, T] that the advantage is multiplied by. A clipped objective min(ρA, clip(ρ)A) has the
 gradient ρ A ∇log π where its unclipped branch is active and 0 where it is not, so that every
-clipping rule is a weight on the score, without a graph.
+clipping rule is a weight on the score, without a graph. A clip that looks at more than one step, or
+at probabilities, declares that it needs the "batch" or the current "log_prob".
 """
 
 import torch
@@ -48,9 +49,7 @@ def sequence(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T
     Source: Zheng et al. 2025, GSPO, equation 7.
     Unbiased when: always, on policy, where it is 1.
     """
-    log_ratio = _log_ratio(batch, log_prob)
-    length = sum_by_episode(batch, torch.ones_like(log_ratio))
-    return (sum_by_episode(batch, log_ratio) / length.clamp(min=1)).exp()[batch.episode]
+    return _mean_ratio(batch, _log_ratio(batch, log_prob))
 
 
 @declares()
@@ -128,6 +127,163 @@ def truncated(
     Unbiased when: always, on policy, for ρ̄ ≥ 1.
     """
     return ratio.clamp(max=maximum)
+
+
+@declares()
+def dual(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,
+    maximum: float = 3.0,
+) -> Float[Tensor, "N T"]:
+    """PPO's clip with a bound for bad actions too: one that has become far likelier is let be.
+
+    Equation: `ppo`, but 0 where A < 0 and ρ > C: the factor of A ∇log π in the gradient of
+        max(min(ρA, clip(ρ) A), CA) where A < 0. With C = δ > 1 + ε that is also the gradient of
+        min(min(ρ, δ) A, clip(ρ) A).
+    Shapes: [N, T].
+    Source: Ye et al. 2020, dual clip, with C = 3; Prime Intellect 2025, two-sided clipping, δ = 4.
+    Unbiased when: always, on policy, for C ≥ 1.
+    """
+    weight = ppo(ratio, advantage, epsilon=epsilon, epsilon_high=epsilon_high)
+    return torch.where((advantage < 0) & (ratio > maximum), 0, weight)
+
+
+@declares()
+def soft(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    positive: float = 1.0,
+    negative: float = 1.05,
+) -> Float[Tensor, "N T"]:
+    """A smooth gate in place of a clip: the further the policy has moved, the less a step weighs.
+
+    Equation: ρ f'(ρ) = 4 ρ σ(τ(ρ−1)) σ(−τ(ρ−1)), f(ρ) = (4/τ) σ(τ(ρ−1)), σ the logistic function;
+        τ = `positive` where A > 0, else `negative`.
+    Shapes: [N, T].
+    Source: Gao et al. 2025, SAPO.
+    Unbiased when: always, on policy, where it is 1.
+    """
+    gate = torch.where(advantage > 0, positive, negative) * (ratio - 1)
+    # an infinite ratio is gated away altogether: ∞ · 0 is 0 here
+    return torch.nan_to_num(4 * ratio * torch.sigmoid(gate) * torch.sigmoid(-gate), nan=0.0)
+
+
+@declares()
+def gamma(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    shape: float = 2.0,
+    rate: float = 3.0,
+    negative_shape: float = 3.0,
+    negative_rate: float = 2.0,
+) -> Float[Tensor, "N T"]:
+    """A smooth weight of the ratio, of the shape of a gamma density, 1 at a ratio of 1.
+
+    Equation: φ(ρ) = ρ^k exp(λ(1 − ρ)), (k, λ) = (shape, rate) where A ≥ 0, else the negative ones.
+    Shapes: [N, T].
+    Source: Shen et al. 2026, VESPO, for the ratio of the trajectory.
+    Unbiased when: always, on policy, where it is 1.
+    """
+    good = advantage >= 0
+    k = torch.where(good, shape, negative_shape).to(ratio.dtype)
+    slope = torch.where(good, rate, negative_rate).to(ratio.dtype)
+    # in logarithms, and ∞ − ∞ is a ratio so large that nothing is left of it
+    return torch.nan_to_num((slope + k * ratio.log() - slope * ratio).exp(), nan=0.0)
+
+
+@declares()
+def tapered(
+    ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"], *, maximum: float = 1.0
+) -> Float[Tensor, "N T"]:
+    """No ratio for what was good, a truncated one for what was bad.
+
+    Equation: 1 where A ≥ 0, else min(ρ, C).
+    Shapes: [N, T].
+    Source: Le Roux et al. 2025, TOPR, for the ratio of the trajectory and C = 1.
+    Unbiased when: always, on policy, for C ≥ 1.
+    """
+    return torch.where(advantage >= 0, 1, ratio.clamp(max=maximum))
+
+
+@declares(needs=("batch",))
+def geometric(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    batch: Batch,
+    epsilon: float = 0.4,
+    epsilon_high: float | None = None,
+) -> Float[Tensor, "N T"]:
+    """The geometric mean of the trajectory's clipped ratios; a clipped step has no gradient.
+
+    Equation: exp((1/|τ|) Σ_t l̃_t), l̃ = log ρ, but clip(log ρ, −ε, ε_high) where that is less
+        favourable: sgn(A) l̃ = min(sgn(A) log ρ, sgn(A) clip(log ρ)); 0 at steps that were clipped.
+    Shapes: [N, T].
+    Source: Zhao et al. 2025, GMPO, for the ratio of the step, with ε = 0.4.
+    Unbiased when: always, on policy, where it is 1.
+    """
+    log_ratio = torch.where(batch.mask, ratio, 1).log()
+    high = epsilon if epsilon_high is None else epsilon_high
+    held = log_ratio.clamp(-epsilon, high)
+    free = log_ratio * advantage.sign() <= held * advantage.sign()
+    return torch.where(free, _mean_ratio(batch, torch.where(free, log_ratio, held)), 0)
+
+
+@declares(needs=("batch", "log_prob"))
+def sequence_masked(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    batch: Batch,
+    log_prob: Float[Tensor, "N T"],
+    threshold: float,
+    epsilon: float = 0.2,
+    epsilon_high: float | None = None,
+) -> Float[Tensor, "N T"]:
+    """PPO's clip, and nothing of bad trajectories that the policy has moved far from.
+
+    Equation: `ppo`, but 0 where A < 0 and (1/|τ|) Σ_t log(μ/π) > δ, μ the policy that sampled.
+    Shapes: [N, T].
+    Source: DeepSeek-AI 2025, DeepSeek-V3.2, equation 9.
+    Unbiased when: always, on policy, for δ ≥ 0.
+    """
+    weight = ppo(ratio, advantage, epsilon=epsilon, epsilon_high=epsilon_high)
+    apart = -_mean_ratio(batch, _log_ratio(batch, log_prob)).log()
+    return torch.where((advantage < 0) & (apart > threshold), 0, weight)
+
+
+@declares(needs=("batch", "log_prob"))
+def divergence(
+    ratio: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    batch: Batch,
+    log_prob: Float[Tensor, "N T"],
+    threshold: float = 0.2,
+    maximum: float = 20.0,
+) -> Float[Tensor, "N T"]:
+    """Nothing where the action's probability itself has moved far enough, whatever the ratio.
+
+    Equation: min(ρ, C), but 0 where A > 0 and π − μ > δ or A ≤ 0 and π − μ < −δ: the total
+        variation between "this action" and "any other".
+    Shapes: [N, T].
+    Source: Qi et al. 2026, DPPO, binary total variation; C as verl has it.
+    Unbiased when: always, on policy, for C ≥ 1.
+    """
+    moved = log_prob.exp() - batch.log_prob.exp()
+    far = torch.where(advantage > 0, moved > threshold, moved < -threshold)
+    return torch.where(far, 0, ratio.clamp(max=maximum))
+
+
+def _mean_ratio(batch: Batch, log_ratio: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """exp of the trajectory's mean of [N, T] over its counted steps, at each of them."""
+    length = sum_by_episode(batch, torch.ones_like(log_ratio))
+    return (sum_by_episode(batch, log_ratio) / length.clamp(min=1)).exp()[batch.episode]
 
 
 def _log_ratio(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:

@@ -71,12 +71,32 @@ def gae(batch: Batch, *, lambda_: float) -> Float[Tensor, "N T"]:
     Unbiased when: V is the true value of the policy, with the factor γ^t (or γ = 1). With λ = 1 it
         is `to_go` and V does not matter.
     """
+    return _lambda_return(batch, torch.full_like(batch.reward, lambda_))
+
+
+@declares(needs=("value",), bias="direction")
+def gae_by_length(batch: Batch, *, alpha: float = 0.05) -> Float[Tensor, "N T"]:
+    """Generalised advantages with a λ that goes to 1 as trajectories get longer.
+
+    Equation: as `gae`, with λ = 1 − 1/(α l) for a trajectory of l counted steps, 0 where α l < 1.
+    Shapes: [N, T].
+    Source: Yue et al. 2025, VAPO, length-adaptive GAE; λ below 0 has no meaning and is 0 here.
+    Unbiased when: never, not even with the true V: λ depends on how the trajectory goes on, and so
+        on the actions whose advantages it weighs.
+    """
+    length = sum_by_episode(batch, torch.ones_like(batch.reward))
+    lambdas = (1 - 1 / (alpha * length.clamp(min=1))).clamp(min=0)
+    return _lambda_return(batch, lambdas[batch.episode])
+
+
+def _lambda_return(batch: Batch, lambdas: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """y_t = r_t + γ [(1 − λ_t) V(s_{t+1}) + λ_t y_{t+1}]."""
     following = _shift(_value_or_next(batch))
     carry = _carry(batch, batch.discount)
     # a masked step hands on what follows it whole: λ must not apply there
-    mixed = torch.where(batch.mask, carry * (1 - lambda_) * following, 0)
-    lambdas = torch.where(batch.mask, carry * lambda_, carry)
-    return recursion(_reward_and_bootstrap(batch) + mixed, lambdas)
+    mixed = torch.where(batch.mask, carry * (1 - lambdas) * following, 0)
+    kept = torch.where(batch.mask, carry * lambdas, carry)
+    return recursion(_reward_and_bootstrap(batch) + mixed, kept)
 
 
 @declares(needs=("value", "log_prob"), provided=("true_value",))

@@ -6,11 +6,14 @@ is below 32 rounding errors of the numbers it is taken over, there is no signal 
 0; elsewhere `epsilon` is added to it.
 """
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, episode_start
+from vantage.errors import refuse_unless
 from vantage.estimators.averages import (
     by_group,
     everywhere,
@@ -131,6 +134,124 @@ def standardised(
     """
     centred = advantage - mean_of_steps(batch, advantage, everywhere(batch), leave_out=False)
     return batch_std(batch, returns, centred, epsilon=epsilon, correction=correction)
+
+
+@declares(couples="batch", bias="direction", needs=("group",))
+def live_groups(
+    batch: Batch, returns: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"]
+) -> Float[Tensor, "N T"]:
+    """Multiplied by how many trajectories there are for each in a group that has a signal.
+
+    Equation: A · Σ_n w_n / Σ_{n live} w_n, live the groups whose returns are not all equal.
+    Shapes: [N, T].
+    Source: Chu et al. 2025, GPG, whose α = B/(B − M) this is, M trajectories without a gradient.
+    Unbiased when: never. The factor is correlated with the samples; its limit in large batches is a
+        constant.
+    """
+    live, start = _spread(batch, returns)[0] > 0, episode_start(batch)
+    weight = torch.where(start, batch.weight[:, None], 0)
+    alive = torch.where(live, weight, 0).sum()
+    return torch.where(live, advantage * (weight.sum() / alive), 0)
+
+
+@declares(bias="direction")
+def by_sign(
+    batch: Batch,
+    returns: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    positive: float = 1.0,
+    negative: float = 1.0,
+) -> Float[Tensor, "N T"]:
+    """Good and bad advantages, each times a factor of its own.
+
+    Equation: λ⁺ A where A > 0, λ⁻ A where A < 0.
+    Shapes: [N, T].
+    Source: Zhu et al. 2025, weighted REINFORCE, with λ⁺ = 0.1 and λ⁻ = 1 on rewards of ±1.
+    Unbiased when: never but for λ⁺ = λ⁻ = 1: it is the gradient of another reward, whose good and
+        bad parts weigh differently.
+    """
+    return torch.where(advantage > 0, positive, negative) * advantage
+
+
+@declares(couples="group", bias="direction", needs=("group",))
+def best_of(
+    batch: Batch,
+    returns: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    k: int,
+    normalise: bool = True,
+) -> Float[Tensor, "N T"]:
+    """In place of the advantage, that of the best of k: pass@k, where rewards are 0 and 1.
+
+    Equation: (S_i − S̄)/σ, S̄ the mean over all sets of k trajectories of the group of the largest
+        return in the set, S_i the same over the sets that contain i, σ² the variance over all sets;
+        without `normalise` S_i − S̄. 0 where all sets are equally good.
+    Shapes: [N, T].
+    Source: Chen et al. 2025, pass@k training, equations 14 and 15; S_i: Walder & Karkhanis 2025.
+    Unbiased when: never for J. Without `normalise` it is (1 − k/G)/k times the gradient of the
+        expected best of k.
+
+    Raises:
+        InputError: a group of fewer than k trajectories.
+    """
+    first, slot, count = _by_group(batch, returns)
+    refuse_unless(
+        int(count.min()) >= k,
+        f"best_of(k={k}): a group has {int(count.min())} trajectories; draw {k} or more of each "
+        "prompt or start state.",
+    )
+    size, longest = first.shape[1], int(count.max())
+    value, order = first.sort(1)
+    value = torch.where(value.isfinite(), value, 0)
+    choose = torch.tensor(
+        [[math.comb(n, j) for j in range(k + 1)] for n in range(longest + 1)], dtype=value.dtype
+    ).to(value.device)
+    # ranks from 1 among the group's own; what pads a smaller group has ranks below that
+    rank = torch.arange(1, size + 1, device=value.device) - (size - count)[:, None]
+    best = torch.where(rank >= 1, choose[(rank - 1).clamp(min=0), k - 1], 0)
+    pair = choose[(rank - 2).clamp(min=0), k - 2] if k > 1 else torch.zeros_like(best)
+    above = torch.where(rank >= 2, pair, 0) * value
+    later = above.flip(1).cumsum(1).flip(1) - above
+    total, own = choose[count, k][:, None], choose[count - 1, k - 1][:, None]
+    mean = (best * value).sum(1, keepdim=True) / total
+    spread = ((best * (value - mean) ** 2).sum(1, keepdim=True) / total).sqrt()
+    gain = (best * value + later) / own - mean
+    noise = 32 * torch.finfo(returns.dtype).eps * value.abs().amax(1, keepdim=True)
+    gain = torch.where(spread > noise, gain / spread if normalise else gain, 0)
+    return gain.gather(1, order.argsort(1)).flatten()[slot].to(returns.dtype)
+
+
+def _by_group(
+    batch: Batch, returns: Float[Tensor, "N T"]
+) -> tuple[Float[Tensor, "P G"], Int[Tensor, "N T"], Int[Tensor, " P"]]:
+    """First returns of each group's trajectories, −∞ where it has fewer; where a step's own is."""
+    start = episode_start(batch)
+    group = batch.group.unique(return_inverse=True)[1][:, None].expand_as(start)[start]
+    episode = batch.episode[start]
+    order = group.argsort(stable=True)
+    count = group.bincount()
+    place = torch.arange(len(group), device=group.device) - (count.cumsum(0) - count)[group[order]]
+    widest = int(count.max())
+    cell = group[order] * widest + place
+    first = returns.new_full((len(count) * widest,), -math.inf, dtype=torch.float64)
+    first[cell] = returns[start][order].double()
+    slot = torch.zeros(int(batch.episode.max()) + 1, dtype=torch.long, device=group.device)
+    slot[episode[order]] = cell
+    return first.view(len(count), widest), slot[batch.episode], count
+
+
+def _spread(
+    batch: Batch, returns: Float[Tensor, "N T"]
+) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+    """Standard deviation, 0 where it is no more than rounding, and root mean square of a group."""
+    key = by_group(batch)
+    mean = mean_of_trajectories(batch, returns, key, leave_out=False)
+    variance = mean_of_trajectories(batch, (returns - mean) ** 2, key, leave_out=False)
+    size = mean_of_trajectories(batch, returns**2, key, leave_out=False).sqrt()
+    spread = variance.sqrt()
+    return torch.where(spread > 32 * torch.finfo(returns.dtype).eps * size, spread, 0), size
 
 
 def _divided(

@@ -321,7 +321,7 @@ def rloo(beta: float = 0.0) -> Estimator:
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R(τ_i) − (1/(G−1)) Σ_{j≠i in group} R(τ_j)).
     Source: Ahmadian et al. 2024 [ahmadian2024]; Kool, van Hoof & Welling 2019 [kool2019].
     """
-    return Estimator(baseline=baselines.leave_one_out, kl_in_reward=_times(penalties.k1, beta))
+    return Estimator(baseline=baselines.leave_one_out, kl_in_reward=times(penalties.k1, beta))
 
 
 @row
@@ -333,7 +333,7 @@ def grpo(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -> Estima
         β ∇k3(l_t) in the loss.
     Source: Shao et al. 2024 [shao2024]; on k3 in the loss: Tang & Munos 2025 [tang2025].
     """
-    return _clipped_group(
+    return clipped_group(
         scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.ppo, epsilon=epsilon),
         aggregate=per_sequence,
@@ -349,7 +349,7 @@ def dr_grpo(length: float | None = None, epsilon: float = 0.2, beta: float = 0.0
         L = `length`, a constant such as the longest completion allowed, or 1.
     Source: Liu et al. 2025 [liu2025].
     """
-    return _clipped_group(
+    return clipped_group(
         clip=partial(ratios.ppo, epsilon=epsilon),
         aggregate=per_trajectory if length is None else partial(constant_length, length=length),
         beta=beta,
@@ -364,7 +364,7 @@ def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28, correction: int = 0) 
         GRPO. Its dynamic sampling (drawing anew for groups of equal reward) is no rule for weights.
     Source: Yu et al. 2025 [yu2025].
     """
-    return _clipped_group(
+    return clipped_group(
         scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
@@ -379,7 +379,7 @@ def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0)
         whose weight on each score is s_i A_i/|τ_i|; A_i as in GRPO.
     Source: Zheng et al. 2025 [zheng2025].
     """
-    return _clipped_group(
+    return clipped_group(
         scale=partial(scales.group_std, correction=correction),
         ratio=ratios.sequence,
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
@@ -399,7 +399,7 @@ def cispo(
     Source: MiniMax 2025 [minimax2025].
     """
     bound = partial(ratios.cispo, epsilon_high=epsilon_high)
-    return _clipped_group(
+    return clipped_group(
         scale=partial(scales.group_std, correction=correction),
         clip=bound if maximum is None else partial(ratios.truncated, maximum=maximum),
         aggregate=per_token,
@@ -466,7 +466,7 @@ def remax(beta: float = 0.0) -> Estimator:
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R(τ_i) − R(τ_greedy)).
     Source: Li et al. 2024 [li2024].
     """
-    return Estimator(baseline=baselines.greedy, kl_in_reward=_times(penalties.k1, beta))
+    return Estimator(baseline=baselines.greedy, kl_in_reward=times(penalties.k1, beta))
 
 
 @row
@@ -483,7 +483,7 @@ def reinforce_pp(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -
         ratio=ratios.token,
         clip=partial(ratios.ppo, epsilon=epsilon),
         aggregate=per_token,
-        kl_in_reward=_times(penalties.k1, beta),
+        kl_in_reward=times(penalties.k1, beta),
     )
 
 
@@ -491,7 +491,7 @@ def _to_go(baseline: Column) -> Estimator:
     return Estimator(returns=returns.to_go, baseline=baseline, discounting=discounted)
 
 
-def _clipped_group(
+def clipped_group(
     *,
     clip: Column,
     aggregate: Column,
@@ -506,11 +506,11 @@ def _clipped_group(
         ratio=ratio,
         clip=clip,
         aggregate=aggregate,
-        kl_in_loss=_times(penalties.k3_in_loss, beta),
+        kl_in_loss=times(penalties.k3_in_loss, beta),
     )
 
 
-def _times(penalty: Column, beta: float) -> Column | None:
+def times(penalty: Column, beta: float) -> Column | None:
     """The penalty with its coefficient; none where that is 0, so that no reference is asked for."""
     refuse_unless(beta >= 0, f"beta={beta}: the coefficient of a KL penalty must be at least 0.")
     return partial(penalty, beta=beta) if beta else None
