@@ -1,6 +1,7 @@
 """Every claim of the table is checked, true and false alike; every rule catches who breaks it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,14 +13,21 @@ from vantage.conformance import claims
 from vantage.estimators import baselines
 from vantage.estimators.averages import by_group, mean_of_steps
 from vantage.estimators.columns import declares
+from vantage.exact.mdp import MDP
 
 E = vt.estimators
 ROWS = list(E.TABLE)
 
 
+def of_both_signs() -> claims.Problem:
+    """Two contexts, with rewards above and below 0."""
+    mdp = MDP.bandit(torch.tensor([[1.0, -0.6], [0.3, -1.0]], dtype=torch.float64))
+    return replace(claims.bandit(0), name="both signs", mdp=mdp)
+
+
 def biases(estimator: vt.Estimator) -> Iterator[tuple[float, float]]:
-    """(relative error, 1 − cosine) of E ĝ on every problem."""
-    for problem in claims.PROBLEMS:
+    """(relative error, 1 − cosine) of E ĝ on every problem, and on one with rewards below 0."""
+    for problem in (*claims.PROBLEMS, of_both_signs()):
         mean, exact = claims.expected_gradient(estimator, problem)
         error = (mean - exact).norm() / exact.norm()
         yield float(error), 1 - float(torch.cosine_similarity(mean, exact, dim=0))
