@@ -103,8 +103,7 @@ HOMES = {
     "vantage.environments.contract": "contract",
     "vantage.errors": "InputError NonFiniteError",
     "vantage.estimators": (
-        "Estimator aggregates averages baselines columns importance penalties ratios returns "
-        "scales"
+        "Estimator aggregates averages baselines columns importance penalties ratios returns scales"
     ),
     "vantage.exact.mdp": "MDP",
     "vantage.gradients.weighted": "gradient row_gradients",

@@ -352,11 +352,13 @@ class Estimator:
         Args:
             batch, log_prob, advantage: as in `weights`, of the same rows.
             **inputs: `proximal_log_prob` [N, T], under the policy at which the update began: what
-                ratios compare with, and importance weigh. Where it is left out it is `log_prob`
+                ratios compare with, and importance weighs. Where it is left out it is `log_prob`
                 for an estimator that reweighs, as at the first step, else `batch.log_prob`.
         """
-        proximal = inputs.get("proximal_log_prob", log_prob if self.reweighs else None)
-        anchor = batch if proximal is None else replace(batch, log_prob=proximal)
+        given_one = inputs.get("proximal_log_prob")
+        proximal = given_one if isinstance(given_one, Tensor) else log_prob
+        follows = self.reweighs or proximal is given_one
+        anchor = replace(batch, log_prob=proximal) if follows else batch
         clip = bound(self.clip, {"batch": batch, "log_prob": log_prob})
         factor = clip(self.ratio(anchor, log_prob), advantage)
         return self.importance(batch, proximal) * factor if self.reweighs else factor
@@ -378,7 +380,11 @@ class Estimator:
         return replace(batch, reward=batch.reward - penalised)
 
     def _penalty(
-        self, column: Column, batch: Batch, log_prob: Float[Tensor, "N T"], inputs: dict[str, object]
+        self,
+        column: Column,
+        batch: Batch,
+        log_prob: Float[Tensor, "N T"],
+        inputs: dict[str, object],
     ) -> Float[Tensor, "N T"]:
         reference = inputs.get("reference_log_prob")
         if not isinstance(reference, Tensor):

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,13 +14,13 @@ from vantage.estimators.averages import trajectories_in_group
 FROM_BATCH = ("value", "group")
 
 
-def bound(column: Callable[..., Tensor], inputs: Mapping[str, Any]) -> Callable[..., Tensor]:
+def bound(column: Callable[..., Tensor], inputs: Mapping[str, object]) -> Callable[..., Tensor]:
     """The column with the inputs it declares bound by name."""
     extra = {name: inputs[name] for name in columns.needs(column) if name not in FROM_BATCH}
     return partial(column, **extra) if extra else column
 
 
-def given(batch: Batch, needs: frozenset[str], inputs: Mapping[str, Any]) -> set[str]:
+def given(batch: Batch, needs: frozenset[str], inputs: Mapping[str, object]) -> set[str]:
     """Which inputs are there, in the batch or by name; groups are counted only if asked for."""
     names = {name for name, value in inputs.items() if value is not None}
     if batch.value is not None:
