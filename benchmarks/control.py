@@ -18,7 +18,6 @@ written after every measurement; --resume goes on where a run was interrupted.
 import argparse
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -33,6 +32,7 @@ import torch
 from control_check import check
 from control_tables import cells, markdown
 from control_work import GPU, SOLVE, TRAINERS, WORKS, Trainer, asked, asked_to_solve
+from machines import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -109,22 +109,6 @@ def versions(peers: dict[str, str]) -> dict[str, dict[str, str]]:
             json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr[-200:]}
         )
     return found
-
-
-def machine() -> dict[str, str]:
-    """What it was measured on."""
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), model)
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    return {
-        "processor": model,
-        "cores": str(os.cpu_count()),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "load at start": f"{load:.1f}",
-    }
 
 
 class Record:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from control import machine
+from machines import machine
 from numpy.typing import NDArray
 from torch import nn
 

@@ -174,3 +174,68 @@ def test_only_perceptrons_are_taken_apart() -> None:
         """A subclass may change anything."""
 
     assert isinstance(fastest(Tilted(env.policy().net), None), AutogradPasses)
+
+
+def through_tanh(x: torch.Tensor) -> torch.Tensor:
+    """What passes by hand make of tanh, by a perceptron that does nothing else."""
+    net = nn.Sequential(nn.Linear(1, 1), nn.Tanh(), nn.Linear(1, 1)).to(x.dtype)
+    policy = vt.Gaussian(nn.Sequential(nn.Linear(1, 1)), 1).to(x.dtype)
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            layer.weight.fill_(1)
+            layer.bias.zero_()
+        result = MlpPasses(policy, vt.Value(net)).values(x[:, None])
+    assert result is not None
+    return result
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 2e-7), (torch.float64, 1e-15)], ids=["single", "double"]
+)
+def test_tanh_is_as_near_as_its_precision_is_to_1(dtype: torch.dtype, bound: float) -> None:
+    x = torch.cat([torch.linspace(-12, 12, 200_001), torch.logspace(-9, 1, 10_001).neg()])
+    x = x.to(dtype)
+    error = (through_tanh(x).double() - x.double().tanh()).abs()
+    assert float(error.max()) < bound
+    assert through_tanh(torch.tensor([-1e4, -50, 0, 50, 1e4])).tolist() == [-1, -1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("scale", "bound"), [(10, 1e-6), (1, 1e-6), (0.1, 1e-6), (1e-3, 3e-6), (1e-6, 3e-6)]
+)
+@pytest.mark.parametrize("rows", [64, 2048])
+def test_gradients_in_single_precision(scale: float, bound: float, rows: int) -> None:
+    """Against double precision and automatic differentiation. Where every unit is near 0, tanh is
+    known to fewer digits, and so is the gradient."""
+    env = vt.CartPole(1)
+    policy, value = env.policy(seed=0), env.value(seed=1)
+    exact = AutogradPasses(copy.deepcopy(policy).double(), copy.deepcopy(value).double())
+    quick = MlpPasses(policy, value)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(2)
+    observation = torch.randn(rows, 4, generator=generator) * scale
+    action = torch.randint(0, 2, (rows,), generator=generator)
+    weight, slope = torch.randn(2, rows, generator=generator).unbind()
+    with torch.no_grad():
+        quick.forward(observation, action)
+        quick.backward(weight, None, slope)
+        exact.forward(observation.double(), action)
+        exact.backward(weight.double(), None, slope.double())
+    gradients = [p.grad for p in exact.parameters if p.grad is not None]
+    wanted = torch.cat([gradient.flatten() for gradient in gradients])
+    assert quick.flat.grad is not None
+    assert float((quick.flat.grad - wanted).norm() / wanted.norm()) < bound
+
+
+@pytest.mark.parametrize("kind", ["categorical", "gaussian"])
+def test_few_lanes_are_scored_as_many(kind: str) -> None:
+    """NumPy acts for few lanes: what it records is what is learned from, to rounding."""
+    env = vt.CartPole(8) if kind == "categorical" else vt.make("tensor/Pendulum-v1", lanes=8)
+    passes = fastest(env.policy(seed=0), env.value(seed=1))
+    generator = torch.Generator().manual_seed(0)
+    observation = torch.randn(8, 5, *env.observations.shape, generator=generator)
+    act = passes.acting(5, 8, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        action = torch.stack([act(t, observation[:, t]) for t in range(5)], 1)
+        log_prob, _ = act.scored(observation, action)
+        learned, _ = passes.forward(observation, action)
+    torch.testing.assert_close(log_prob, learned, atol=3e-6, rtol=0)

@@ -7,6 +7,12 @@ of a layer h = act(z), z = x Wᵀ + b, and δ the loss's slope in z:
 
     ∂/∂W = δᵀ x     ∂/∂b = Σ δ     slope in x = δ W     tanh′ = 1 − h²     relu′ = 1[h > 0]
 
+On a processor tanh z is written 2σ(2z) − 1, which takes half the time of torch's tanh or less, and
+it is this in acting, scoring and learning alike. It is as near to tanh as single precision is to 1:
+within 2 × 10⁻⁷, where `nn.Tanh` is within 6 × 10⁻⁸ and near 0 nearer still. The two do not agree to
+the bit, and neither do these passes and `AutogradPasses`. For few lanes NumPy's tanh acts, whose
+calls cost less.
+
 and for the policy's outputs, with weights w of log π and u of the entropy H,
 
     categorical   slope in logits = w (onehot(a) − π) − u π (log π + H)
@@ -26,6 +32,7 @@ from vantage.policies import Categorical, Gaussian, Policy, Value
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _FEW = 16  # lanes up to which NumPy's calls, cheaper each, act faster than torch's
 _ACTIVATIONS = (nn.Tanh, nn.ReLU)
+_MINUS_ONE = torch.tensor(-1.0)
 
 
 def fastest(policy: Policy, value: nn.Module | None) -> Passes:
@@ -274,12 +281,20 @@ def _grad(parameter: Tensor) -> Tensor:
 def _forward(layers: list[_Layer], observation: Tensor) -> list[Tensor]:
     """The input, the output of every hidden layer after its activation, and the last output."""
     outputs = [observation]
-    for i, layer in enumerate(layers):
-        output = torch.addmm(layer.bias, outputs[-1], layer.transposed)
-        if i + 1 < len(layers):
-            output = output.relu_() if layer.relu else output.tanh_()
-        outputs.append(output)
+    for layer in layers[:-1]:
+        outputs.append(_hidden(layer, outputs[-1]))
+    outputs.append(torch.addmm(layers[-1].bias, outputs[-1], layers[-1].transposed))
     return outputs
+
+
+def _hidden(layer: _Layer, inputs: Tensor) -> Tensor:
+    """The output of a hidden layer after its activation."""
+    if layer.relu:
+        return torch.addmm(layer.bias, inputs, layer.transposed).relu_()
+    if inputs.device.type != "cpu":  # where every operation costs its launch, tanh is one
+        return torch.addmm(layer.bias, inputs, layer.transposed).tanh_()
+    twice = torch.addmm(layer.bias, inputs, layer.transposed, beta=2, alpha=2)
+    return torch.add(_MINUS_ONE, twice.sigmoid_(), alpha=2, out=twice)
 
 
 def _views(layers: list[_Layer]) -> list[tuple[object, object, bool]]:
