@@ -521,6 +521,30 @@ def test_numbers_that_cannot_be_are_refused_on_every_path(
         vt.evaluate(env, env.policy((4,)), 3)
 
 
+class Huge(Small):
+    def reward(self, action: Any) -> float:
+        return 1e30 * (self.time - 3)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "settings"),
+    [
+        ("reinforce", {"batch": 6}),
+        ("ppo", {"fragment": 8, "update": vt.updates.Epochs(standardise=False)}),
+    ],
+)
+def test_a_gradient_beyond_single_precision_is_blamed_on_the_rewards(
+    estimator: str, settings: dict[str, Any]
+) -> None:
+    env = vt.make(Huge, lanes=2)
+    value = env.value() if estimator == "ppo" else None
+    with pytest.raises(vt.NonFiniteError, match=r"rewards reach \de\+30 in size: divide them"):
+        vt.train(
+            env, env.policy(), vt.estimators.named(estimator), value=value, updates=3,
+            progress=False, **settings,
+        )  # fmt: skip
+
+
 # -- a stop in an environment that does not come back --------------------------------------------
 
 

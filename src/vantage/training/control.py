@@ -140,7 +140,7 @@ class ControlLearner(Learner):
 
         def step() -> dict[str, Any]:
             if collected.gradient is not None:
-                refuse_unless_finite(collected.gradient, len(self.history) + 1)
+                refuse_unless_finite(collected.gradient, batch)
             return settings.update.update(
                 self.passes,
                 self.optimizers,
@@ -266,7 +266,7 @@ class ControlLearner(Learner):
             }
         gradient, signal = measured[baseline]
         if not self.skip_non_finite:  # before anything of the update is done
-            refuse_unless_finite(gradient, len(self.history) + 1)
+            refuse_unless_finite(gradient, batch)
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, choices)
 
     def _outlasted(self) -> bool:
@@ -317,7 +317,7 @@ class ControlLearner(Learner):
         if measured or settings.update.wants_gradient:
             gradient, signal = lanes_signal(self.passes, estimator, batch, measured)
             if not self.skip_non_finite:
-                refuse_unless_finite(gradient, number + 1)
+                refuse_unless_finite(gradient, batch)
         entropy = self.fragments.entropy
         return Collection(started, batch, estimator, ended, entropy, gradient, signal, {})
 

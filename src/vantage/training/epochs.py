@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 
 from vantage.arguments import checked
 from vantage.batch import Batch
-from vantage.errors import NonFiniteError, refuse_unless
+from vantage.errors import refuse_unless
 from vantage.estimators import columns, ratios
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
 from vantage.gradients.passes import Passes
 from vantage.training.adam import Adam
-from vantage.training.interface import OptimizerFactory, optimizer_of
+from vantage.training.interface import OptimizerFactory, optimizer_of, refuse_unless_finite
 from vantage.training.value import value_metrics, value_target
 
 
@@ -154,12 +154,12 @@ class Epochs:
             if far:
                 break
         every = torch.stack(norms)
-        if not every.isfinite().all():
-            raise NonFiniteError(
-                "A gradient of this update is not finite; lower lr, or bound it with "
-                "max_grad_norm, or go on without such updates by skip_non_finite "
-                "(--skip-non-finite). The last checkpoint holds the policy from before."
-            )
+        refuse_unless_finite(
+            every,
+            batch,
+            "A gradient of this update",
+            "The last checkpoint holds the policy from before.",
+        )
         metrics = {"grad_norm": every.mean().item(), "optimizer_steps": len(norms)}
         return metrics | _movement(estimator, last_epoch) | _fit(first)
 

@@ -15,6 +15,10 @@ from vantage.gradients.passes import Passes
 # Takes parameters, gives a torch optimiser; it minimises −J, so any torch optimiser ascends.
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
+# Beyond these a batch is to blame for a gradient whose square leaves single precision, 3e38. A
+# log-probability of -10,000 is that of an action which is never sampled.
+LARGE = {"rewards": 1e12, "predictions of the value function": 1e12, "log-probabilities": 1e4}
+
 
 @runtime_checkable
 class Update(Protocol):
@@ -98,15 +102,45 @@ def optimizer_of(
     return optimizer
 
 
-def refuse_unless_finite(gradient: Tensor, update: int) -> None:
-    """Refuse a gradient with NaN or infinity before it is stepped along.
+def refuse_unless_finite(
+    gradient: Tensor,
+    batch: Batch,
+    name: str = "The gradient",
+    left: str = "The policy is as it was before this update.",
+) -> None:
+    """Refuse a gradient, or a norm of one, with NaN, infinity, or a square that is infinite.
+
+    An optimiser that divides by the root of a mean square would stand still on the last, for good.
+
+    Args:
+        gradient: any shape.
+        batch: what it is of.
+        name: what the message calls it.
+        left: what the message says of the policy.
 
     Raises:
-        NonFiniteError: naming the update.
+        NonFiniteError: naming what of the batch is out of all proportion, rewards first.
     """
-    if not gradient.isfinite().all():
+    if not gradient.square().isfinite().all():
+        fault = "too large to be squared" if gradient.isfinite().all() else "not finite"
         raise NonFiniteError(
-            f"The gradient of update {update} is not finite; lower lr, or bound it with "
-            "max_grad_norm, or go on without such updates by skip_non_finite "
-            "(--skip-non-finite). The policy is as it was before this update."
+            f"{name} is {fault}. {_blame(batch)} Or go on without such updates by skip_non_finite "
+            f"(--skip-non-finite). {left}"
         )
+
+
+def _blame(batch: Batch) -> str:
+    """Which numbers of a batch lead to a gradient beyond single precision, and the remedy."""
+    for name, tensor, remedy in (
+        ("rewards", batch.reward, "divide them, or train with normalise=True"),
+        ("predictions of the value function", batch.value, "lower its learning rate"),
+        ("log-probabilities", batch.log_prob, "lower lr, or bound the gradient by max_grad_norm"),
+    ):
+        at = torch.zeros(()) if tensor is None else tensor[batch.mask].abs().max()
+        if not at < LARGE[name]:
+            return f"Its {name} reach {at.item():.3g} in size: {remedy}."
+    return (
+        "Its rewards, values and log-probabilities are of ordinary size, so that an earlier step "
+        "was too long, or the estimator divides by something near 0: lower lr, or bound the "
+        "gradient by max_grad_norm."
+    )

@@ -10,7 +10,6 @@ On the first pass over a batch the log-probabilities of sampling are the policy'
 spent on scoring.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,11 +21,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
-from vantage.errors import NonFiniteError
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.scoring import Pass, Passes, scored_passes
 from vantage.statistics.signal import Signal
+from vantage.training.interface import refuse_unless_finite
 from vantage.training.learner import signal_metrics
 
 
@@ -172,12 +171,9 @@ def ascend(
             rows = _pieces(weighed.batch, minibatch, 1 if steps else pieces)
             log_prob, entropy, summed = in_pieces(backward_of, weighed.batch, rows, optimizer)
             norm = clip(optimizer, max_grad_norm)
-            if not math.isfinite(norm):
-                raise NonFiniteError(
-                    "The gradient is not finite; lower lr, or look at the rewards of this update, "
-                    "or go on without such updates by skip_non_finite (--skip-non-finite). The "
-                    "policy is as it was before this step."
-                )
+            refuse_unless_finite(
+                torch.tensor(norm), weighed.batch, left="The policy is as it was before this step."
+            )
             if not steps:
                 signal = signal_of(summed, norm)
             optimizer.step()
