@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from vantage.errors import refuse_unless
+from vantage.reporting.serving import server
 from vantage.reporting.writing import report
 from vantage.runs.progress import terminal
 
@@ -14,15 +15,27 @@ from vantage.runs.progress import terminal
 def report_command(
     run: Positional[Path],
     out: Path | None = None,
+    serve: bool = False,
+    port: int | None = None,
     show: Annotated[bool, arg(name="open")] = False,
 ) -> None:
-    """Write the report of a run: one HTML page with curves, signal, settings and what it said.
+    """Write the report of a run as one HTML page; or serve those of all runs in a folder, live.
 
     Args:
-        run: the run folder.
+        run: the run folder; with --serve, a folder with run folders in it, at any depth.
         out: where the page goes; report.html in the run folder by default.
-        show: open it in the browser of this machine.
+        serve: show all runs of the folder in the browser, in a table to sort by any metric and with
+            their curves over one another, fresh as they train; for this machine alone.
+        port: of --serve; 8017 by default, or a free one where that is taken.
+        show: open the page in the browser of this machine.
     """
+    refuse_unless(
+        out is None or not serve, "vantage report: --out writes a page, --serve none; give one."
+    )
+    refuse_unless(port is None or serve, f"vantage report --port {port}: it goes with --serve.")
+    if serve:
+        _serve(run, port, show)
+        return
     refuse_unless(
         out is None or not out.is_dir(),
         f"vantage report --out {out}: this is a folder; name a file.",
@@ -31,3 +44,13 @@ def report_command(
     opened = show and webbrowser.open(path.resolve().as_uri())
     said = "It is open in your browser." if opened else "Open it in any browser."
     terminal.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, whole in itself. {said}")
+
+
+def _serve(root: Path, port: int | None, show: bool) -> None:
+    """Until Ctrl-C."""
+    with server(root, port) as running:
+        address = f"http://127.0.0.1:{running.server_port}/"
+        terminal.print(f"The runs in {root}: {address} (for this machine alone; Ctrl-C ends it)")
+        if show:
+            webbrowser.open(address)
+        running.serve_forever()

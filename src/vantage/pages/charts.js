@@ -127,7 +127,7 @@ const Charts = (() => {
   function place(host, chart, context) {
     const figure = element("figure", { class: "chart" });
     const caption = element("figcaption", {}, chart.title);
-    caption.append(element("span", {}, chart.note));
+    if (chart.note) caption.append(element("span", {}, chart.note));
     const key = element("div", { class: "key" });
     const readout = element("div", { class: "readout", "aria-live": "polite" });
     const svg = shape("svg", { role: "img", tabindex: "0" });
@@ -155,7 +155,7 @@ const Charts = (() => {
 
   function grid(one, series) {
     const axes = one.context.grids[series.grid] || {};
-    return axes[one.context.axis] || axes.updates || [];
+    return axes[one.context.axis] || [];
   }
 
   function draw(one) {
@@ -166,8 +166,8 @@ const Charts = (() => {
     svg.replaceChildren();
     one.key.replaceChildren();
     const box = extent(chart);
-    if (!box) { one.readout.textContent = "Nothing to see yet."; return; }
     const xs = chart.series.flatMap((s) => grid(one, s)).filter(real);
+    if (!box || !xs.length) { one.cursor = null; one.readout.textContent = "Nothing to see against this."; return; }
     const first = Math.min(...xs), last = Math.max(...xs);
     const { log, low, high } = box;
     const sides = ticks(low, high, log, 4);
@@ -212,7 +212,7 @@ const Charts = (() => {
       body.append(shape("path", { d: area(at, lows, highs), fill: colour, "fill-opacity": series.band === "range" ? 0.13 : 0.2 }));
       body.append(shape("path", { d: path(at, values), fill: "none", stroke: colour, "stroke-width": 1.8, "stroke-linejoin": "round", "stroke-dasharray": dash }));
       if (at.length <= 40) values.forEach((value, k) => {
-        if (value === null || at[k] === null) return;
+        if (value === null || !real(at[k])) return;
         const trusted = !series.trusted || series.trusted[k];
         body.append(shape("circle", { cx: at[k], cy: value, r: 2.6, stroke: colour, "stroke-width": 1.3, fill: trusted ? colour : "var(--paper)" }));
         if (at.length === 1 && lows[k] !== null) body.append(shape("line", { x1: at[k], x2: at[k], y1: lows[k], y2: highs[k], stroke: colour }));
@@ -244,7 +244,7 @@ const Charts = (() => {
     const value = one.first + Math.min(1, Math.max(0, share)) * (one.last - one.first);
     one.cursor.setAttribute("x1", one.x(value));
     one.cursor.setAttribute("x2", one.x(value));
-    const said = one.chart.series.map((series) => {
+    const said = one.chart.series.filter((series) => grid(one, series).length).map((series) => {
       const at = grid(one, series);
       let near = 0;
       at.forEach((each, i) => { if (real(each) && Math.abs(each - value) < Math.abs(at[near] - value)) near = i; });

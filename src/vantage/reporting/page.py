@@ -19,13 +19,14 @@ SHORTER = {"Learning": "learning", "Signal": "signal", "Policy": "policy", "Loss
            "Speed": "speed", "Other metrics": "other"}  # fmt: skip
 
 
-def page(subject: Subject, folder: Path, live: str | None = None) -> str:
+def page(subject: Subject, folder: Path, live: dict[str, str] | None = None) -> str:
     """The report as HTML; the same run gives the same bytes.
 
     Args:
         subject: the run.
         folder: where it is.
-        live: where the page asks for newer versions of itself; None where it is a file.
+        live: the "address" at which the page asks whether it has gone on since "stamp"; None where
+            it is a file.
     """
     drawn = charts(subject)
     said = completions(folder)

@@ -19,7 +19,7 @@
   figures(data);
   const browser = document.getElementById("browser");
   if (browser) browse(browser, data.completions);
-  if (data.live) follow(data.live, data.stamp);
+  if (data.live) follow(data.live.address, data.live.stamp);
   document.documentElement.dataset.ready = "";
 
   // Ask for the page again when the run has gone on, and take over its words and figures.
