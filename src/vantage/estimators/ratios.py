@@ -287,5 +287,5 @@ def _mean_ratio(batch: Batch, log_ratio: Float[Tensor, "N T"]) -> Float[Tensor, 
 
 
 def _log_ratio(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
-    # padding may hold infinities, and ∞ − ∞ would reach the sums over a trajectory
-    return torch.where(batch.mask, log_prob - batch.log_prob, 0)
+    # whatever padding holds, ∞ − ∞ too, sums over a trajectory and weights leave out
+    return log_prob - batch.log_prob

@@ -121,7 +121,7 @@ def vtrace(
     target = vtrace_target(batch, log_prob=log_prob, rho_max=rho_max, c_max=c_max, lambda_=lambda_)
     if remainder:
         target = lambda_ * target + (1 - lambda_) * _value_or_next(batch)
-    following = _shift(_at_next(batch, target))
+    following = _shift(target)  # at a masked step it is that of the next counted one
     return _reward_and_bootstrap(batch) + _carry(batch, batch.discount) * following
 
 
@@ -144,7 +144,7 @@ def vtrace_target(
         the two.
     """
     values, carry = _value_or_next(batch), _carry(batch, batch.discount)
-    ratio = torch.where(batch.mask, (log_prob - batch.log_prob).exp(), 1)
+    ratio = (log_prob - batch.log_prob).exp()  # read at counted steps alone
     delta = _reward_and_bootstrap(batch) + carry * _shift(values) - values
     rho, c = ratio.clamp(max=rho_max), lambda_ * ratio.clamp(max=c_max)
     excess = recursion(

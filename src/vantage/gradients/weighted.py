@@ -38,7 +38,7 @@ def gradient(
     if "scores" in estimator.needs and inputs.get("scores") is None:
         inputs["scores"] = scores(policy, batch, estimator, **inputs)
     log_prob = policy.log_prob(batch.observation, batch.action)
-    weights = estimator.weights(batch, log_prob.detach(), **inputs)
+    weights = estimator.weights(batch, log_prob, **inputs)  # which are constants
     # where, not a product: padding may hold observations whose log-probability is not finite
     surrogate = torch.where(batch.mask, weights * log_prob, 0).sum()
     if estimator.entropy:

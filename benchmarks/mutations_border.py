@@ -1,33 +1,7 @@
-"""Break what stands at the border of environments on purpose, and see that a test turns red.
+"""The border of environments: pieces of source that `mutations.py` replaces, one at a time.
 
-    python benchmarks/border_mutations.py --out benchmarks/results/border_mutations.json
-
-Every mutation replaces one piece of source in a copy of the tree; the tests of its kind run there.
+Rows are (kind, file in src/vantage/environments, before, after, expression for pytest -k).
 """
-
-import argparse
-import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import NamedTuple
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENTS = "environments/"
-
-
-class Mutation(NamedTuple):
-    """One piece of source and what stands in its place; `tests` are expressions for pytest -k."""
-
-    kind: str
-    file: str
-    before: str
-    after: str
-    tests: str
-
 
 COPIES = "write_into_the_actions or observations_on_record or overwrote or told_apart"
 COUNTS = "steps_of_whole or lets_lanes_wait or accounts"
@@ -113,52 +87,3 @@ M = [
     ("arguments", "../estimators/columns.py", "holds(float(value)),", "True,",
      ARGUMENTS),
 ]  # fmt: skip
-MUTATIONS = [Mutation(kind, ENVIRONMENTS + file, *rest) for kind, file, *rest in M]
-
-
-def survives(mutation: Mutation, tree: Path) -> bool:
-    """Whether all tests of its kind pass with the mutation in place."""
-    file = (tree / "src/vantage" / mutation.file).resolve()
-    text = file.read_text()
-    if mutation.before not in text:
-        raise SystemExit(f"{mutation.file} has no {mutation.before!r}: mend this list.")
-    file.write_text(text.replace(mutation.before, mutation.after, 1))
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-        "tests/test_border.py", "tests/test_arguments.py", "-k", mutation.tests,
-    ]  # fmt: skip
-    paths = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    try:
-        return subprocess.run(command, cwd=tree, env=paths, capture_output=True).returncode == 0
-    finally:
-        file.write_text(text)
-
-
-def main() -> None:
-    """Run all mutations and write which of them a test saw."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="a JSON file")
-    out = parser.parse_args().out
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        tree.mkdir()
-        for name in ("src", "tests"):
-            shutil.copytree(ROOT / name, tree / name)
-        shutil.copy(ROOT / "pyproject.toml", tree)
-        unbroken = Mutation("none", "version.py", "", "", " or ".join(m[4] for m in M))
-        if not survives(unbroken, tree):
-            raise SystemExit("The tests fail without a mutation.")
-        for mutation in MUTATIONS:
-            killed = not survives(mutation, tree)
-            rows.append({"killed": killed, **mutation._asdict()})
-            print("killed  " if killed else "SURVIVES", mutation.kind, repr(mutation.before)[:70])
-    dead = sum(row["killed"] for row in rows)
-    command = "python benchmarks/border_mutations.py --out benchmarks/results/border_mutations.json"
-    result = {"command": command, "mutations": len(rows), "killed": dead, "rows": rows}
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{dead} of {len(rows)} killed")
-
-
-if __name__ == "__main__":
-    main()
