@@ -129,30 +129,31 @@ def changes(text: str) -> Iterator[tuple[int, str, str]]:
         starts.append(starts[-1] + len(line))
     raw = text.encode()
 
-    def between(left: ast.expr, right: ast.expr) -> tuple[int, str]:
-        begin = starts[(left.end_lineno or 1) - 1] + (left.end_col_offset or 0)
+    def between(left: Any, right: Any) -> tuple[int, str]:
+        begin = starts[left.end_lineno - 1] + left.end_col_offset
         end = starts[right.lineno - 1] + right.col_offset
         return len(raw[:begin].decode()), raw[begin:end].decode()
 
     for node in _looked_at(ast.parse(text)):
+        pairs: list[tuple[Any, Any, Any]] = []
         if isinstance(node, ast.BinOp):
             pairs = [(node.left, node.op, node.right)]
         elif isinstance(node, ast.Compare):
             lefts = [node.left, *node.comparators]
-            pairs = list(zip(lefts, node.ops, node.comparators, strict=False))  # type: ignore[arg-type]
+            pairs = list(zip(lefts, node.ops, node.comparators, strict=False))
         elif isinstance(node, ast.BoolOp):
-            pairs = [(a, node.op, b) for a, b in zip(node.values, node.values[1:], strict=False)]  # type: ignore[misc]
-        else:
-            pairs = []
+            pairs = [(a, node.op, b) for a, b in zip(node.values, node.values[1:], strict=False)]
         for left, operator, right in pairs:
             place, piece = between(left, right)
             sign = _SIGNS.get(type(operator), "")
             if piece.count(sign) == 1 and type(operator) in OPERATORS:
                 yield place, piece, piece.replace(sign, OPERATORS[type(operator)])
-        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            begin = starts[node.lineno - 1] + node.col_offset
-            place = len(raw[:begin].decode())
-            yield place, ast.get_source_segment(text, node) or "", repr(node.value + 1)
+        if isinstance(node, ast.Constant):
+            number = node.value
+            if isinstance(number, int | float) and not isinstance(number, bool):
+                begin = starts[node.lineno - 1] + node.col_offset
+                place = len(raw[:begin].decode())
+                yield place, ast.get_source_segment(text, node) or "", repr(number + 1)
 
 
 _SIGNS = {
@@ -225,7 +226,7 @@ def _tested(mutation: Mutation, tree: Path, seconds: float) -> int | None:
 def identity(mutation: Mutation) -> str:
     """Of a mutant with the source and the tests that it meets."""
     digest = hashlib.sha256(repr(mutation).encode())
-    for name in (SOURCE / mutation.file, *mutation.tests):
+    for name in ((SOURCE / mutation.file).as_posix(), *mutation.tests):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()[:16]
 
@@ -249,6 +250,7 @@ def main(
     """
     until = time.monotonic() + 60 * minutes
     held = json.loads(results.read_text()) if results.exists() else {"rows": {}}
+    sound: set[tuple[tuple[str, ...], str]] = set()  # tests that pass on the source as it is
     for name in PRELOADED:
         __import__(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -272,6 +274,11 @@ def main(
                     continue
                 if time.monotonic() > until:
                     return
+                met = (mutation.tests, mutation.chosen)
+                if met not in sound:
+                    if _tested(mutation, tree, 2 * seconds) != 0:
+                        raise SystemExit(f"{met} fails, or takes long, without a mutation.")
+                    sound.add(met)
                 outcome = survives(mutation, tree, seconds)
                 held["rows"][key] = {"theme": theme, "outcome": outcome, **mutation._asdict()}
                 write(results, held)

@@ -19,7 +19,7 @@ SCALED = "any_size"
 DEAD = "dies or names_the_lane"
 ARGUMENTS = "another_kind or seed_is or numpy or settings_of_a_column"
 
-M = [
+M: list[tuple[str, str, str, str, str]] = [
     ("copies", "spaces.py", "else ids.astype(dtype)", "else ids.astype(dtype, copy=False)", COPIES),
     ("copies", "spaces.py", "return vector.astype(dtype)",
      "return vector.astype(dtype, copy=False)", COPIES),
