@@ -291,7 +291,6 @@ PRELOADED = (
     "scipy.stats",
     "numpy",
     "pytest",
-    "hypothesis",
     "gymnasium",
     "matplotlib.figure",
 )
