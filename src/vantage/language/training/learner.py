@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +17,18 @@ from torch.optim import Optimizer
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
+from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.generation import Engine
 from vantage.language.sampling.merging import exchanged
 from vantage.language.sampling.rollout import Environment, Rollout, rollout
-from vantage.language.scoring.scoring import plan_passes
+from vantage.language.scoring.scoring import plan_passes, score_batch
 from vantage.language.scoring.trial import beyond_rounding
 from vantage.language.tasks.task import Task
 from vantage.language.training.ascent import Weighed, ascend, baseline_variance
 from vantage.language.training.evaluation import evaluate
-from vantage.language.training.inputs import inputs_and_scores, valued
+from vantage.language.training.inputs import PROXIMAL, inputs_and_scores, valued
 from vantage.language.training.masters import Masters
 from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
 from vantage.language.training.settings import Settings
@@ -98,6 +100,8 @@ class LanguageLearner(Learner):
         self.sources, self.policy, self.value = sources, policy, value
         self.estimators, self.settings = estimators, settings
         self._told: set[str] = set()
+        # parameters of the policies that are to sample in the next updates, oldest first
+        self.waiting: deque[Tensor] = deque([flat_parameters(policy)] * settings.delay)
         self.latest: tuple[Rollout, Tensor] | None = None  # of the last update, with advantages
 
     def done(self) -> float:
@@ -117,6 +121,17 @@ class LanguageLearner(Learner):
             or len(self.history) < PATIENCE,
             f"{PATIENCE} updates in a row had nothing to learn from: {self._skipped()}.",
         )
+        current = flat_parameters(self.policy) if self.waiting else None
+        if current is not None:
+            write_parameters(self.policy, self.waiting[0])
+        try:
+            return self._collected(started)
+        finally:
+            if current is not None:
+                write_parameters(self.policy, current)
+
+    def _collected(self, started: float) -> Drawn:
+        """What the policy, as it is, says to the next prompts."""
         groups, choices = self.settings.groups(self.history, self.sources.task.num_generations)
         first = self.history[-1]["prompts_drawn"] if self.history else 0
         drawn, count = self._draw(first, groups, 0), groups
@@ -147,6 +162,9 @@ class LanguageLearner(Learner):
             "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
             "generation_time": collected.seconds,
         }
+        if self.settings.delay:
+            self.waiting.popleft()
+            self.waiting.append(flat_parameters(self.policy))
         if not usable(drawn.batch, self.estimators[collected.baseline]):
             self.latest = drawn, torch.zeros_like(drawn.batch.log_prob)
             self._say("skipped", f"update {update + 1} is skipped: {self._skipped()}")
@@ -182,13 +200,13 @@ class LanguageLearner(Learner):
             "completions_per_row": weighed.passes.together,
         }
         mean, most = (row[f"sampling/log_prob_difference_{name}"] for name in ("mean", "max"))
-        if beyond_rounding(self.policy, mean, most):
+        if not settings.delay and beyond_rounding(self.policy, mean, most):
             self._say(
                 "sampler",
                 f"update {update + 1}: the engine's log-probabilities differ from the policy's by "
                 f"{mean:.2g} nats on average and {most:.2g} at most, more than rounding. Rows with "
-                "a ratio correct for it, the others are biased; vantage.language.conformance("
-                "policy, engine=...) measures it.",
+                "a ratio or an importance correct for it, the others are biased; "
+                "vantage.language.conformance(policy, engine=...) measures it.",
             )
         return row
 
@@ -223,8 +241,14 @@ class LanguageLearner(Learner):
         self.policy.save_pretrained(folder / MODEL)
         seal(folder / MODEL)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The policies that are to sample."""
+        return {f"waiting.{i}": flat for i, flat in enumerate(self.waiting)}
+
     def carry_on(self, position: dict[str, object], tensors: dict[str, Tensor]) -> None:
-        """All that a run carries on from is in its modules and its history."""
+        """The policies that are to sample; the rest is in the modules and the history."""
+        if self.settings.delay:
+            self.waiting = deque(tensors[f"waiting.{i}"] for i in range(self.settings.delay))
 
     def _weighed(self, drawn: Rollout, estimator: Estimator) -> Weighed:
         settings, sources = self.settings, self.sources
@@ -234,6 +258,9 @@ class LanguageLearner(Learner):
         inputs = inputs_and_scores(
             estimator, sources.task, self.policy, sources.reference, drawn, batch, passes
         )
+        if estimator.reweighs and settings.epochs * settings.minibatches > 1:
+            # later steps leave the policy behind that the update began with
+            inputs[PROXIMAL] = score_batch(self.policy, batch, passes)[0]
         return Weighed(estimator, batch, inputs, passes)
 
     def _skipped(self) -> str:

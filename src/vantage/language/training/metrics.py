@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vantage.estimators import ratios
@@ -71,7 +71,8 @@ def step_metrics(steps: list[Step], weighed: Weighed) -> dict[str, Any]:
     first = steps[0]
     in_all = max(1, sum(int(batch.mask[step.rows].sum()) for step in steps))
     clipped = [_clipped(step, weighed) for step in steps[1:]]
-    apart = _log_ratio(first, weighed)[batch.mask[first.rows]].double().abs()
+    sampler, counts = _to_sampler(first, weighed)
+    apart = sampler[counts].double().abs()
     row: dict[str, Any] = {
         "entropy": sum(float(step.entropy.double().sum()) for step in steps) / in_all,
         "grad_norm": sum(step.norm for step in steps) / len(steps),
@@ -80,7 +81,11 @@ def step_metrics(steps: list[Step], weighed: Weighed) -> dict[str, Any]:
         "clip_ratio/high": sum(high for _, high in clipped) / in_all,
         "sampling/log_prob_difference_mean": float(apart.mean()) if len(apart) else 0.0,
         "sampling/log_prob_difference_max": float(apart.max()) if len(apart) else 0.0,
+        # of KL(μ‖π₀), never negative, from actions of μ
+        "sampling/k3": float(k3(-sampler[counts].double(), beta=1.0).mean()) if len(apart) else 0.0,
     }
+    if bool(counts.any()):
+        row["sampling/ess"] = effective_sample_size(sampler.sum(1)[counts.any(1)])
     last_epoch = [step for step in steps if step.epoch == steps[-1].epoch]
     log_weight = torch.cat([_log_ratio(step, weighed).sum(1) for step in last_epoch])
     counted = torch.cat([batch.mask[step.rows].any(1) for step in last_epoch])
@@ -99,6 +104,18 @@ def effective_sample_size(log_weight: Float[Tensor, " N"]) -> float:
     """(Σ w)²/(N Σ w²) of the sequences' importance weights w = Π_t ρ_t: 1 on policy."""
     weight = (log_weight - log_weight.max()).double().exp()
     return float(weight.sum().square() / weight.square().sum() / len(weight))
+
+
+def _to_sampler(first: Step, weighed: Weighed) -> tuple[Float[Tensor, "n T"], Bool[Tensor, "n T"]]:
+    """log π₀/μ, π₀ the policy that the update began with, and where it counts.
+
+    Of the whole batch where that was scored, else of the first step's minibatch.
+    """
+    batch = weighed.batch
+    if PROXIMAL in weighed.inputs:
+        log_ratio = weighed.inputs[PROXIMAL] - batch.log_prob
+        return torch.where(batch.mask, log_ratio, 0), batch.mask
+    return _log_ratio(first, weighed), batch.mask[first.rows]
 
 
 def _log_ratio(step: Step, weighed: Weighed) -> Float[Tensor, "n T"]:

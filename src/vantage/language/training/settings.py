@@ -7,6 +7,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_within
+from vantage.estimators.columns import describe as describe_column
+from vantage.estimators.columns import needs
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
@@ -44,6 +46,7 @@ class Settings:
     signal_every: int | Literal["auto"]
     decompose_every: int
     turns: int
+    delay: int
     seed: int
     threads: int
 
@@ -58,7 +61,7 @@ class Settings:
         for name in ("updates", "epochs", "minibatches", "turns", "threads",
                      "token_budget", "baseline_every"):  # fmt: skip
             refuse_unless_within(getattr(self, name), 1, "train", name)
-        for name in ("warmup", "resample_dead_groups", "decompose_every", "seed"):
+        for name in ("warmup", "resample_dead_groups", "decompose_every", "delay", "seed"):
             refuse_unless_within(getattr(self, name), 0, "train", name)
         for name in ("lr", "max_grad_norm", "target_snr"):
             amount = getattr(self, name)
@@ -117,6 +120,18 @@ class Settings:
             f"{policy.law}: after the first step the policy's support is another than that of the "
             "policy that sampled, and no ratio corrects for it. Take one step a batch, or sample "
             "with temperature alone.",
+        )
+        refuse_unless(
+            not (policy.law.truncates and self.delay),
+            f"train(delay={self.delay}) with {policy.law}: the policy's support is another than "
+            "that of the one that sampled, and no ratio corrects for it. Sample with temperature "
+            "alone.",
+        )
+        refuse_unless(
+            not (self.delay and "log_prob" in needs(estimator.returns)),
+            f"train(delay={self.delay}) with {estimator.name!r}: the returns of "
+            f"{describe_column(estimator.returns)} would have to be weighed by the policy as it is "
+            "now, which training of language models does not do; take gae, with an importance.",
         )
         refuse_infinite_kl("train", estimator, policy)
 

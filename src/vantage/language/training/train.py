@@ -62,6 +62,7 @@ def train(
     engine: Engine | None = None,
     environment: Environment | None = None,
     turns: int = 8,
+    delay: int = 0,
     shared_prompts: bool | Literal["auto"] = "auto",
     token_budget: int = 16384,
     signal_every: int | Literal["auto"] = "auto",
@@ -123,6 +124,9 @@ def train(
             a signal, which is another objective.
         engine: draws completions; the package's own where None.
         environment: answers completions, turn by turn, at most `turns`; see `rollout`.
+        delay: the policy that samples is this many updates old, as where sampling and training run
+            side by side. Rows without a ratio or an importance are biased then; the metrics say how
+            far apart the two are. Each costs a copy of the trained parameters.
         shared_prompts: compute the prompt of a group once in the gradient; "auto" where token
             counts say that it pays. The metrics say how many completions shared a row.
         token_budget: tokens of one forward and backward pass. No result depends on it.
@@ -192,6 +196,7 @@ def train(
         signal_every=signal_every,
         decompose_every=decompose_every,
         turns=turns,
+        delay=delay,
         seed=seed,
         threads=threads,
     )

@@ -1,0 +1,102 @@
+"""Language models that learn from samples of an older policy: who sampled, and what is measured."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vantage as vt
+from vantage import language as vl
+from vantage.gradients.parameters import flat_parameters
+from vantage.language.scoring.scoring import Passes, score_batch
+
+E = vt.estimators
+
+
+def task() -> vl.Task:
+    rows = [{"prompt": f"{a}>", "answer": str(a)} for a in range(8)]
+
+    def digits(completions: list[str], answer: list[str]) -> list[float]:
+        return [
+            sum(c in "01234" for c in text) - 0.3 * len(text) + 0.5 * text.startswith(gold)
+            for text, gold in zip(completions, answer, strict=True)
+        ]
+
+    return vl.Task(rows, digits, num_generations=4, held_out=0)
+
+
+def policy() -> vl.Policy:
+    return vl.tiny.policy(hidden=16, layers=1, heads=2, max_completion_length=3)
+
+
+def trained(estimator: vt.Estimator, updates: int = 4, **settings: Any) -> tuple[vt.Run, list]:
+    """A run, with each update's rollout and the policy as it was after it."""
+    seen: list[tuple[Any, vl.Policy]] = []
+    learning = policy()
+
+    def watch(update: int, drawn: Any, advantage: Tensor) -> None:
+        seen.append((drawn, copy.deepcopy(learning)))
+
+    given = {"batch": 32, "lr": 3e-2, "progress": False, "watch": watch} | settings
+    run = vl.train(task(), learning, estimator, updates=updates, **given)
+    return run, seen
+
+
+@pytest.mark.parametrize("delay", [0, 1, 2])
+def test_the_policy_that_samples_is_so_many_updates_old(delay: int) -> None:
+    run, seen = trained(E.tis(), delay=delay)
+    policies = [policy(), *(after for _, after in seen)]
+    for update, (drawn, _) in enumerate(seen):
+        sampler = policies[max(0, update - delay)]
+        batch = drawn.batch
+        scored = score_batch(sampler, batch, Passes(1, 1 << 20))[0]
+        torch.testing.assert_close(scored, batch.log_prob * batch.mask, atol=2e-5, rtol=1e-4)
+        now = score_batch(policies[update], batch, Passes(1, 1 << 20))[0]
+        apart = (now - batch.log_prob)[batch.mask].double()
+        row = run.history[update]
+        for name, want in (
+            ("log_prob_difference_mean", apart.abs().mean()),
+            ("log_prob_difference_max", apart.abs().max()),
+            ("k3", (apart.exp() - 1 - apart).mean()),
+        ):
+            assert row[f"sampling/{name}"] == pytest.approx(float(want), rel=1e-2, abs=5e-5)
+        weight = torch.where(batch.mask, now - batch.log_prob, 0).double().sum(1).exp()
+        ess = float(weight.sum() ** 2 / (weight.square().sum() * len(weight)))
+        assert row["sampling/ess"] == pytest.approx(ess, rel=1e-3)
+    assert (run.history[-1]["sampling/k3"] > 1e-4) == (delay > 0)
+
+
+def test_a_delayed_run_is_resumed_to_the_same_bits(tmp_path: Any) -> None:
+    whole, _ = trained(E.tis(), delay=2, out=tmp_path / "whole")
+
+    def enough(state: Any, row: dict[str, Any]) -> bool:
+        return row["update"] == 3
+
+    trained(E.tis(), delay=2, out=tmp_path / "parts", callbacks=[enough])
+    run, _ = trained(E.tis(), delay=2, out=tmp_path / "parts", resume=True)
+    assert len(run.history) == 4
+    assert torch.equal(flat_parameters(run.policy), flat_parameters(whole.policy))
+
+
+def test_several_steps_compare_with_the_policy_that_the_update_began_with() -> None:
+    """On policy an importance is 1 throughout an update, however far its steps have come."""
+    plain, _ = trained(E.grpo(), minibatches=2, num_iterations=2)
+    weighed, _ = trained(E.tis(maximum=100.0), minibatches=2, num_iterations=2)
+    for one, other in zip(plain.history, weighed.history, strict=True):
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+    torch.testing.assert_close(
+        flat_parameters(weighed.policy), flat_parameters(plain.policy), atol=2e-3, rtol=1e-2
+    )
+    assert weighed.history[-1]["clip_ratio/high"] + weighed.history[-1]["clip_ratio/low"] > 0
+
+
+def test_what_no_ratio_corrects_is_refused() -> None:
+    with pytest.raises(vt.InputError, match=r"delay=-1"):
+        trained(E.rloo(), delay=-1)
+    learning = policy()
+    with pytest.raises(vt.InputError, match=r"train\(delay=1\) with 'vtrace'.*take gae"):
+        vl.train(
+            task(), learning, E.vtrace(), updates=1, delay=1, value=vl.ValueHead(learning)
+        )  # fmt: skip
