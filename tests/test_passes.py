@@ -239,3 +239,21 @@ def test_few_lanes_are_scored_as_many(kind: str) -> None:
         log_prob, _ = act.scored(observation, action)
         learned, _ = passes.forward(observation, action)
     torch.testing.assert_close(log_prob, learned, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("inputs", "rows"), [(4, 300), (16, 256), (17, 300), (4, 255)])
+def test_gradients_of_narrow_inputs(inputs: int, rows: int) -> None:
+    """Either order of the product gives the gradient, of many rows and of few."""
+    policy = vt.Categorical(net(inputs, (64,), 3, nn.Tanh))
+    twin = copy.deepcopy(policy)
+    generator = torch.Generator().manual_seed(3)
+    observation = torch.randn(rows, inputs, generator=generator, dtype=torch.float64)
+    action = torch.randint(0, 3, (rows,), generator=generator)
+    weight = torch.randn(rows, generator=generator, dtype=torch.float64)
+    gradients = []
+    with torch.no_grad():
+        for passes in (AutogradPasses(policy), MlpPasses(twin)):
+            passes.forward(observation, action)
+            passes.backward(weight)
+            gradients.append(passes.policy_gradient())
+    torch.testing.assert_close(*gradients)
