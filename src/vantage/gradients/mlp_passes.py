@@ -316,8 +316,8 @@ def _forward_few(layers: list[tuple[object, object, bool]], observation: Any) ->
 
 def _set_weight_grad(gradient: Tensor, slope: Tensor, inputs: Tensor) -> None:
     """δᵀ x [out, in]; as (xᵀ δ)ᵀ where that is the faster product."""
-    narrow = _NARROW * inputs.shape[1] <= slope.shape[1] and inputs.device.type == "cpu"
-    if narrow and len(inputs) >= _MANY:
+    many = len(inputs) >= _MANY and inputs.device.type == "cpu"
+    if many and _NARROW * inputs.shape[1] <= slope.shape[1]:
         gradient.copy_(torch.mm(inputs.t(), slope).t())
     else:
         torch.mm(slope.t(), inputs, out=gradient)
