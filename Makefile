@@ -2,6 +2,10 @@
 # make test   install and run every check: lint, types, tests, documentation
 # make peers  what meets other libraries as they are (TRL), in an environment of its own, .venv-trl, or
 #             by the interpreter that VANTAGE_TRL_PYTHON names; not part of `make test`
+# make check-all   what takes longer than `make test`, in parts that run alone too: kills (runs killed and
+#             resumed), damage (of run folders), mutations (of the source), calibration (of intervals),
+#             endurance (memory over an hour), peers, browser; each writes its numbers to
+#             benchmarks/results and goes on from what is there
 # Pages are tested in a browser: the machine's Chromium or Chrome, CHROME=path, or one that is installed.
 # Tests run in WORKERS processes of one thread each (2 by default).
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched, but
@@ -15,6 +19,7 @@ export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
 .PHONY: demo test peers lint types unit browser docs format clean
+.PHONY: check-all kills damage mutations calibration endurance
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/first_light.py
@@ -43,6 +48,23 @@ TRL_PYTHON = $(patsubst %/.installed,%/bin/python,$(VANTAGE_TRL_PYTHON))
 peers: $(VENV)/.installed-dev $(VANTAGE_TRL_PYTHON)
 	PYTHONPATH=src HF_HUB_OFFLINE=1 $(TRL_PYTHON) -m pytest -o addopts= tests/test_trl.py
 	VANTAGE_TRL_PYTHON=$(abspath $(TRL_PYTHON)) $(BIN)/pytest tests/test_verify.py -k trl_installed
+
+check-all: test kills damage mutations calibration endurance peers
+
+kills: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/reliability.py
+
+damage: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/damage.py --out benchmarks/results/damage.json
+
+mutations: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/mutations.py border mathematics sample
+
+calibration: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/calibration.py --audits 1000
+
+endurance: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/endurance.py --minutes 60 --runs 200
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/vantage play --out docs/play/article.html --no-open
