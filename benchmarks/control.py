@@ -7,12 +7,12 @@ Every peer has an interpreter of its own, with its package and gymnasium[mujoco]
 that is not given is left out, and the table says so. Parts: `check`, do we and SB3 compute the same
 loss, gradient and advantages; `speed`, environment steps a second end to end, and rollouts alone;
 `solve` (also `time-to-475`), seconds from process start to a mean return of 475 on CartPole-v1;
-`gpu`. By default the first three. `markdown` prints the tables of the last results.
+`gpu`. By default the first three. `markdown` prints the tables of every machine.
 
 Each measurement is one process of one trainer: start, import, warm-up, timed updates. Rounds take
 all trainers in turn, so that a machine that slows down slows all of them; ratios are taken
-within a round, and the median over rounds is shown with the least and the greatest. Results are
-written after every measurement; --resume goes on where a run was interrupted.
+within a round, and the median over rounds is shown with the least and the greatest. Results, in
+results/control.<processor>.json, are written after every measurement; --resume goes on where a run was interrupted.
 """
 
 import argparse
@@ -32,14 +32,14 @@ import torch
 from control_check import check
 from control_tables import cells, markdown
 from control_work import GPU, SOLVE, TRAINERS, WORKS, Trainer, asked, asked_to_solve
-from machines import machine
+from machines import file_of, machine, processor
 from rich.console import Console
 from rich.table import Table
 
 import vantage as vt
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "control.json"
+RESULTS = HERE / "results"
 PARTS = ("check", "speed", "solve", "gpu")
 LIMIT = 900.0  # seconds of one measurement
 SOLVE_LIMIT = 120.0
@@ -199,15 +199,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--core", help="run everything on this core; by default the last one")
     parser.add_argument("--gpu", action="store_true", help="measure the GPU as well")
     parser.add_argument("--resume", action="store_true", help="keep results that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, help="by default a file of this processor")
     return parser.parse_args()
 
 
 def main() -> None:
     given = arguments()
     if given.part == ["markdown"]:
-        print(markdown(json.loads(given.out.read_text())))
+        for path in [given.out] if given.out else sorted(RESULTS.glob("control.*.json")):
+            print(markdown(json.loads(path.read_text())))
         return
+    given.out = given.out or RESULTS / file_of("control", processor())
     parts = ["solve" if part == "time-to-475" else part for part in given.part]
     parts = (parts or ["check", "speed", "solve"]) + (["gpu"] if given.gpu else [])
     peers = dict(entry.split("=", 1) for entry in given.peer)
