@@ -12,7 +12,8 @@ loss, gradient and advantages; `speed`, environment steps a second end to end, a
 Each measurement is one process of one trainer: start, import, warm-up, timed updates. Rounds take
 all trainers in turn, so that a machine that slows down slows all of them; ratios are taken
 within a round, and the median over rounds is shown with the least and the greatest. Results, in
-results/control.<processor>.json, are written after every measurement; --resume goes on where a run was interrupted.
+results/control.<processor>.json, are written after every measurement; --resume goes on where a run
+was interrupted.
 """
 
 import argparse
