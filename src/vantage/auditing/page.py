@@ -11,9 +11,11 @@ from vantage.auditing.figures import signal
 from vantage.auditing.planner import scaled
 from vantage.auditing.reading import BEFORE, READING, reading
 from vantage.auditing.record import Findings
+from vantage.pages.document import document, section
+from vantage.pages.figures import figure
 from vantage.pages.forest import Forest, forest
 from vantage.pages.numbers import number
-from vantage.pages.style import STYLE
+from vantage.pages.settings import settings_table, value_text
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 from vantage.statistics.intervals import Estimate
 
@@ -21,28 +23,19 @@ from vantage.statistics.intervals import Estimate
 def page(report: Findings) -> str:
     """The report as one HTML page; the same report gives the same bytes."""
     title = f"Audit of {report.settings.get('environment', 'a policy')}"
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escaped(title)}</title><style>{STYLE}</style></head><body>",
-        f"<header><h1>{escaped(title)}</h1>{_facts(report)}</header><main>",
-        _section("What was found", summary(report.summary, report.notes, "Nothing was audited.")),
-        _sampled(report),
-        _section("Bias: scale and direction", _bias(report)),
-        _section("Signal against batch size", _signal(report)),
-        _section("Variance, and what it costs", _needs(report)),
-        _section("Every number", _statistics(report)),
-        _section("Plan", _plan(report)),
-        _section("How to read each number", _reading(report)),
-        _section("Settings", _settings(report.settings)),
-        "</main></body></html>",
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>"
+    sections = {
+        "What was found": summary(report.summary, report.notes, "Nothing was audited."),
+        "What was sampled": _sampled(report),
+        "Bias: scale and direction": _bias(report),
+        "Signal against batch size": _signal(report),
+        "Variance, and what it costs": _needs(report),
+        "Every number": _statistics(report),
+        "Plan": _plan(report),
+        "How to read each number": _reading(report),
+        "Settings": _settings(report.settings),
+    }
+    body = "\n".join(section(name, content) for name, content in sections.items())
+    return document(title, _facts(report), body)
 
 
 def _facts(report: Findings) -> str:
@@ -63,7 +56,7 @@ def _sampled(report: Findings) -> str:
         return ""
     shown = "".join(f"<li><code>{escaped(text)}</code></li>" for text in report.examples)
     examples = f"<ul>{shown}</ul>" if shown else ""
-    return _section("What was sampled", f"<p>{escaped(report.sampled)}</p>{examples}")
+    return f"<p>{escaped(report.sampled)}</p>{examples}"
 
 
 # ---- figures -----------------------------------------------------------------------------------
@@ -75,9 +68,7 @@ def _estimates(report: Findings, name: str) -> dict[str, Estimate]:
 
 def _figures(plots: Sequence[tuple[Forest, str]], first: int) -> str:
     drawn = [
-        f"<figure><figcaption>{escaped(plot.title)}<span>{escaped(said)}</span></figcaption>"
-        f"{forest(plot, first + i)}</figure>"
-        for i, (plot, said) in enumerate(plots)
+        figure(plot.title, said, forest(plot, first + i)) for i, (plot, said) in enumerate(plots)
     ]
     return f'<div class="figures">{"".join(drawn)}</div>'
 
@@ -101,8 +92,7 @@ def _signal(report: Findings) -> str:
         "A band without a line is all that an undetermined noise scale leaves open."
     )
     drawn = [
-        f"<figure><figcaption>{escaped(row.estimator)}</figcaption>"
-        f"{signal(report, row.estimator, 101 + i)}</figure>"
+        figure(row.estimator, "", signal(report, row.estimator, 101 + i))
         for i, row in enumerate(report.rows)
     ]
     return f'<p class="faint">{escaped(said)}</p><div class="figures small">{"".join(drawn)}</div>'
@@ -215,25 +205,17 @@ def _reading(report: Findings) -> str:
     return f"<p>{escaped(BEFORE)}</p><dl>{''.join(entries)}</dl>"
 
 
-def _settings(settings: Mapping[str, object]) -> str:
-    plain = {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
-    nested = {k: v for k, v in settings.items() if isinstance(v, Mapping)}
-    parts = [_pairs(plain)]
-    shown: dict[str, Callable[[Mapping[str, object]], str]] = {
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Settings as tables; methods and columns, which have several of each, below."""
+    shown: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "gradients": _methods,
         "estimators": _columns,
     }
-    for name, value in nested.items():
-        parts.append(f"<h3>{escaped(name)}</h3>{shown.get(name, _pairs)(value)}")
+    apart = {name: settings[name] for name in shown if isinstance(settings.get(name), Mapping)}
+    rest = {name: value for name, value in settings.items() if name not in apart}
+    parts = [f'<div class="settings">{settings_table(rest)}</div>']
+    parts += [f"<h3>{escaped(name)}</h3>{shown[name](value)}" for name, value in apart.items()]
     return "".join(parts)
-
-
-def _pairs(values: Mapping[str, object]) -> str:
-    entries = "".join(
-        f"<dt>{escaped(str(name).replace('_', ' '))}</dt><dd>{_plain(value)}</dd>"
-        for name, value in values.items()
-    )
-    return f"<dl>{entries}</dl>"
 
 
 def _methods(gradients: Mapping[str, Any]) -> str:
@@ -257,15 +239,7 @@ def _columns(estimators: Mapping[str, Any]) -> str:
     """The columns of every estimator."""
     names = list(dict.fromkeys(key for columns in estimators.values() for key in columns))
     lines = [
-        (breakable(name), [_plain(columns.get(key, "–")) for key in names])
+        (breakable(name), [escaped(value_text(columns.get(key, "–"))) for key in names])
         for name, columns in estimators.items()
     ]
     return table("Columns of the estimators", ["estimator", *map(escaped, names)], lines)
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, float):
-        return number(value)
-    return f"{value:,}" if isinstance(value, int) else escaped(value)

@@ -12,12 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from vantage.comparing.record import Curve, Findings
-from vantage.pages import series
-from vantage.pages.forest import GRID, INK, SETTINGS, svg
+from vantage.pages.forest import GRID, INK, SETTINGS, in_lines, svg
 from vantage.pages.series import coloured, look
 
-WIDTH = 6.2  # inches
-STYLE = f"{series.STYLE}figure.wide {{ max-width: 720px; }}\n"
+WIDTH = 4.6  # inches
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def bands(
         number: keeps the ids of figures apart.
     """
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.1), layout="constrained")
         axes = figure.subplots()
         for name, line in lines.items():
             colour, dashes = look(order.index(name))
@@ -67,7 +65,7 @@ def bands(
         if max((max(line.x) for line in lines.values()), default=0) >= 1000:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set(xlabel=labels[0], ylabel=labels[1])
-        axes.legend(frameon=False, labelcolor=INK, handlelength=2.6)
+        axes.legend(frameon=False, labelcolor=INK, handlelength=2.6, fontsize=8)
         last = "; ".join(
             f"{name} {line.y[-1]:.4g} from {line.low[-1]:.4g} to {line.high[-1]:.4g}"
             for name, line in lines.items()
@@ -104,7 +102,7 @@ def every_run(comparison: Findings, environment: str, number: int) -> str:
                 told.append(f"{row.estimator}: {len(scores)} from {scores[0]:.4g} "
                             f"to {scores[-1]:.4g}")  # fmt: skip
         _plain(axes, "x")
-        axes.set_yticks(range(len(order)), [_short(name) for name in order])
+        axes.set_yticks(range(len(order)), [in_lines(name) for name in order])
         axes.set_ylim(len(order) - 0.4, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("score of a run")
@@ -114,8 +112,4 @@ def every_run(comparison: Findings, environment: str, number: int) -> str:
 def _plain(axes: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     axes.grid(axis=grid, color=GRID, linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-
-
-def _short(name: str, longest: int = 26) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+    axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -4,14 +4,14 @@ Like the audit's page it is whole in itself: it asks nothing of any network, run
 to light and dark, to narrow and wide, and to paper.
 """
 
-import json
-
-from vantage.comparing import figures as comparison_figures
 from vantage.comparing.figures import Line, bands, curve_lines, every_run
 from vantage.comparing.record import Findings
-from vantage.pages import style as audit_style
+from vantage.pages import series
+from vantage.pages.document import document, section
+from vantage.pages.figures import figure
 from vantage.pages.forest import Forest, forest
 from vantage.pages.numbers import number
+from vantage.pages.settings import settings_table
 from vantage.pages.tables import breakable, cell, escaped, summary, table
 
 READING = {
@@ -34,31 +34,19 @@ READING = {
 def page(comparison: Findings) -> str:
     """The comparison as one HTML page; the same comparison gives the same bytes."""
     title = f"Comparison on {', '.join(comparison.settings['environments'])}"
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escaped(title)}</title>"
-        f"<style>{audit_style.STYLE}{comparison_figures.STYLE}</style></head><body>",
-        f"<header><h1>{escaped(title)}</h1>{_facts(comparison)}</header><main>",
-        _section(
-            "What was found",
-            summary(comparison.summary, comparison.notes, "Nothing was compared."),
-        ),
-        _section("Learning curves", _curves(comparison)),
-        _section("Final scores", _scores(comparison)),
-        _section("Every number", _statistics(comparison)),
-        _section("Which is better", _pairs(comparison)),
-        _section("Every run", _runs(comparison)),
-        _section("How to read each number", _pairs_of_words(READING)),
-        _section("Settings", _settings(comparison)),
-        "</main></body></html>",
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>" if content else ""
+    found = summary(comparison.summary, comparison.notes, "Nothing was compared.")
+    sections = {
+        "What was found": found,
+        "Learning curves": _curves(comparison),
+        "Final scores": _scores(comparison),
+        "Every number": _statistics(comparison),
+        "Which is better": _pairs(comparison),
+        "Every run": _runs(comparison),
+        "How to read each number": _words(READING),
+        "Settings": f'<div class="settings">{settings_table(comparison.settings)}</div>',
+    }
+    body = "\n".join(section(name, content) for name, content in sections.items())
+    return document(title, _facts(comparison), body, style=series.STYLE)
 
 
 def _facts(comparison: Findings) -> str:
@@ -69,13 +57,6 @@ def _facts(comparison: Findings) -> str:
         "Brackets and bands hold 95 % intervals."
     )
     return f'<p class="faint">{escaped(said)}</p>'
-
-
-def _figure(title: str, said: str, drawn: str) -> str:
-    return (
-        f'<figure class="wide"><figcaption>{escaped(title)}<span>{escaped(said)}</span>'
-        f"</figcaption>{drawn}</figure>"
-    )
 
 
 def _order(comparison: Findings) -> list[str]:
@@ -92,7 +73,7 @@ def _curves(comparison: Findings) -> str:
             labels = ("environment steps", f"training return, {said} over runs")
             lines = curve_lines(own, statistic)
             drawn.append(
-                _figure(
+                figure(
                     f"{world}: {said} over runs",
                     "Mean return of each update's episodes, between updates by straight lines. "
                     "Each band covers point by point, not the whole curve at once.",
@@ -105,7 +86,7 @@ def _curves(comparison: Findings) -> str:
 def _scores(comparison: Findings) -> str:
     worlds = list(comparison.settings["environments"])
     drawn = [
-        _figure(
+        figure(
             f"{world}: every run",
             "A dot is a run. Diamond and bar: IQM with its interval."
             if len(worlds) == 1
@@ -119,13 +100,13 @@ def _scores(comparison: Findings) -> str:
             "All environments: IQM", "IQM of normalised scores",
             {row.estimator: row.iqm for row in comparison.rows}, log=False,
         )  # fmt: skip
-        drawn.append(_figure(whole.title, "Over all runs together.", forest(whole, 301)))
+        drawn.append(figure(whole.title, "Over all runs together.", forest(whole, 301)))
     if comparison.profiles:
         lines = {p.estimator: Line(p.thresholds, p.fraction, p.low, p.high)
                  for p in comparison.profiles}  # fmt: skip
         labels = ("normalised score τ", "fraction of runs above τ")
         drawn.append(
-            _figure(
+            figure(
                 "Performance profile",
                 "How many runs score above τ; a curve above another is better at that τ.",
                 bands(lines, _order(comparison), labels, 302),
@@ -162,7 +143,7 @@ def _pairs(comparison: Findings) -> str:
     estimates = {f"{pair.first} > {pair.second}": pair.probability for pair in comparison.pairs}
     plot = Forest("Probability of improvement", "P(first > second)", estimates, False, 0.5)
     lines = [(breakable(name), [cell(estimate)]) for name, estimate in estimates.items()]
-    drawn = _figure(plot.title, "Dashed: ½, where neither is better.", forest(plot, 401))
+    drawn = figure(plot.title, "Dashed: ½, where neither is better.", forest(plot, 401))
     return f'<div class="figures">{drawn}</div>' + table(
         "Every pair", ["pair", "P(first > second)"], lines
     )
@@ -172,7 +153,7 @@ def _runs(comparison: Findings) -> str:
     heads = ["run", "score", "evaluation return", "training return", "steps", "updates", "seconds"]
     lines = [
         (
-            escaped(run["folder"]),
+            breakable(run["folder"]),
             [
                 *(
                     "–" if run[name] is None else number(run[name])
@@ -186,13 +167,7 @@ def _runs(comparison: Findings) -> str:
     return table("Every run", heads, lines, "full")
 
 
-def _settings(comparison: Findings) -> str:
-    return _pairs_of_words(
-        {name: json.dumps(value, ensure_ascii=False) for name, value in comparison.settings.items()}
-    )
-
-
-def _pairs_of_words(words: dict[str, str]) -> str:
+def _words(words: dict[str, str]) -> str:
     entries = "".join(
         f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(said)}</dd>"
         for name, said in words.items()

@@ -42,8 +42,8 @@ SETTINGS: dict[Any, object] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-WIDTH = 4.7  # inches
-LONGEST_NAME = 26
+WIDTH = 4.1  # inches
+LONGEST_LINE, LINES = 18, 3  # of a name
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ class Forest:
 def forest(plot: Forest, number: int) -> str:
     """SVG of points with intervals, one line an estimator; arrows where an interval leaves it."""
     with matplotlib.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 0.8 + 0.27 * len(plot.estimates)), layout="constrained")
+        names = [in_lines(name) for name in plot.estimates]
+        lines = max((name.count("\n") for name in names), default=0)
+        tall = 0.8 + (0.27 + 0.14 * lines) * len(names)
+        figure = Figure(figsize=(WIDTH, tall), layout="constrained")
         axes = figure.subplots()
         low, high = _extent(plot)
         axes.set_xlim(low, high)
@@ -80,7 +83,7 @@ def forest(plot: Forest, number: int) -> str:
             axes.axvline(plot.line, color=MARK, linewidth=1.2, dashes=(4, 3))
         for position, estimate in enumerate(plot.estimates.values()):
             _point(axes, position, estimate, (low, high), plot.log)
-        axes.set_yticks(range(len(plot.estimates)), [_short(name) for name in plot.estimates])
+        axes.set_yticks(range(len(plot.estimates)), names)
         axes.set_ylim(len(plot.estimates) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=GRID, linewidth=0.7)
@@ -176,5 +179,18 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
     return inside[:: math.ceil(len(inside) / 6)]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+def in_lines(name: str) -> str:
+    """A name in lines short enough to stand beside a figure, broken where words of it meet.
+
+    >>> in_lines("reinforce > reinforce_baseline")
+    'reinforce >\\nreinforce_baseline'
+    """
+    lines = [""]
+    for word in re.findall(r"[^ _,/(]*[ _,/(]*", name):
+        if lines[-1] and len(lines[-1]) + len(word.rstrip()) > LONGEST_LINE:
+            lines.append("")
+        lines[-1] += word
+    whole = [line.rstrip() for line in lines]
+    return "\n".join(
+        whole if len(whole) <= LINES else [*whole[: LINES - 1], whole[LINES - 1] + "…"]
+    )

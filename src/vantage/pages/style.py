@@ -1,4 +1,4 @@
-"""The style sheet of the audit's page: light and dark, narrow and wide, and paper."""
+"""The style sheet of all pages: light and dark, narrow and wide, and paper."""
 
 COLOURS = """
 :root { color-scheme: light dark; --ink: #1d2129; --faint: #667085; --grid: #e3e6ec;
@@ -25,9 +25,8 @@ li { margin: .25rem 0; }
 .limits { font-size: .85rem; color: var(--faint); }
 .figures { display: grid; gap: 1.2rem 2rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); }
-.small figure { max-width: 340px; }
 .small { grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); }
-figure { margin: 0; max-width: 520px; break-inside: avoid; }
+figure { margin: 0; break-inside: avoid; }
 figcaption { font-weight: 600; margin-bottom: .2rem; overflow-wrap: anywhere; }
 figcaption span { display: block; font-weight: 400; font-size: .85rem; color: var(--faint); }
 svg { display: block; width: 100%; height: auto;
@@ -40,10 +39,10 @@ th, td { text-align: left; vertical-align: top; padding: .4rem .7rem;
 thead th { border-bottom: 2px solid var(--faint); }
 tbody th { font-weight: 600; }
 .full tbody th { position: sticky; left: 0; background: var(--paper); min-width: 8rem;
-  max-width: 13rem; }
+  max-width: 13rem; overflow-wrap: anywhere; }
 .full td { min-width: 8rem; }
 td strong { display: block; font-weight: 600; white-space: nowrap; }
-td span, th span { display: block; font-size: .8rem; font-weight: 400; line-height: 1.35; }
+td span, th span { display: block; font-size: .94em; font-weight: 400; line-height: 1.35; }
 th span { color: var(--faint); }
 .flag { color: var(--mark); }
 .settings { columns: 21rem; column-gap: 2.2rem; }
@@ -63,7 +62,8 @@ dd { margin: 0; overflow-wrap: anywhere; }
   .full tbody th { max-width: 7rem; min-width: 6rem; } }
 @media print { :root { color-scheme: light; --ink: #000; --faint: #444; --grid: #ccc;
   --paper: #fff; --raised: #fff; --accent: #2456c8; --mark: #b03a00; }
-  body { font-size: 10pt; } .scroll { overflow: visible; } table { font-size: 6.5pt; }
+  html, body { font-size: 10pt; } .scroll { overflow: visible; } table { font-size: 6.8pt; }
+  table.pairs { font-size: 8pt; } .settings { columns: 2; }
   th, td { padding: .15rem .25rem; } .full td, .full tbody th, thead th { min-width: 0; }
   .full tbody th { position: static; } tr, li { break-inside: avoid; }
   h2, h3 { break-after: avoid; } }

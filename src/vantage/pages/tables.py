@@ -14,8 +14,8 @@ def escaped(value: object) -> str:
 
 
 def breakable(name: str) -> str:
-    """An estimator's name, which may break after underscores."""
-    return escaped(name).replace("_", "_<wbr>")
+    """An estimator's name or a path, which may break after underscores and slashes."""
+    return escaped(name).replace("_", "_<wbr>").replace("/", "/<wbr>")
 
 
 def cell(estimate: Estimate) -> str:
