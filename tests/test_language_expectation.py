@@ -219,7 +219,15 @@ def test_every_row_of_the_table_is_weighed_as_on_its_tuples(name):
     inputs: dict[str, Any] = {}
     if "value" in estimator.needs:
         inputs["value"] = small_value(own)
-    found = language.expectation(task(), own, estimator, 2, rows=[0], value=inputs.get("value"))
+    reference = None
+    if "reference_log_prob" in estimator.needs:
+        reference = policy(seed=9, length=1)
+        every = language.enumerated(task(), own, [0])
+        given = reference.log_prob(every.observation, every.action).detach()
+        inputs["reference_log_prob"] = given
+    found = language.expectation(
+        task(), own, estimator, 2, rows=[0], value=inputs.get("value"), reference_policy=reference
+    )
     if "greedy_return" in estimator.needs:
         greedy = greedy_reward(task(), own, [0])
         every = language.enumerated(task(), own, [0])
