@@ -1,5 +1,6 @@
 """Lines that were broken on purpose and that no other test missed."""
 
+import copy
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -116,6 +117,24 @@ def test_a_stale_batch_has_its_ratio_on_the_first_minibatch_too() -> None:
         metrics = rule.update(passes, optimizers, estimator, older, generator, stale=stale)
         norms.append(metrics["grad_norm"])
     assert norms[1] == pytest.approx(2 * norms[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("mask", torch.long), ("boundary", torch.float32), ("episode", torch.float32),
+        ("group", torch.bool), ("reward", torch.complex64), ("weight", torch.long),
+        ("observation", torch.complex64),
+    ],
+)  # fmt: skip
+def test_a_batch_holds_numbers_of_the_kinds_that_it_says(name: str, dtype: torch.dtype) -> None:
+    env = vt.Gymnasium("CartPole-v1", lanes=2)
+    batch = episodes(env, env.policy(seed=1), 2, seed=0)
+    batch.check()
+    spoiled = copy.copy(batch)  # past the checks of types that tests alone have
+    object.__setattr__(spoiled, name, getattr(batch, name).to(dtype))
+    with pytest.raises(vt.InputError, match=rf"Batch.{name} has dtype {dtype}; it must hold"):
+        spoiled.check()
 
 
 @pytest.mark.parametrize(("top_p", "kept"), [(0.25, 1), (0.5, 2), (0.6, 3), (0.75, 3)])

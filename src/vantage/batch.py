@@ -112,6 +112,11 @@ class Batch:
                 f"Batch.{name} is on {tensor.device}, Batch.reward on {self.reward.device}; "
                 "move the batch with batch.to(device).",
             )
+            kind = KINDS.get(name, "real numbers")
+            refuse_unless(
+                _is_of(tensor.dtype, kind),
+                f"Batch.{name} has dtype {tensor.dtype}; it must hold {kind}.",
+            )
             grid = self.weight.shape if name in ("group", "weight") else self.reward.shape
             refuse_unless(
                 tensor.shape[: len(grid)] == grid,
@@ -169,6 +174,25 @@ def episode_start(batch: Batch) -> Bool[Tensor, "N T"]:
     before = torch.cat([torch.full_like(counted[:, :1], -1), counted[:, :-1]], 1)
     previous = batch.episode.gather(1, before.clamp(min=0))
     return batch.mask & ((before < 0) | (previous != batch.episode))
+
+
+# What a field holds where that is not "real numbers".
+KINDS = {
+    "mask": "truth values",
+    "boundary": "truth values",
+    "episode": "whole numbers",
+    "group": "whole numbers",
+    "observation": "real numbers, whole numbers or truth values",
+    "action": "real numbers, whole numbers or truth values",
+}
+
+
+def _is_of(dtype: torch.dtype, kind: str) -> bool:
+    if dtype == torch.bool:
+        return "truth" in kind
+    if dtype.is_complex:
+        return False
+    return "real" in kind if dtype.is_floating_point else "whole" in kind
 
 
 def sum_by_episode(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, " M"]:
