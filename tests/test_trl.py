@@ -223,6 +223,10 @@ def rloo(**settings: Any) -> Any:
         {"loss_type": "cispo", "epsilon_high": 1.1},
         {"loss_type": "cispo", "epsilon_high": 0.2},
         {"loss_type": "luspo", **SEQUENCE},
+        {"loss_type": "sapo"},
+        {"loss_type": "vespo"},
+        {"loss_type": "grpo", "delta": 1.5},
+        {"loss_type": "grpo", "off_policy_mask_threshold": 0.01},
         {"loss_type": "grpo", **SEQUENCE},
         {"loss_type": "dapo", **SEQUENCE},
         None,
@@ -253,7 +257,8 @@ def test_the_row_of_a_configuration_is_what_its_own_code_does(settings):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss_type": "sapo"}, "loss_type='sapo'"),
+        ({"loss_type": "sapo", "off_policy_mask_threshold": 0.1}, "loss_type='sapo' with off"),
+        ({"delta": 1.1}, "delta=1.1 below 1 \\+ epsilon_high"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch'"),
         ({"top_entropy_quantile": 0.5}, "top_entropy_quantile=0.5"),
         ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "divides each of 2 passes"),
@@ -292,11 +297,11 @@ def test_what_a_trainer_climbs_beside_its_row():
 
 
 def test_without_a_row_or_an_exact_gradient_the_report_says_so():
-    trainer = small.make_trainer(loss_type="sapo")
+    trainer = small.make_trainer(scale_rewards="batch")
     trainer.args.max_completion_length = 12  # too many completions to list
     report = audit(trainer, draws=16, progress=False)
-    assert [row.estimator for row in report.rows] == ["TRL's GRPOTrainer sapo", "rloo"]
-    assert any("loss_type='sapo'" in note for note in report.notes)
+    assert [row.estimator for row in report.rows] == ["TRL's GRPOTrainer dapo", "rloo"]
+    assert any("scale_rewards='batch'" in note for note in report.notes)
     assert any("sampled by rloo" in note for note in report.notes)
 
 

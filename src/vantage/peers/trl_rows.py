@@ -4,6 +4,7 @@ Written against TRL 1.16, and read off `_compute_loss` and the advantages of its
 table has no column for is refused by name.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,8 @@ AGGREGATES: dict[str, Column] = {
     "cispo": aggregates.per_token,
     "dr_grpo": aggregates.constant_length,
     "luspo": aggregates.per_trajectory,
+    "sapo": aggregates.per_sequence,
+    "vespo": aggregates.per_token,
 }
 SCALES: dict[str, Column] = {
     "group": partial(scales.group_std, correction=1),  # torch.std's, plus 1e-4
@@ -29,9 +32,7 @@ RATIOS: dict[str, Column] = {"token": ratios.token, "sequence": ratios.sequence}
 # Arguments that change the weights in a way no column does, and what leaves them as they are.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "use_vllm": (False,),
-    "delta": (None,),
     "top_entropy_quantile": (1.0,),
-    "off_policy_mask_threshold": (None,),
     "multi_objective_aggregation": ("sum_then_normalize",),
     "mask_truncated_completions": (False,),
     "entropy_coef": (0.0,),
@@ -44,8 +45,9 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 def estimator(trainer: Any) -> Estimator:
     """The row of the table whose gradient the first step of a trainer takes.
 
-    Of GRPOTrainer: `loss_type`, `scale_rewards`, `importance_sampling_level`, `epsilon`,
-    `epsilon_high`, `beta`, `max_completion_length`; of RLOOTrainer: `epsilon`, `epsilon_high`,
+    Of GRPOTrainer: `loss_type` with its settings, `scale_rewards`, `importance_sampling_level`,
+    `epsilon`, `epsilon_high`, `delta`, `off_policy_mask_threshold`, `beta`,
+    `use_bias_correction_kl`, `max_completion_length`; of RLOOTrainer: `epsilon`, `epsilon_high`,
     `beta`. Its name is that of the configuration.
 
     Raises:
@@ -93,10 +95,11 @@ def _grpo(trainer: Any) -> Estimator:
             f"estimator(GRPOTrainer): no row of the table has {name}={value!r}; those with one: "
             f"{', '.join(known)}.",
         )
+    weighted = bool(trainer.beta) and arguments.use_bias_correction_kl
     refuse_unless(
-        not (trainer.beta and getattr(arguments, "use_bias_correction_kl", False)),
+        not weighted or level == "token",
         f"estimator(GRPOTrainer): beta={trainer.beta:g} with use_bias_correction_kl=True weighs "
-        "the KL by the ratio, and no row does; set use_bias_correction_kl=False.",
+        "the KL by the whole completion's ratio, and no row does; set it to False.",
     )
     aggregate = AGGREGATES[loss]
     passes, generated = arguments.gradient_accumulation_steps, arguments.steps_per_generation
@@ -112,17 +115,75 @@ def _grpo(trainer: Any) -> Estimator:
     )
     if loss == "dr_grpo":
         aggregate = partial(aggregate, length=float(trainer.max_completion_length))
-    # TRL's bound is of the ratio itself, the column's of its excess over 1
-    clip = partial(ratios.cispo, epsilon_high=trainer.epsilon_high - 1)
     return Estimator(
         baseline=baselines.group_mean,
         scale=SCALES[scale],
-        ratio=RATIOS[level],
-        clip=clip if loss == "cispo" else _clip(trainer),
+        ratio=ratios.trajectory if loss == "vespo" else RATIOS[level],
+        clip=SURROGATES.get(loss, _clipped)(trainer),
         aggregate=aggregate,
-        kl_in_loss=_penalty(penalties.k3_in_loss, trainer.beta),
+        kl_in_loss=_penalty(
+            penalties.weighted_k3_in_loss if weighted else penalties.k3_in_loss, trainer.beta
+        ),
         name=f"{loss}, scale_rewards={scale}" + (", sequence ratio" if level == "sequence" else ""),
     )
+
+
+def _clipped(trainer: Any) -> Column:
+    """The surrogate of the losses that clip: two-sided with δ, masked with a threshold."""
+    arguments = trainer.args
+    bounds = {"epsilon": trainer.epsilon_low, "epsilon_high": trainer.epsilon_high}
+    delta, threshold = arguments.delta, arguments.off_policy_mask_threshold
+    refuse_unless(
+        delta is None or threshold is None,
+        f"estimator(GRPOTrainer): no row of the table has delta={delta} and "
+        f"off_policy_mask_threshold={threshold} together; set one of them to None.",
+    )
+    refuse_unless(
+        delta is None or delta > 1 + trainer.epsilon_high,
+        f"estimator(GRPOTrainer): delta={delta} below 1 + epsilon_high clips good completions too, "
+        "and no row does.",
+    )
+    if delta is not None:
+        return partial(ratios.dual, **bounds, maximum=delta)
+    if threshold is not None:
+        return partial(ratios.sequence_masked, **bounds, threshold=threshold)
+    return partial(ratios.ppo, **bounds)
+
+
+def _cispo(trainer: Any) -> Column:
+    _refuse_mask(trainer)
+    return partial(ratios.truncated, maximum=trainer.epsilon_high)  # a bound of the ratio itself
+
+
+def _sapo(trainer: Any) -> Column:
+    _refuse_mask(trainer)
+    positive, negative = trainer.args.sapo_temperature_pos, trainer.args.sapo_temperature_neg
+    return partial(ratios.soft, positive=positive, negative=negative)
+
+
+def _vespo(trainer: Any) -> Column:
+    _refuse_mask(trainer)
+    arguments = trainer.args
+    return partial(
+        ratios.gamma,
+        shape=arguments.vespo_k_pos,
+        rate=arguments.vespo_lambda_pos,
+        negative_shape=arguments.vespo_k_neg,
+        negative_rate=arguments.vespo_lambda_neg,
+    )
+
+
+def _refuse_mask(trainer: Any) -> None:
+    threshold = trainer.args.off_policy_mask_threshold
+    refuse_unless(
+        threshold is None,
+        f"estimator(GRPOTrainer): no row of the table has loss_type={trainer.loss_type!r} with "
+        f"off_policy_mask_threshold={threshold}; set that to None.",
+    )
+
+
+# Losses that do not clip, and the clip column that each is; the others are `_clipped`.
+SURROGATES: dict[str, Callable[[Any], Column]] = {"cispo": _cispo, "sapo": _sapo, "vespo": _vespo}
 
 
 def _clip(trainer: Any) -> Column:
