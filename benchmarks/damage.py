@@ -13,7 +13,6 @@ raw         any other exception: a fault of ours
 """
 
 import json
-import platform
 import shutil
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 import tyro
+from machines import processor
 from transformers.utils import logging
 
 import vantage as vt
@@ -234,7 +234,7 @@ def main(out: Path | None = None, kinds: tuple[str, ...] = tuple(KINDS), every: 
     if out is not None:
         about = {
             "command": " ".join(["python", "benchmarks/damage.py", *sys.argv[1:]]),
-            "processor": platform.processor() or platform.machine(),
+            "processor": processor(),
             "vantage": vt.__version__,
         }
         text = {"about": about, "counts": counts, "neither refused nor as it was": cases}

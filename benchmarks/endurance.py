@@ -13,7 +13,6 @@ over the median of the second. Results go to benchmarks/results/endurance.json.
 import gc
 import json
 import os
-import platform
 import statistics
 import tempfile
 import threading
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 import tyro
+from machines import processor
 from transformers.utils import logging
 
 import vantage as vt
@@ -107,7 +107,7 @@ def write(results: Path, rows: list[dict[str, int]], seconds: float) -> None:
     after = rows[fifth:]
     plain: dict[str, Any] = {
         "command": "python benchmarks/endurance.py",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "torch": torch.__version__,
         "runs": len(rows),
         "minutes": round(seconds / 60, 1),

@@ -14,7 +14,6 @@ is one tensor of completions × tokens × vocabulary in float32.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 import tyro
+from machines import processor
 from rich.console import Console
 from rich.table import Table
 
@@ -255,7 +255,7 @@ def main(
     results = {name: measure(name, peer, turns, steps) for name in cases}
     if out is not None:
         command = f"python benchmarks/language.py --peer PYTHON --turns {turns} --steps {steps}"
-        about = {"command": command, "machine": platform.processor() or platform.machine(),
+        about = {"command": command, "machine": processor(),
                  "torch": torch.__version__}  # fmt: skip
         out.write_text(json.dumps(about | {"cases": results}, indent=1) + "\n")
     show(results)

@@ -11,7 +11,6 @@ not made again.
 """
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from machines import processor
 
 import vantage as vt
 from vantage.statistics.intervals import mean_interval
@@ -240,7 +240,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+    return {"processor": processor(), "torch": torch.__version__}
 
 
 def markdown(held: dict[str, Any]) -> str:

@@ -30,15 +30,15 @@ def processor() -> str:
     if not info.exists():
         return platform.processor() or platform.machine()
     lines = (line.partition(":") for line in info.read_text().splitlines())
-    said: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for name, _, value in lines:
-        said.setdefault(name.strip(), value.strip())
-    name = said.get("model name", platform.machine())
-    numbers = [f"{word} {said[key]}" for word, key in _NUMBERS.items() if key in said]
+        fields.setdefault(name.strip(), value.strip())
+    name = fields.get("model name", platform.machine())
+    numbers = [f"{word} {fields[key]}" for word, key in _NUMBERS.items() if key in fields]
     return ", ".join([name, *numbers])
 
 
-_COMMON = ("r", "tm", "cpu", "processor", "family", "model")
+_COMMON = ("r", "tm", "cpu", "processor", "family", "model")  # words that tell nothing apart
 _NUMBERS = {"family": "cpu family", "model": "model"}
 
 
@@ -49,7 +49,4 @@ def file_of(benchmark: str, processor: str) -> str:
     'control.amd-epyc-25-1.json'
     """
     words = re.findall(r"[a-z0-9]+", processor.lower())
-    kept = [
-        word for word in words if word not in ("r", "tm", "cpu", "processor", "family", "model")
-    ]
-    return f"{benchmark}.{'-'.join(kept)}.json"
+    return f"{benchmark}.{'-'.join(word for word in words if word not in _COMMON)}.json"

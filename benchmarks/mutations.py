@@ -4,6 +4,7 @@
     python benchmarks/mutations.py sample --count 100     random ones of the mathematics
 
 A list holds pieces of source and what stands in their place. A sample is drawn with a fixed seed
+from machines import processor
 from all places in estimators/, statistics/, exact/ and gradients/ where an operator, a comparison
 or a number can be changed; it meets the test files of its module. Mutants are put into a copy of
 the tree; what survives all tests of its kind is a missing test, or code that makes no difference.
@@ -15,7 +16,6 @@ import ast
 import hashlib
 import json
 import os
-import platform
 import random
 import shutil
 import sys
@@ -305,7 +305,7 @@ def write(results: Path, held: dict[str, Any]) -> None:
         tally["killed"] += row["outcome"] != "survives"
     plain = {
         "command": "python benchmarks/mutations.py border mathematics sample",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "themes": themes,
         "rows": held["rows"],
     }

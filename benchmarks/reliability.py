@@ -17,7 +17,6 @@ Results go to benchmarks/results/reliability.json after every run; what is there
 import importlib.util
 import json
 import os
-import platform
 import random
 import signal
 import sys
@@ -30,6 +29,7 @@ from typing import Any
 
 import torch
 import tyro
+from machines import processor
 from transformers.utils import logging
 
 import vantage as vt
@@ -343,7 +343,7 @@ def write(results: Path, held: dict[str, Any]) -> None:
     total = {name: sum(row[name] for row in rows) for name in ("kills", "runs", "equal")}
     plain = {
         "command": "python benchmarks/reliability.py",
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "torch": torch.__version__,
         **total,
         "kinds": held["kinds"],
