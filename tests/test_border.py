@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from typing import Any
 
 import gymnasium
@@ -13,6 +14,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import vantage as vt
 from vantage.environments.rollout import episodes
+from vantage.reporting.facts import facts
+from vantage.reporting.subject import Subject
 from vantage.runs.progress import return_text
 
 
@@ -271,13 +274,14 @@ def test_accounts_add_up(
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Log, tracker, run and checkpoint say what the environment itself has counted."""
+    """Log, tracker, run, checkpoint and report say what the environment itself has counted."""
     _checked_apart(monkeypatch)
     env = vt.make(counting, lanes=8, normalise=normalise)
     counting.steps, counting.ended = 0, []
     heard = Heard()
     asked: dict[str, Any] = {"seed": 1, "out": tmp_path / "run", "progress": False, **how}
     estimator = vt.estimators.reinforce() if "batch" in how else vt.estimators.a2c()
+    began = time.perf_counter()
     run = vt.train(env, estimator, updates=5, track=[heard], **asked)
     written = vt.read_run(tmp_path / "run").history
     for rows in (run.history, written, [row for row, _ in heard.rows]):
@@ -289,6 +293,12 @@ def test_accounts_add_up(
         assert lengths == pytest.approx(sum(length for _, length in counting.ended))
     assert [step for _, step in heard.rows] == [row["steps"] for row in written]
     assert written == run.history
+    said = facts(Subject(vt.read_run(tmp_path / "run").config, written))
+    assert said["steps"] == f"{counting.steps:,}"
+    assert said["updates"] == "5"
+    paces = [row["steps_per_second"] * row["step_time"] for row in written]
+    assert sum(paces) == pytest.approx(counting.steps)
+    assert sum(row["step_time"] for row in written) <= time.perf_counter() - began
     # the checkpoint goes on counting where the log ended, without steps that nobody asked for
     before, ended = counting.steps, len(counting.ended)
     again = vt.train(env, estimator, updates=6, resume=True, **asked)
