@@ -4,7 +4,6 @@
     python benchmarks/mutations.py sample --count 100     random ones of the mathematics
 
 A list holds pieces of source and what stands in their place. A sample is drawn with a fixed seed
-from machines import processor
 from all places in estimators/, statistics/, exact/ and gradients/ where an operator, a comparison
 or a number can be changed; it meets the test files of its module. Mutants are put into a copy of
 the tree; what survives all tests of its kind is a missing test, or code that makes no difference.
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
+from machines import processor
 from mutations_border import M as BORDER
 from mutations_mathematics import MATHEMATICS
 
