@@ -20,7 +20,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
 }
 # Records of results, which nobody makes by hand, and Protocols.
 RESULTS = {
-    "InputError", "RewardError",
+    "InputError", "NonFiniteError", "RewardError",
     "Environment", "Evaluation", "Examination", "Report", "Run", "RunState", "Signal",
     "Completions", "Conformance", "GroupSize", "GroupSizes", "RewardCheck", "Rollout",
 }  # fmt: skip
