@@ -209,7 +209,15 @@ def _tested(mutation: Mutation, tree: Path, seconds: float) -> int | None:
             import pytest
 
             chosen = ["-k", mutation.chosen] if mutation.chosen else []
-            code = int(pytest.main(["-x", "-p", "no:cacheprovider", *mutation.tests, *chosen]))
+            # tyro has loaded typeguard, which brings a plugin of pytest's
+            plain = [
+                "-x",
+                "-p",
+                "no:cacheprovider",
+                "-W",
+                "ignore::pytest.PytestAssertRewriteWarning",
+            ]
+            code = int(pytest.main([*plain, *mutation.tests, *chosen]))
         finally:
             os._exit(code)
     until = time.monotonic() + seconds
