@@ -457,7 +457,7 @@ def test_rows_and_columns_are_explained_by_the_names_that_people_know() -> None:
     assert ppo.startswith("ppo")
     assert "per_decision is its former name" in printed(listing.explain("per_decision"))
     assert E.named("per_decision").name == E.per_decision().name == "norm_weighted"
-    with pytest.raises(vt.InputError, match=r"mentioned by gspo, ratios\.sequence"):
+    with pytest.raises(vt.InputError, match=r"mentioned by gspo, gmpo, ratios\.sequence"):
         listing.explain("geometric mean")
     with pytest.raises(vt.InputError, match="did you mean gae"):
         listing.explain("gea")

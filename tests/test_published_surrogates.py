@@ -238,7 +238,7 @@ def test_tapered_reinforce() -> None:
     for episode in batch.episode[batch.mask].unique():
         own = batch.mask & (batch.episode == episode)
         log_prob = policy.log_prob(batch.observation[own], batch.action[own])
-        ratio = float((log_prob - batch.log_prob[own]).sum().exp())
+        ratio = (log_prob - batch.log_prob[own]).sum().exp().item()
         factor = 1.0 if y[own][0] >= 0 else min(ratio, 1.0)
         score = torch.autograd.grad(log_prob.sum(), policy.logits)[0].flatten()
         want += batch.weight[own.any(1)][0] * factor * y[own][0] * score

@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 
 from rich.console import Group, RenderableType
@@ -81,15 +82,21 @@ def catalogue() -> dict[str, Callable[..., object]]:
 
 def rows_with(column: Callable[..., object]) -> list[str]:
     """The rows of the table that have this column, whatever its settings."""
-    return [
-        name
-        for name in TABLE
-        if any(
-            function_of(choice) is column
+    return [name for name, held in _columns_of_rows().items() if column in held]
+
+
+@cache
+def _columns_of_rows() -> dict[str, set[Callable[..., object]]]:
+    """Every row's columns, without their settings."""
+    rows = {name: named(name) for name in TABLE}
+    return {
+        name: {
+            function_of(choice)
             for heading in MODULES
-            if (choice := getattr(named(name), heading)) is not None
-        )
-    ]
+            if (choice := getattr(row, heading)) is not None
+        }
+        for name, row in rows.items()
+    }
 
 
 def _unknown(name: str) -> str:

@@ -19,7 +19,7 @@ from functools import partial, wraps
 from typing import ParamSpec
 
 from vantage.arguments import check_kinds
-from vantage.errors import refuse_unless
+from vantage.errors import InputError, refuse_unless
 from vantage.estimators import baselines, penalties, ratios, returns, scales
 from vantage.estimators.aggregates import (
     constant_length,
@@ -95,9 +95,10 @@ def named(name: str, **settings: object) -> Estimator:
         InputError: no such row or setting, with near matches; a setting of another kind.
     """
     name = ALIASES.get(name, name)
-    near = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
-    refuse_unless(name in TABLE, f"No estimator is called {name!r}; {hint}")
+    if name not in TABLE:
+        near = difflib.get_close_matches(name, TABLE, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(TABLE)}."
+        raise InputError(f"No estimator is called {name!r}; {hint}")
     known = inspect.signature(TABLE[name]).parameters
     for setting in settings:
         refuse_unless(
