@@ -51,7 +51,7 @@ def test_commands_name_folders_as_they_are(
     assert (tmp_path / name / "config.json").exists()
     assert "\x1b" not in shown.out + shown.err
     written = str(Path(name)).replace("\x1b", r"\x1b")
-    assert f"Run folder: {written}\n" in shown.out
+    assert f"Run folder: {written}\nReport: {written}/report.html\n" in shown.out
     if "\x1b" not in name:
         command = shown.out.split("Next: ")[1].strip()
         assert shlex.split(command) == ["vantage", "evaluate", str(Path(name))]

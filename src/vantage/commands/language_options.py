@@ -22,6 +22,7 @@ from vantage.language.tasks.verifiers import BUILT_IN
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.settings import FIRST_BATCH
 from vantage.language.transcripts.records import recorder
+from vantage.reporting.writing import report_line
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
 from vantage.runs.run import Run
 from vantage.training.schedules import Name
@@ -268,6 +269,6 @@ def print_end(run: Run, folder: Path) -> None:
     terminal.print(
         f"Mean reward of the last batch {run.history[-1]['reward']:.3f}, "
         f"{run.history[-1]['num_tokens']:,} tokens{signal}.\n"
-        f"Run folder: {folder}; model: {folder / 'model'}\n"
+        f"Run folder: {folder}; model: {folder / 'model'}\n{report_line(folder)}"
         f"Next: vantage transcripts {quote(str(folder))} --worst 5"
     )

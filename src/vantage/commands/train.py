@@ -14,6 +14,7 @@ from vantage import estimators as table
 from vantage.commands.arguments import assignments
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
+from vantage.reporting.writing import report_line
 from vantage.runs.progress import WINDOW, return_text, terminal, windowed_snr
 from vantage.runs.run import Run
 from vantage.runs.seeds import seed_of
@@ -319,5 +320,5 @@ def _print_end(env: str, label: str, run: Run, folder: Path) -> None:
     terminal.print(
         f"{env}, {label}: mean return of the last 100 episodes {mean} after {row['steps']:,} steps "
         f"and {len(run.history)} updates{signal}.\n"
-        f"Run folder: {folder}\nNext: vantage evaluate {quote(str(folder))}"
+        f"Run folder: {folder}\n{report_line(folder)}Next: vantage evaluate {quote(str(folder))}"
     )

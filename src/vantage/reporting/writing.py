@@ -48,6 +48,11 @@ def report(run: str | Path | Any, out: str | Path | None = None) -> Path:
     return target
 
 
+def report_line(folder: Path) -> str:
+    """Where the report of a run lies, as a line; nothing where none was written."""
+    return f"Report: {folder / FILE}\n" if (folder / FILE).is_file() else ""
+
+
 def report_at_end(folder: Path) -> None:
     """The report of a run that has ended; whatever goes wrong with it is a line, and no more."""
     try:
