@@ -410,6 +410,8 @@ def test_every_integer_of_a_box_has_its_share(squash: bool, dtype: Any) -> None:
     shares = torch.bincount(whole, minlength=4) / len(applied)
     if squash:
         # a squashed normal around the middle: the ends are as likely as symmetry has them
+        assert applied.amin() < 0  # half a step beyond the ends, which else had half a share
+        assert applied.amax() > 3
         assert shares[3] > 0.05
         assert abs(shares[0] - shares[3]) < 0.06  # 4 standard errors
 
