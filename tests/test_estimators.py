@@ -449,6 +449,14 @@ def test_every_column_is_explained_with_its_equation_source_and_claim() -> None:
         assert " ".join(columns.parts(column)["Equation"].split()[:3]) in shown, name
 
 
+def test_a_row_of_ones_own_is_among_those_that_have_its_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert "row_of_my_own" not in printed(listing.explain("returns.gae"))
+    monkeypatch.setitem(E.TABLE, "row_of_my_own", E.actor_critic)
+    assert "row_of_my_own" in printed(listing.explain("returns.gae"))
+
+
 def test_rows_and_columns_are_explained_by_the_names_that_people_know() -> None:
     assert "returns.gae" in printed(listing.explain("gae"))
     assert "Generalised advantage estimation" in printed(listing.explain("returns.gae"))

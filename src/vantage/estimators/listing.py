@@ -5,7 +5,6 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
-from functools import cache
 from importlib.resources import files
 
 from rich.console import Group, RenderableType
@@ -80,23 +79,15 @@ def catalogue() -> dict[str, Callable[..., object]]:
     }
 
 
-def rows_with(column: Callable[..., object]) -> list[str]:
-    """The rows of the table that have this column, whatever its settings."""
-    return [name for name, held in _columns_of_rows().items() if column in held]
-
-
-@cache
-def _columns_of_rows() -> dict[str, set[Callable[..., object]]]:
-    """Every row's columns, without their settings."""
-    rows = {name: named(name) for name in TABLE}
-    return {
-        name: {
-            function_of(choice)
-            for heading in MODULES
-            if (choice := getattr(row, heading)) is not None
-        }
-        for name, row in rows.items()
-    }
+def rows_by_column() -> dict[Callable[..., object], list[str]]:
+    """The rows of the table that have each column, whatever its settings."""
+    users: dict[Callable[..., object], list[str]] = {}
+    for name in TABLE:
+        row = named(name)
+        choices = (getattr(row, heading) for heading in MODULES)
+        for column in dict.fromkeys(function_of(each) for each in choices if each is not None):
+            users.setdefault(column, []).append(name)
+    return users
 
 
 def _unknown(name: str) -> str:
@@ -122,7 +113,7 @@ def _column(function: Callable[..., object]) -> RenderableType:
     docstring = parts(function)
     for heading in PARTS:
         facts.add_row(heading, Text(docstring.get(heading, "not stated")))
-    facts.add_row("In the rows", Text(", ".join(rows_with(function)) or "none"))
+    facts.add_row("In the rows", Text(", ".join(rows_by_column().get(function, ())) or "none"))
     module = function.__module__.rsplit(".", 1)[1]
     title = Text(f"{module}.{function.__name__}", style="bold") + Text(f"  {docstring['Summary']}")
     return Group(title, Padding(facts, (1, 0)))
@@ -171,7 +162,7 @@ def markdown() -> str:
 def columns_markdown() -> str:
     """Every column with its equation, shapes, claim, source and rows, as Markdown."""
     lines: list[str] = []
-    heading = ""
+    heading, users = "", rows_by_column()
     for key, function in catalogue().items():
         module, name = key.split(".")
         if module != heading:
@@ -181,8 +172,8 @@ def columns_markdown() -> str:
         docstring = parts(function)
         lines += [f"### `{name}` {{ #{module}-{name} }}", "", docstring["Summary"], ""]
         lines += [f"- **{part}**: {_plain(docstring[part])}" for part in PARTS if part in docstring]
-        users = ", ".join(f"`{row}`" for row in rows_with(function)) or "none of the table"
-        lines += [f"- **Rows**: {users}", ""]
+        names = ", ".join(f"`{row}`" for row in users.get(function, ())) or "none of the table"
+        lines += [f"- **Rows**: {names}", ""]
     return "\n".join(lines).rstrip()
 
 
