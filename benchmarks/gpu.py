@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import tyro
-from gpu_control import guarded, gymnasium_lanes, tensor_lanes
+from gpu_control import guarded, gymnasium_lanes, synchronise, tensor_lanes
 from gpu_control import monitor as watched
 from gpu_control import rejax as peer
 
@@ -82,12 +82,6 @@ def main(arguments: Arguments) -> None:
         results["parts"][name] = found | {"seconds": time.perf_counter() - started}
         print(json.dumps({name: results["parts"][name]}, indent=1), flush=True)
         arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 def timed(work: Callable[[], Any], repeats: int, device: torch.device) -> list[float]:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def rejax(lanes: int, updates: int, python: str) -> Measured:
 def gymnasium_lanes(device: torch.device) -> Measured:
     """PPO on Gymnasium lanes with the networks on the device and on the CPU; copies of a step."""
     works = {"CartPole-v1, 64 lanes": ("CartPole-v1", 64, 128, 4, 4)}
-    if _has("mujoco"):
+    if find_spec("mujoco"):
         works["HalfCheetah-v5, 16 lanes"] = ("HalfCheetah-v5", 16, 128, 10, 32)
     return {
         name: {
@@ -142,7 +143,7 @@ def _watched(width: int, rows: int, rounds: int, device: torch.device) -> Measur
     for _ in range(rounds + 2):
         for watched in (False, True):
             watcher = vt.Monitor(model) if watched else None
-            _wait(device)
+            synchronise(device)
             began = time.perf_counter()
             for piece in inputs:
                 if watcher is None:
@@ -154,7 +155,7 @@ def _watched(width: int, rows: int, rounds: int, device: torch.device) -> Measur
                 watcher.step()
             optimizer.step()
             optimizer.zero_grad()
-            _wait(device)
+            synchronise(device)
             seconds[watched].append(time.perf_counter() - began)
             if watcher is not None:
                 watcher.close()
@@ -168,7 +169,8 @@ def _watched(width: int, rows: int, rounds: int, device: torch.device) -> Measur
     }
 
 
-def _wait(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -178,11 +180,3 @@ def guarded(work: Callable[[], Measured]) -> Measured:
         return work()
     except Exception:
         return {"error": traceback.format_exc()[-1500:]}
-
-
-def _has(package: str) -> bool:
-    try:
-        __import__(package)
-    except ImportError:
-        return False
-    return True

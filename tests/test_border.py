@@ -11,6 +11,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from trackers import Heard
 
 import vantage as vt
 from vantage.environments.rollout import episodes
@@ -250,19 +251,6 @@ def test_a_normaliser_lets_lanes_wait_too(counting: Any, monkeypatch: pytest.Mon
 
 
 # -- accounts that add up ------------------------------------------------------------------------
-
-
-class Heard:
-    """A tracker that remembers."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[dict[str, Any], int]] = []
-
-    def log(self, row: dict[str, Any], step: int) -> None:
-        self.rows.append((dict(row), step))
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("how", [{"batch": 8}, {"fragment": 16}], ids=["episodes", "fragments"])

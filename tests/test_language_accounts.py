@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from language_models import policy
+from trackers import Heard
 
 import vantage as vt
 from vantage import language
@@ -35,19 +36,6 @@ class Counting:
         return rewards
 
 
-class Heard:
-    """A tracker that remembers."""
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def log(self, row: dict[str, Any], step: int) -> None:
-        self.rows.append(dict(row))
-
-    def close(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("settings", [{}, {"epochs": 2, "minibatches": 2}], ids=["one", "several"])
 def test_accounts_of_a_language_run_add_up(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Log, tracker, run, report and the resumed run say what the reward has counted."""
@@ -65,7 +53,7 @@ def test_accounts_of_a_language_run_add_up(tmp_path: Path, settings: dict[str, A
     elapsed = time.perf_counter() - began
     written = vt.read_run(tmp_path / "run").history
     assert written == run.history
-    for history in (run.history, heard.rows):
+    for history in (run.history, [row for row, _ in heard.rows]):
         assert history[-1]["num_tokens"] == count.tokens
         assert sum(row["batch"] for row in history) == count.completions
         gained = sum(row["return"] * row["batch"] for row in history)

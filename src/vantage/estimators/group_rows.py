@@ -6,7 +6,7 @@ from vantage.errors import refuse_unless
 from vantage.estimators import baselines, penalties, ratios, returns, scales
 from vantage.estimators.aggregates import per_sequence, per_token, per_trajectory
 from vantage.estimators.estimator import Estimator
-from vantage.estimators.table import clipped_group, row, times
+from vantage.estimators.table import clipped_group, gspo, row, times
 
 
 @row
@@ -99,12 +99,8 @@ def luspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0
         of GSPO.
     Source: Liu et al. 2026 [liu2026].
     """
-    return clipped_group(
-        scale=partial(scales.group_std, correction=correction),
-        ratio=ratios.sequence,
-        clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
-        aggregate=per_trajectory,
-    )
+    estimator = gspo(epsilon=epsilon, epsilon_high=epsilon_high, correction=correction)
+    return estimator.replace(aggregate=per_trajectory, name="custom", source="")
 
 
 @row

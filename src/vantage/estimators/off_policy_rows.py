@@ -7,9 +7,9 @@ too: `vt.estimators.rloo().replace(importance=partial(vt.importance.truncated, m
 from functools import partial
 
 from vantage.estimators import importance, penalties, ratios, scales
-from vantage.estimators.aggregates import per_sequence, per_token
+from vantage.estimators.aggregates import per_token
 from vantage.estimators.estimator import Column, Estimator
-from vantage.estimators.table import clipped_group, ppo, row, times
+from vantage.estimators.table import clipped_group, grpo, ppo, row, times
 
 
 @row
@@ -123,11 +123,12 @@ def sequence_masked_grpo(
         k3(l_t), M = 0 where A_i < 0 and (1/|τ_i|) Σ_t log(μ/π) > δ; A_i as in GRPO.
     Source: DeepSeek-AI 2025 [deepseek2025]; δ has no number there, 0.5 is an example of TRL's.
     """
-    return clipped_group(
-        scale=partial(scales.group_std, correction=correction),
+    return grpo(correction=correction).replace(
         clip=partial(ratios.sequence_masked, threshold=threshold, epsilon=epsilon),
-        aggregate=per_sequence,
-    ).replace(kl_in_loss=times(penalties.weighted_k3_in_loss, beta), name="custom")
+        kl_in_loss=times(penalties.weighted_k3_in_loss, beta),
+        name="custom",
+        source="",
+    )
 
 
 @row
@@ -147,9 +148,5 @@ def dppo(threshold: float = 0.2, maximum: float = 20.0, correction: int = 0) -> 
 
 def _reweighed(weighing: Column, epsilon: float, correction: int) -> Estimator:
     """GRPO with an importance."""
-    grpo = clipped_group(
-        scale=partial(scales.group_std, correction=correction),
-        clip=partial(ratios.ppo, epsilon=epsilon),
-        aggregate=per_sequence,
-    )
-    return grpo.replace(importance=weighing, name="custom")
+    estimator = grpo(epsilon=epsilon, correction=correction)
+    return estimator.replace(importance=weighing, name="custom", source="")
