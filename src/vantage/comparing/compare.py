@@ -18,7 +18,7 @@ from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.run import versions
-from vantage.runs.stored import object_of
+from vantage.runs.stored import object_of, write_whole
 from vantage.training.algorithm import Algorithm
 from vantage.training.door import LANES, resolve
 from vantage.training.loop import train
@@ -254,9 +254,7 @@ def _open(study: Study) -> None:
                 "name, or choose another folder with out (--out).",
             )
         settings = settings | {"estimators": before["estimators"] | settings["estimators"]}
-    temporary = file.with_name(file.name + ".new")
-    temporary.write_text(json.dumps(settings, indent=2) + "\n")
-    temporary.replace(file)
+    write_whole(file, json.dumps(settings, indent=2) + "\n")
 
 
 # ---- what was asked for ------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from vantage.environments.interface import Environment
 from vantage.environments.making import make
 from vantage.runs.run import CONFIG
 from vantage.runs.seeds import seed_of
-from vantage.runs.stored import object_of
+from vantage.runs.stored import object_of, write_whole
 from vantage.training.algorithm import Algorithm
 from vantage.training.door import DISCOUNT
 from vantage.training.evaluation import evaluate
@@ -152,9 +152,7 @@ def run(job: Job) -> dict[str, object]:
         "seconds": sum(row["step_time"] for row in history),
         "evaluation_seconds": time.perf_counter() - started,
     }
-    temporary = job.folder / (RESULT + ".new")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(job.folder / RESULT)
+    write_whole(job.folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 

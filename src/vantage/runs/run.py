@@ -195,7 +195,7 @@ def open_run(path: Path, config: dict[str, object], resume: bool) -> None:
     text = json.dumps(config, indent=2) + "\n"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_whole(path / CONFIG, text)
+        stored.write_whole(path / CONFIG, text)
     except OSError as error:
         raise InputError(f"Cannot write to {path}: {error}; choose another folder.") from error
 
@@ -258,7 +258,7 @@ def read_run(path: str | Path) -> Run:
 
 def write_metrics(path: Path, rows: list[dict[str, object]]) -> None:
     """Replace metrics.jsonl by the given rows."""
-    _write_whole(path / METRICS, "".join(line_of(row) for row in rows))
+    stored.write_whole(path / METRICS, "".join(line_of(row) for row in rows))
 
 
 def append_metrics(path: Path, row: dict[str, object]) -> None:
@@ -266,13 +266,6 @@ def append_metrics(path: Path, row: dict[str, object]) -> None:
     stored.refuse_link(path / METRICS)
     with (path / METRICS).open("a") as file:
         file.write(line_of(row))
-
-
-def _write_whole(file: Path, text: str) -> None:
-    """Whole or not at all: a half-written file could be neither carried on nor begun again."""
-    temporary = file.with_name(f"{file.name}.new")
-    temporary.write_text(text)
-    temporary.replace(file)
 
 
 def line_of(row: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What run folders hold is data: read within bounds, never run, and what is wrong with it named."""
+"""What run folders hold is data: read within bounds, never run, its faults named; written whole."""
 
 import json
 from collections.abc import Iterator
@@ -95,3 +95,10 @@ def parsed(text: str, where: Path | str) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Whole or not at all: a half-written file could be neither carried on nor begun again."""
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.write_text(text)
+    temporary.replace(file)

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
 from vantage.errors import InputError
+from vantage.runs.stored import write_whole
 
 
 @runtime_checkable
@@ -176,9 +177,7 @@ class _Memory:
         # before it is sent: a kill in between loses a row, where the reverse would send it twice
         self.step = step
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(self.file.name + ".new")
-        temporary.write_text(json.dumps({"id": self.id, "step": step}))
-        temporary.replace(self.file)
+        write_whole(self.file, json.dumps({"id": self.id, "step": step}))
         return True
 
 
