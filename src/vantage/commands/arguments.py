@@ -35,14 +35,16 @@ HINTS = {
     "--log-dir": "--out",
     "--logdir": "--out",
     "--save-path": "--out",
-    "--track": "--wandb PROJECT, or --tensorboard",
+    "--track": "--wandb PROJECT, --trackio PROJECT or --tensorboard",
     "--torch-threads": "--threads",
 }
+ASSIGNMENTS = ("--set", "--settings", "--env-set", "--optimizer-set")
 ENVIRONMENT = ("--env-id", "--env", "--env-name", "--environment", "--task")
 # Options that take a list, written with spaces or with commas.
 LISTS = {
     "--estimators", "--hidden", "--group-sizes", "--set", "--settings", "--low", "--high",
-    "--env-set", "--weights", "--reward", "--num-generations",
+    "--env-set", "--weights", "--reward", "--num-generations", "--target-modules",
+    "--optimizer-set",
 }  # fmt: skip
 
 
@@ -92,7 +94,7 @@ def refuse_foreign_names(command: str, arguments: list[str]) -> None:
 def _pieces(option: str, text: str) -> list[str]:
     """The items of one word of a list: commas separate them, save within brackets."""
     pieces = [piece for piece in re.split(r",(?![^(\[{]*[)\]}])", text) if piece]
-    if option in ("--set", "--settings", "--env-set") and not all("=" in piece for piece in pieces):
+    if option in ASSIGNMENTS and not all("=" in piece for piece in pieces):
         return [text]
     return pieces or [text]
 

@@ -60,6 +60,7 @@ def audit_lm(
         "target_snr": target_snr,
         "seed": seed,
         "value": ValueHead(policy) if any("value" in row.needs for row in measured) else None,
+        "reference_policy": model.reference_policy(),
         "memory": size_in_bytes(memory),
         "threads": threads,
     }

@@ -110,8 +110,8 @@ def train_lm(
             engine=ContinuousBatching() if continuous_batching else None,
             token_budget=token_budget,
             watch=watch(folder, task, policy, learning.transcripts_every),
-            out=folder,
-            **learning.settings(),
+            reference=model.reference_policy(),
+            **learning.settings(folder),
         ),
     )
     if len(task.held_out) >= 2:
@@ -132,7 +132,7 @@ def _plan(
     return learning.workload(
         task,
         [len(ids) for ids in task.encode(tokens)],
-        shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model.lora)),
+        shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model)),
         max_completion_length=model.max_completion_length,
         token_budget=token_budget,
         checkpointing=checkpointing,
@@ -185,12 +185,17 @@ def _without_weights(model: Path) -> tuple[Any, Any]:
         return AutoModelForCausalLM.from_config(config), tokens
 
 
-def _lora_parameters(model: Any, rank: int | None) -> int | None:
-    """Numbers of an adapter on all linear layers but the head; None without one."""
-    if rank is None:
+def _lora_parameters(model: Any, options: ModelOptions) -> int | None:
+    """Numbers of the adapter that is asked for; None without one."""
+    if options.lora is None:
         return None
     import torch
 
     head = model.get_output_embeddings()
-    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    return sum(rank * (m.in_features + m.out_features) for m in linear)
+    linear = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and (layer is not head or options.target_modules)
+    }
+    adapted = [linear[name] for name in options.adapted(list(linear))]
+    return sum(options.lora * (layer.in_features + layer.out_features) for layer in adapted)

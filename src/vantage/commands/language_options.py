@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from shlex import quote
@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from vantage import estimators as table
-from vantage.errors import refuse_unless
+from vantage.commands.optimizers import optimizer_named
+from vantage.commands.tracking import trackers
+from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
+from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.arithmetic import Workload
 from vantage.language.tasks.rewards import REWARD_TIMEOUT, RewardFunction, load_reward
@@ -25,6 +28,7 @@ from vantage.language.transcripts.records import recorder
 from vantage.reporting.writing import report_line
 from vantage.runs.progress import WINDOW, terminal, windowed_snr
 from vantage.runs.run import Run
+from vantage.training.interface import OptimizerFactory
 from vantage.training.schedules import Name
 
 
@@ -47,8 +51,12 @@ class ModelOptions:
         top_p: of the sampling law: only the likeliest tokens that make up p.
         min_p: of the sampling law: only tokens p times as likely as the likeliest.
         lora: rank of an adapter that is trained or audited in place of the model.
+        target_modules: layers that the adapter is put on, by the ends of their names, such as
+            q_proj v_proj; all linear ones but the head by default.
         dtype: of the weights.
         device: cpu, cuda, cuda:1, ...
+        reference: folder of the model that a KL is measured to; in training the model as it was by
+            default.
     """
 
     model: Path
@@ -58,16 +66,43 @@ class ModelOptions:
     top_p: float | None = None
     min_p: float | None = None
     lora: int | None = None
+    target_modules: tuple[str, ...] = ()
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "cpu"
+    reference: Path | None = None
 
     def policy(self, **settings: object) -> Policy:
-        """The model as a policy under that law."""
+        """The model as a policy under that law.
+
+        Raises:
+            InputError: layers without a rank, or that the model does not have.
+        """
+        return self._loaded(self.model, lora=self._adapter(), **settings)
+
+    def reference_policy(self) -> Policy | None:
+        """The model that a KL is measured to, where one is named, under the same law."""
+        return None if self.reference is None else self._loaded(self.reference)
+
+    def adapted(self, linear: Sequence[str]) -> list[str]:
+        """Those of a model's linear layers, by name, that the adapter is put on."""
+        ends = self.target_modules
+        return [n for n in linear if not ends or any(f".{n}".endswith(f".{e}") for e in ends)]
+
+    def _loaded(self, folder: Path, **settings: Any) -> Policy:
         import torch
 
-        law = {item.name: getattr(self, item.name) for item in fields(self)}
-        law |= {"dtype": getattr(torch, self.dtype)}
-        return Policy(law.pop("model"), **law | settings)
+        names = ("max_completion_length", "temperature", "top_k", "top_p", "min_p", "device")
+        law: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return Policy(folder, dtype=getattr(torch, self.dtype), **law, **settings)
+
+    def _adapter(self) -> Any:
+        """A rank, or a LoraConfig where layers are named."""
+        if not self.target_modules:
+            return self.lora
+        if self.lora is None:
+            named = " ".join(self.target_modules)
+            raise InputError(f"--target-modules {named}: give the adapter's rank with --lora.")
+        return adapters.of_rank(self.lora, list(self.target_modules))
 
 
 @dataclass(frozen=True)
@@ -134,12 +169,19 @@ class LearningOptions:
         keep_last: checkpoints to keep of evaluated updates, or else of those at which one was due,
             each with its model.
         stop_at: end the run once that reward is reached, by evaluations where there are any.
+        optimizer: of torch, such as SGD; AdamW without weight decay by default. FILE.py:FUNCTION
+            for one of your own, made of parameters.
+        optimizer_set: its settings, NAME=VALUE, such as momentum=0.9.
+        delay: updates by which the policy that samples is behind.
         skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
             infinite, and go on; by default the run stops.
         transcripts_every: updates between transcripts; 0 for none.
         seed: of everything random.
         out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
         resume: resume the run in that folder, bit for bit.
+        tensorboard: also write TensorBoard events, into the run folder.
+        wandb: also send metrics to this Weights & Biases project.
+        trackio: also log metrics to this Trackio project.
         threads: torch threads; small networks want one.
         dry_run: print the batch arithmetic, token counts and memory, and stop.
     """
@@ -152,6 +194,9 @@ class LearningOptions:
     updates: int = 200
     lr: float = 1e-5
     schedule: Name = "constant"
+    optimizer: str = "AdamW"
+    optimizer_set: tuple[str, ...] = ()
+    delay: int = 0
     epochs: Annotated[int, arg(aliases=["--num-iterations"])] = 1
     minibatches: int = 1
     resample_dead_groups: int = 0
@@ -164,6 +209,9 @@ class LearningOptions:
     seed: int = 0
     out: Path | None = None
     resume: bool = False
+    tensorboard: bool = False
+    wandb: str | None = None
+    trackio: str | None = None
     threads: int = 1
     dry_run: bool = False
 
@@ -177,20 +225,32 @@ class LearningOptions:
         """The run folder of a model or task of that name."""
         return self.out or Path("runs") / f"{name}-{self.rule().name}-{self.seed}"
 
-    def settings(self) -> dict[str, Any]:
-        """The arguments of `vantage.language.train` that bear the same name."""
-        apart = {"estimator", "beta", "transcripts_every", "out", "dry_run"}
-        return {
-            item.name: getattr(self, item.name) for item in fields(self) if item.name not in apart
+    def factory(self) -> OptimizerFactory | None:
+        """What makes the optimiser; None for that of `vantage.language.train`."""
+        if (self.optimizer, self.optimizer_set) == ("AdamW", ()):
+            return None
+        return optimizer_named(self.optimizer, self.optimizer_set)
+
+    def settings(self, folder: Path) -> dict[str, Any]:
+        """The arguments of `vantage.language.train` that they say, of a run in that folder."""
+        named = {item.name: getattr(self, item.name) for item in fields(self)}
+        for name in ("estimator", "beta", "transcripts_every", "dry_run", "optimizer_set"):
+            del named[name]
+        tracked = [named.pop(name) for name in ("tensorboard", "wandb", "trackio")]
+        return named | {
+            "out": folder,
+            "optimizer": self.factory(),
+            "track": trackers(folder, *tracked),
         }
 
     def workload(self, task: Task, lengths: list[int], **facts: Any) -> Workload:
         """The arithmetic of the run, for `--dry-run`.
 
         Raises:
-            InputError: a batch that does not hold whole groups.
+            InputError: a batch that does not hold whole groups, or an optimiser that there is not.
         """
         size = task.num_generations
+        self.factory()  # refused now where it cannot be made
         refuse_unless(
             self.batch == "auto" or self.batch % size == 0,
             f"--batch {self.batch}: a batch holds whole groups of --num-generations {size}.",

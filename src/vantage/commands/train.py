@@ -12,13 +12,13 @@ from tyro.conf import Positional, arg
 
 from vantage import estimators as table
 from vantage.commands.arguments import assignments
+from vantage.commands.tracking import trackers
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.reporting.writing import report_line
 from vantage.runs.progress import WINDOW, return_text, terminal, windowed_snr
 from vantage.runs.run import Run
 from vantage.runs.seeds import seed_of
-from vantage.runs.trackers import TensorBoard, Tracker, WandB
 from vantage.training import algorithms
 from vantage.training.algorithm import Algorithm
 from vantage.training.door import POLICY, VALUE, opened
@@ -69,6 +69,7 @@ def train(
     resume: bool = False,
     tensorboard: bool = False,
     wandb: str | None = None,
+    trackio: str | None = None,
     device: str = "cpu",
     threads: int = 1,
     dry_run: bool = False,
@@ -128,6 +129,7 @@ def train(
         resume: carry on the run in that folder.
         tensorboard: also write TensorBoard events, into the run folder.
         wandb: also send metrics to this Weights & Biases project.
+        trackio: also log metrics to this Trackio project.
         device: where networks and batches are, such as cuda; tensor environments run there too.
         threads: torch threads; small networks want one.
         dry_run: print the settings and the batch arithmetic, and stop.
@@ -151,8 +153,6 @@ def train(
         critic = None
     if tuned:
         terminal.print(f"Tuned: {row_of(env)}", markup=False)
-    track: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
-    track += [] if wandb is None else [WandB(wandb, folder)]
     try:
         run = train_policy(
             world,
@@ -180,7 +180,7 @@ def train(
             seed=seed,
             out=folder,
             resume=resume,
-            track=track,
+            track=trackers(folder, tensorboard, wandb, trackio),
             threads=threads,
             dry_run=dry_run,
         )

@@ -83,8 +83,7 @@ def tiny_command(name: str) -> Callable[..., None]:
                 warmup=min(20, learning.updates // 10),
                 value=ValueHead(policy) if "value" in rule.needs else None,
                 watch=watch(folder, task, policy, learning.transcripts_every),
-                out=folder,
-                **learning.settings(),
+                **learning.settings(folder),
             ),
         )
         seconds = sum(row["step_time"] for row in run.history)

@@ -16,6 +16,22 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOKENS = 64  # on which two models are compared
 
 
+def of_rank(rank: int, layers: list[str] | None = None) -> Any:
+    """The LoraConfig of that rank, α twice the rank, on all linear layers but the head.
+
+    Args:
+        layers: ends of the names of those that it is put on instead.
+    """
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=layers or "all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
 def with_lora(model: Any, lora: Any, seed: int) -> Any:
     """The model, frozen, with a new adapter that changes nothing yet.
 
@@ -24,9 +40,9 @@ def with_lora(model: Any, lora: Any, seed: int) -> Any:
         seed: of the adapter's first weights; the global generator is left as it was.
 
     Raises:
-        InputError: no LoRA, dropout, or a model that has an adapter already.
+        InputError: no LoRA, dropout, a model that has an adapter already, or layers that it lacks.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     refuse_unless(
         not hasattr(model, "peft_config") and not getattr(model, "_hf_peft_config_loaded", False),
@@ -35,9 +51,7 @@ def with_lora(model: Any, lora: Any, seed: int) -> Any:
     )
     if isinstance(lora, int):
         refuse_unless(lora >= 1, f"Policy(lora={lora}): a rank of at least 1.")
-        lora = LoraConfig(
-            r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
+        lora = of_rank(lora)
     kind = str(getattr(lora, "peft_type", ""))
     refuse_unless(
         kind.endswith("LORA"),
@@ -49,10 +63,33 @@ def with_lora(model: Any, lora: Any, seed: int) -> Any:
         f"Policy(lora): lora_dropout={getattr(lora, 'lora_dropout', 0)} would make the scored "
         "policy another than the one that samples; set it to 0.",
     )
+    _refuse_missing(model, getattr(lora, "target_modules", None))
     with _quiet(), torch.random.fork_rng(devices=[]):
         # not torch.manual_seed: that would reseed the generators of GPUs too
         torch.default_generator.manual_seed(seed)
-        return get_peft_model(model, lora)
+        try:
+            return get_peft_model(model, lora)
+        except ValueError as error:  # a kind of layer that peft has no adapter for
+            raise InputError(f"Policy(lora): {' '.join(str(error).split())}") from error
+
+
+def _refuse_missing(model: Any, layers: Any) -> None:
+    """Refuse names of which no layer ends in one: peft leaves them out without a word."""
+    if layers is None or isinstance(layers, str):
+        return
+    names = [f".{name}" for name, _ in model.named_modules()]
+    missing = sorted(end for end in layers if not any(n.endswith(f".{end}") for n in names))
+    linear = [n for n, layer in model.named_modules() if isinstance(layer, nn.Linear)]
+    refuse_unless(
+        not missing,
+        f"Policy(lora): target_modules names {', '.join(missing)}, and {type(model).__name__} has "
+        f"no such layer; its linear ones end in {', '.join(_ends(linear))}.",
+    )
+
+
+def _ends(names: list[str]) -> list[str]:
+    """The last parts of dotted names, once each."""
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
 
 
 @contextmanager

@@ -236,8 +236,7 @@ def train(
     default = partial(AdamW, lr=LR, weight_decay=0.0, fused=True)
     fitted = optimizer_of(trained, optimizer or default, lr)
     config = describe(task, policy, estimator, fitted, value, engine, settings)
-    needed = "reference_log_prob" in estimator.needs
-    measured_to = _reference(policy, reference) if needed else None
+    measured_to = _reference(policy, reference, estimator)
     if options.out is not None:
         config[NAME] = fixed_weights(policy, measured_to)
         if resume:
@@ -269,18 +268,41 @@ def _watching(learner: LanguageLearner, watch: Watcher) -> Callback:
     return watching
 
 
-def _reference(policy: Policy, given: Policy | None) -> Policy | None:
-    """A frozen copy of the policy as it is; None where it is the model without its adapter."""
+def _reference(policy: Policy, given: Policy | None, estimator: Estimator) -> Policy | None:
+    """A frozen copy of the policy as it is; None where it is the model without its adapter.
+
+    None, too, where the estimator measures no KL.
+
+    Raises:
+        InputError: a reference that would move with the policy, that has other tokens, or that an
+            estimator does not look at.
+    """
+    needed = "reference_log_prob" in estimator.needs
     if given is not None:
-        trained = {id(p) for p in policy.parameters() if p.requires_grad}
-        refuse_unless(
-            trained.isdisjoint(id(p) for p in given.parameters()),
-            "train(reference=...): it shares weights with the policy that is trained, and would "
-            "move with it; leave reference out, or make it from a copy of the model.",
-        )
+        _refuse_unfit(policy, given, estimator, needed)
         return given
-    if policy.has_adapter and not adapters.moves(policy.model):
+    if not needed or (policy.has_adapter and not adapters.moves(policy.model)):
         return None
     frozen = copy.deepcopy(policy)
     frozen.requires_grad_(False)
     return frozen
+
+
+def _refuse_unfit(policy: Policy, given: Policy, estimator: Estimator, needed: bool) -> None:
+    refuse_unless(
+        needed,
+        f"train(reference=...): {estimator.name!r} measures no KL; give the estimator a "
+        "coefficient, such as rloo(beta=0.05), or leave the reference out.",
+    )
+    trained = {id(p) for p in policy.parameters() if p.requires_grad}
+    refuse_unless(
+        trained.isdisjoint(id(p) for p in given.parameters()),
+        "train(reference=...): it shares weights with the policy that is trained, and would "
+        "move with it; leave reference out, or make it from a copy of the model.",
+    )
+    own, other = (each.tokenizer and each.tokenizer.get_vocab() for each in (policy, given))
+    refuse_unless(
+        own is None or other is None or own == other,
+        "train(reference=...): its tokenizer has another vocabulary than the policy's, so that one "
+        "id would be two tokens; take a model of the same tokenizer.",
+    )

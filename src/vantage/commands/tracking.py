@@ -1,0 +1,23 @@
+"""The trackers that a command line names, for runs of every kind."""
+
+from pathlib import Path
+
+from vantage.runs.trackers import TensorBoard, Tracker, Trackio, WandB
+
+
+def trackers(
+    folder: Path, tensorboard: bool, wandb: str | None, trackio: str | None
+) -> list[Tracker]:
+    """Those asked for, of the run in that folder.
+
+    Args:
+        folder: of the run; TensorBoard's files go there too, into `tensorboard`.
+        tensorboard: whether to write them.
+        wandb, trackio: names of projects; None: not there.
+
+    Raises:
+        InputError: a tracker whose package is not installed.
+    """
+    chosen: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
+    chosen += [] if wandb is None else [WandB(wandb, folder)]
+    return chosen + ([] if trackio is None else [Trackio(trackio, folder)])
