@@ -18,6 +18,7 @@ WRONG: dict[Any, tuple[Any, ...]] = {
     float: (NAN, "three", object()),
     bool: ("yes", 2, NAN),
 }
+TRUTHS = (True, np.True_)  # no numbers, though Python counts them among the whole ones
 # Records of results, which nobody makes by hand, and Protocols.
 RESULTS = {
     "InputError", "NonFiniteError", "RewardError",
@@ -50,7 +51,7 @@ def test_a_number_of_another_kind_is_refused_by_name(function: Any, name: str) -
     right = {k: 1 if kinds_of(each.annotation) else object() for k, each in needed.items()}
     kinds = kinds_of(parameters[name].annotation)
     wrong = WRONG[next(kind for kind in (float, int, bool) if kind in kinds)]
-    for value in wrong:
+    for value in wrong + (() if bool in kinds else TRUTHS):
         given = right | {name: value}
         first = [
             given.pop(k)
