@@ -125,6 +125,7 @@ PUBLIC_LANGUAGE = {
     "group_sizes",
     "read_transcripts",
     "recorder",
+    "reward_model",
     "rollout",
     "tiny",
     "tiny_tasks",

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks/peers"))
 
 import datasets
 import draws_trl as small
+import transformers
 import trl
 
 import vantage as vt
@@ -320,3 +321,32 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main()
     assert "reward" in capsys.readouterr().err
+
+
+def test_a_reward_model_scores_as_the_trainer_has_it_score(tmp_path: Path) -> None:
+    """Texts of several lengths in one batch, the last of them ended by the padding token."""
+    model, tokens = small.model_and_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokens), hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_labels=1, pad_token_id=tokens.pad_token_id,
+    )  # fmt: skip
+    judge = transformers.LlamaForSequenceClassification(config)
+    judge.save_pretrained(tmp_path / "judge")
+    tokens.save_pretrained(tmp_path / "judge")
+    rows = [{"prompt": prompt} for prompt in small.PROMPTS]
+    trainer = trl.GRPOTrainer(
+        model=model,
+        processing_class=tokens,
+        reward_funcs=str(tmp_path / "judge"),
+        args=trl.GRPOConfig(**arguments(1, 1, SIZE), num_generations=SIZE),
+        train_dataset=datasets.Dataset.from_list(rows),
+    )
+    said = [small.PROMPTS[0], small.PROMPTS[1] * 2, ""]
+    asked = [small.PROMPTS[0]] * 3
+    given = [{"prompt": prompt} for prompt in asked]
+    expected = trainer._calculate_rewards(given, asked, said, [[]] * 3)[:, 0].tolist()
+    own = vl.reward_model(tmp_path / "judge")(prompts=asked, completions=said)
+    assert own == pytest.approx(expected, abs=1e-6)
+    assert len({round(score, 6) for score in own}) > 1
+    task = vl.Task.from_trl(trainer)
+    assert task.score([0, 0, 0], said).total.tolist() == pytest.approx(expected, abs=1e-6)

@@ -53,7 +53,7 @@ def audit_lm(
         not group_sizes or html is None,
         f"--html {html}: group sizes are written as --json only.",
     )
-    task, policy = rows.task(seed), model.policy()
+    task, policy = rows.task(seed, model.device), model.policy()
     settings: dict[str, Any] = {
         "trajectories": trajectories,
         "batch": batch,

@@ -86,7 +86,7 @@ def train_lm(
         continuous_batching: generate with the paged engine of transformers.
     """
     quieten()
-    rule, task = learning.rule(), rows.task(learning.seed)
+    rule, task = learning.rule(), rows.task(learning.seed, model.device)
     folder = learning.folder(model.model.resolve().name)
     if learning.dry_run:
         plan = _plan(model, learning, rule, task, token_budget, gradient_checkpointing)

@@ -19,6 +19,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.arithmetic import Workload
+from vantage.language.tasks.reward_models import reward_model
 from vantage.language.tasks.rewards import REWARD_TIMEOUT, RewardFunction, load_reward
 from vantage.language.tasks.task import Task
 from vantage.language.tasks.verifiers import BUILT_IN
@@ -111,7 +112,8 @@ class TaskOptions:
 
     Attributes:
         data: rows, as JSONL, CSV or Parquet.
-        reward: FILE.py:FUNCTION, or exact_match, number, format; several are weighted and summed.
+        reward: FILE.py:FUNCTION, or exact_match, number, format, or the folder of a reward model;
+            several are weighted and summed.
         weights: of the rewards; 1 each by default.
         num_generations: completions per prompt.
         prompt: column with the prompts.
@@ -131,11 +133,16 @@ class TaskOptions:
     held_out: float = 0.1
     reward_timeout: float | None = REWARD_TIMEOUT
 
-    def task(self, seed: int) -> Task:
-        """The rows with their rewards, split by the seed and called as the file is."""
+    def task(self, seed: int, device: str) -> Task:
+        """The rows with their rewards, split by the seed and called as the file is.
+
+        Args:
+            seed: of the split.
+            device: where reward models live.
+        """
         return Task(
             self.data,
-            [_reward_named(spec, self.answer) for spec in self.reward],
+            [_reward_named(spec, self.answer, device) for spec in self.reward],
             weights=self.weights or None,
             answer=self.answer,
             name=self.data.stem,
@@ -268,14 +275,17 @@ class LearningOptions:
         )
 
 
-def _reward_named(spec: str, answer: str) -> RewardFunction:
-    """The built-in verifier of that name, or FILE.py:FUNCTION."""
+def _reward_named(spec: str, answer: str, device: str) -> RewardFunction:
+    """The built-in verifier of that name, FILE.py:FUNCTION, or the model of a folder."""
     if spec in BUILT_IN:
         make: Any = BUILT_IN[spec]
         return make() if spec == "format" else make(answer=answer)
+    if Path(spec).is_dir():
+        return reward_model(spec, device=device)
     refuse_unless(
         ":" in spec,
-        f"--reward {spec}: give FILE.py:FUNCTION, or one of {', '.join(BUILT_IN)}.",
+        f"--reward {spec}: give FILE.py:FUNCTION, or one of {', '.join(BUILT_IN)}, or the folder "
+        "of a reward model.",
     )
     return load_reward(spec)
 

@@ -17,6 +17,7 @@ from vantage.language.scoring.conformance import Conformance, conformance
 from vantage.language.scoring.enumeration import enumerated
 from vantage.language.tasks import tiny_tasks, verifiers
 from vantage.language.tasks.checking import RewardCheck, check_reward
+from vantage.language.tasks.reward_models import reward_model
 from vantage.language.tasks.rewards import RewardError, Rewards
 from vantage.language.tasks.task import Task
 from vantage.language.training.evaluation import Evaluation, evaluate
@@ -61,6 +62,7 @@ __all__ = [
     "group_sizes",
     "read_transcripts",
     "recorder",
+    "reward_model",
     "rollout",
     "tiny",
     "tiny_tasks",

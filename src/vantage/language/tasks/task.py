@@ -123,8 +123,8 @@ class Task:
         """The prompts, reward functions, weights and group size of a GRPOTrainer or RLOOTrainer.
 
         Raises:
-            InputError: rewards that are models, tools or environments of the trainer's own, or
-                data that cannot be listed.
+            InputError: models of several labels for rewards, tools or environments of the trainer's
+                own, or data that cannot be listed.
         """
         return cls(**of_trainer(trainer))
 

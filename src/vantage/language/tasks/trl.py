@@ -6,6 +6,8 @@ from torch import nn
 
 from vantage.conformance.losses.trl import is_trl_trainer
 from vantage.errors import refuse_unless
+from vantage.language.tasks.reward_models import of_model
+from vantage.language.tasks.rewards import RewardFunction
 
 
 def of_trainer(trainer: Any) -> dict[str, Any]:
@@ -17,12 +19,6 @@ def of_trainer(trainer: Any) -> dict[str, Any]:
     kind = type(trainer).__name__
     refuse_unless(
         is_trl_trainer(trainer), f"Task.from_trl({kind}): give a GRPOTrainer or RLOOTrainer of TRL."
-    )
-    models = [f for f in trainer.reward_funcs if isinstance(f, nn.Module)]
-    refuse_unless(
-        not models,
-        f"Task.from_trl: {len(models)} of the rewards are models; wrap each in a function of "
-        "completions and prompts.",
     )
     refuse_unless(
         not getattr(trainer, "tools", None) and not getattr(trainer, "environments", None),
@@ -37,9 +33,18 @@ def of_trainer(trainer: Any) -> dict[str, Any]:
     weights = [1.0 if w is None else float(w) for w in trainer.reward_weights]
     return {
         "rows": [dict(data[n]) for n in range(len(data))],
-        "reward": list(trainer.reward_funcs),
+        "reward": [_function(trainer, number) for number in range(len(trainer.reward_funcs))],
         "weights": weights,
         "num_generations": trainer.num_generations,
         "held_out": 0.0,
         "name": kind,
     }
+
+
+def _function(trainer: Any, number: int) -> RewardFunction:
+    """A reward of the trainer, of which models are asked as the trainer asks them."""
+    given: RewardFunction = trainer.reward_funcs[number]
+    if not isinstance(given, nn.Module):
+        return given
+    tokenizer = trainer.reward_processing_classes[number]
+    return of_model(given, tokenizer, trainer.reward_func_names[number])
