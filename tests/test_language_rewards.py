@@ -38,6 +38,9 @@ def test_a_function_gets_what_its_signature_asks_for() -> None:
 
     task(few, all_of_it).score([2, 2, 0], ["a", "b", "c"], [[7], [8, 9], []])
     assert seen["few"] == (["a", "b", "c"], ["4", "4", "0"])
+    offered = {name: seen["all"].pop(name) for name in ("log_metric", "log_extra")}
+    assert all(callable(each) for each in offered.values())
+    assert seen["all"].pop("trainer_state").global_step == 0
     assert seen["all"] == {
         "prompts": ["2+2=", "2+2=", "0+0="],
         "completion_ids": [[7], [8, 9], []],

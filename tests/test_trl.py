@@ -350,3 +350,31 @@ def test_a_reward_model_scores_as_the_trainer_has_it_score(tmp_path: Path) -> No
     assert len({round(score, 6) for score in own}) > 1
     task = vl.Task.from_trl(trainer)
     assert task.score([0, 0, 0], said).total.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_rewards_log_is_what_the_trainer_is_given() -> None:
+    def counts(completions, log_metric, log_extra, trainer_state, **columns):
+        log_extra("backwards", [text[::-1] for text in completions])
+        log_metric("step", trainer_state.global_step)
+        for text in completions:
+            log_metric("length", len(text))
+        return [0.0 for _ in completions]
+
+    async def later(completions, log_metric, **kwargs):
+        log_metric("late", len(completions))
+        return [None for _ in completions]
+
+    model, tokens = small.model_and_tokenizer()
+    trainer = trl.GRPOTrainer(
+        model=model,
+        processing_class=tokens,
+        reward_funcs=[counts, later],
+        args=trl.GRPOConfig(**arguments(1, 1, SIZE), num_generations=SIZE),
+        train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in small.PROMPTS]),
+    )
+    asked, said = [small.PROMPTS[0]] * 3, ["a", "bb", ""]
+    trainer._calculate_rewards([{"prompt": p} for p in asked], asked, said, [[]] * 3)
+    own = vl.Task.from_trl(trainer).score([0, 0, 0], said, [[], [], []])
+    assert dict(own.metrics) == dict(trainer._pending_metrics)
+    assert dict(own.extra) == dict(trainer._pending_extra_logs)
+    assert set(own.metrics) == {"length", "late", "step"}

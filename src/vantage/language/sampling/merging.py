@@ -42,7 +42,23 @@ def exchanged(
         tokens=drawn.tokens + more.tokens,
         environment=drawn.environment,
         turns=drawn.turns,
+        state=drawn.state,
+        metrics={
+            name: [*drawn.metrics.get(name, []), *more.metrics.get(name, [])]
+            for name in {**drawn.metrics, **more.metrics}
+        },
+        extra={
+            column: _exchanged(drawn, more, column, numbers)
+            for column in {**drawn.extra, **more.extra}
+        },
     )
+
+
+def _exchanged(drawn: Rollout, more: Rollout, column: str, numbers: list[int]) -> list[object]:
+    """A column of both, where one that a rollout does not have is None throughout."""
+    every = [each.extra.get(column, [None] * len(each.rows)) for each in (drawn, more)]
+    both = [*every[0], *every[1]]
+    return [both[n] for n in numbers]
 
 
 def _width(drawn: Rollout) -> int:

@@ -7,8 +7,8 @@ text and not of the loss.
 
 import copy
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -42,7 +42,9 @@ class Rollout:
         parts: rewards by function; NaN where a function could not score.
         scorable: [N] whether any function could.
         tokens: prompt and completion tokens processed, a shared prompt counted for each completion.
-        environment, turns: as they were given to `rollout`.
+        environment, turns, state: as they were given to `rollout`.
+        metrics: what reward functions logged by `log_metric`: name -> values.
+        extra: what they logged by `log_extra`: column -> [N] values.
     """
 
     rows: list[int]
@@ -55,6 +57,9 @@ class Rollout:
     tokens: int
     environment: Environment | None = None
     turns: int = 1
+    state: Any = None
+    metrics: Mapping[str, list[float]] = field(default_factory=dict)
+    extra: Mapping[str, list[object]] = field(default_factory=dict)
 
 
 @checked
@@ -69,6 +74,7 @@ def rollout(
     turns: int = 8,
     mask_truncated_completions: bool = False,
     num_generations: int | None = None,
+    state: Any = None,
 ) -> Rollout:
     """Complete the prompts of `rows`, `num_generations` times each, and score what comes.
 
@@ -85,6 +91,7 @@ def rollout(
         mask_truncated_completions: leave completions that were cut at the limit out, of the loss
             and of their group's baseline. The objective is then the reward of those that end.
         num_generations: completions of each prompt; the task's where None.
+        state: how far training is, for reward functions that ask for `trainer_state`.
 
     Raises:
         InputError: a policy without tokenizer, prompts that do not fit.
@@ -99,7 +106,7 @@ def rollout(
         drawn = engine.generate(policy, prompts, size, generator)
         sequences = joined(before, drawn, policy.pad_id)
         ids = drawn.ids()
-        rewards = task.score_ids(repeated, ids, policy.tokenizer)
+        rewards = task.score_ids(repeated, ids, policy.tokenizer, state)
     else:
         asked = [task.prompts[row] for row in repeated]
         begun = begin(map(task.label, repeated), asked, (task.rows[r] for r in repeated), before)
@@ -116,7 +123,7 @@ def rollout(
         )
         ends = zip(begun, before, _ends(sequences).tolist(), strict=True)
         ids = [own.tokens[len(prompt) : end] for own, prompt, end in ends]
-        rewards = _scored(task, policy, repeated, ids, [own.messages for own in begun])
+        rewards = _scored(task, policy, repeated, ids, [own.messages for own in begun], state)
     counted = rewards.scorable
     if mask_truncated_completions:
         counted = counted & ~sequences.truncated
@@ -132,6 +139,9 @@ def rollout(
         tokens=int(_ends(sequences).sum()),
         environment=environment,
         turns=turns,
+        state=state,
+        metrics=rewards.metrics,
+        extra=rewards.extra,
     )
 
 
@@ -209,11 +219,12 @@ def _scored(
     rows: list[int],
     ids: list[list[int]],
     messages: list[list[Message]],
+    state: Any,
 ) -> Rewards:
     """Rewards of episodes: of their text after plain prompts, else of their messages by role."""
     if isinstance(task.prompts[rows[0]], str):
-        return task.score_ids(rows, ids, policy.tokenizer)
-    return task.score(rows, messages, ids)
+        return task.score_ids(rows, ids, policy.tokenizer, state)
+    return task.score(rows, messages, ids, state)
 
 
 def _ends(sequences: Sequences) -> Int[Tensor, " N"]:
@@ -228,6 +239,7 @@ def greedy_reward(
     rows: list[int],
     environment: Environment | None = None,
     turns: int = 8,
+    state: Any = None,
 ) -> Float[Tensor, " n"]:
     """The reward of the greedy completion of each row's prompt, or of the greedy episode: ReMax."""
     return rollout(
@@ -239,4 +251,5 @@ def greedy_reward(
         environment=environment,
         turns=turns,
         num_generations=1,
+        state=state,
     ).reward

@@ -1,7 +1,8 @@
 """Reward functions: called with what their signature asks for, checked, weighted, added up.
 
 The convention is TRL's: `def reward(completions, **columns) -> list[float | None]`. `prompts`,
-`completion_ids` and every column of the data but the prompt arrive by name.
+`completion_ids` and every column of the data but the prompt arrive by name, and so does what
+`reward_logs` offers.
 """
 
 import asyncio
@@ -9,10 +10,11 @@ import difflib
 import inspect
 import math
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,12 +22,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vantage.errors import InputError, refuse_unless
+from vantage.language.tasks.reward_logs import LOGGING, Logs
 from vantage.runs.files import named_in_file
 from vantage.runs.limits import Overdue, TimeLimit, time_limit
 
 RewardFunction = Callable[..., object]
 REWARD_TIMEOUT = 600.0  # seconds: judges that are models themselves take minutes
-GIVEN = ("prompts", "completions", "completion_ids")
+GIVEN = ("prompts", "completions", "completion_ids", *LOGGING)
 
 
 class RewardError(InputError):
@@ -40,11 +43,15 @@ class Rewards(NamedTuple):
             could.
         scorable: [N] whether any function could. One that none could is no part of a group.
         parts: name of a function -> [N] its own rewards, before its weight; NaN where it said None.
+        metrics: what functions logged by `log_metric`: name -> values, in the order of the calls.
+        extra: what they logged by `log_extra`: column -> [N] values.
     """
 
     total: Float[Tensor, " N"]
     scorable: Bool[Tensor, " N"]
     parts: dict[str, Float[Tensor, " N"]]
+    metrics: Mapping[str, list[float]] = MappingProxyType({})
+    extra: Mapping[str, list[object]] = MappingProxyType({})
 
 
 class Scorers(NamedTuple):
@@ -98,6 +105,7 @@ def score(
     arguments: dict[str, list[object]],
     labels: Sequence[str],
     seconds: float | None = None,
+    state: Any = None,
 ) -> Rewards:
     """Rewards of N completions. Asynchronous functions run at the same time.
 
@@ -106,12 +114,17 @@ def score(
         arguments: lists of N by name: prompts, completions, completion_ids, and the columns.
         labels: N names of the completions' rows, for messages.
         seconds: that it may take; None: any.
+        state: how far training is, a `TrainerState`; None: not begun.
 
     Raises:
         RewardError: a function raised (the exception is its cause), took too long, or returned
             what is no list of N numbers or Nones.
     """
-    results = _within(seconds, scoring.functions, arguments, labels)
+    logs = Logs()
+    functions = {
+        name: logs.offered(name, function, state) for name, function in scoring.functions.items()
+    }
+    results = _within(seconds, functions, arguments, labels)
     parts = {
         name: _checked(name, result, arguments["completions"], labels)
         for name, result in results.items()
@@ -120,7 +133,8 @@ def score(
     weights = torch.tensor(scoring.weights, dtype=torch.float64)[:, None]
     missing = stacked.isnan()
     total = torch.where(missing, 0, weights * stacked).sum(0)
-    return Rewards(total, ~missing.all(0), parts)
+    logs.check(len(labels))
+    return Rewards(total, ~missing.all(0), parts, logs.metrics, logs.extra)
 
 
 def load_reward(spec: str) -> RewardFunction:

@@ -42,9 +42,10 @@ class Task:
         rows: a list of dicts, the path of a JSONL, CSV or Parquet file, or a `datasets.Dataset`.
         reward: a function (completions, **columns) -> list of numbers or None, or several. They
             get `prompts`, `completion_ids` and every column but the prompt by name, as far as their
-            signature asks. Completions are strings where prompts are, and lists with one message
-            where prompts are conversations. Functions may be asynchronous. None means that a
-            function cannot score a completion: its term is dropped.
+            signature asks, and TRL's `log_metric`, `log_extra` and `trainer_state`. Completions are
+            strings where prompts are, and lists with one message where prompts are conversations.
+            Functions may be asynchronous. None means that a function cannot score a completion: its
+            term is dropped.
         num_generations: completions per prompt, which are compared with one another.
         weights: of the reward functions; 1 each by default.
         prompt: the column with the prompts: strings, or lists of {role, content} messages.
@@ -169,6 +170,7 @@ class Task:
         rows: Sequence[int],
         completions: Sequence[str | list[Message]],
         completion_ids: Sequence[Sequence[int]] | None = None,
+        state: Any = None,
     ) -> Rewards:
         """Rewards of completions; completion n answers the prompt of row rows[n].
 
@@ -176,6 +178,7 @@ class Task:
             rows: [N] numbers of rows, one for every completion.
             completions: [N] texts; or messages, of a conversation.
             completion_ids: [N] their token ids, for functions that ask for them.
+            state: how far training is, for functions that ask for `trainer_state`.
 
         Raises:
             RewardError: a reward function failed or took too long, naming function, row and
@@ -194,15 +197,19 @@ class Task:
         }
         arguments |= {column: [row[column] for row in held] for column in self.columns}
         labels = [self.label(row) for row in rows]
-        return score(self.scoring, arguments, labels, self.reward_timeout)
+        return score(self.scoring, arguments, labels, self.reward_timeout, state)
 
     def score_ids(
-        self, rows: Sequence[int], completion_ids: Sequence[Sequence[int]], tokenizer: Any
+        self,
+        rows: Sequence[int],
+        completion_ids: Sequence[Sequence[int]],
+        tokenizer: Any,
+        state: Any = None,
     ) -> Rewards:
         """`score` of token ids; see `decoded`."""
         plain = [[int(token) for token in row] for row in completion_ids]
         texts = decoded(tokenizer, plain, self.skip_special_tokens)
-        return self.score(rows, texts, plain)
+        return self.score(rows, texts, plain, state)
 
     def describe(self) -> dict[str, object]:
         """What a run folder says of the task; two tasks with other rows differ in it."""

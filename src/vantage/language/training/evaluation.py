@@ -1,7 +1,9 @@
 """Evaluation: the mean reward on held-out prompts, with an interval."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,6 +28,7 @@ class Evaluation:
         mean: of them.
         low, high: 95 % interval (Student's t over prompts).
         parts: mean reward by function.
+        metrics: what reward functions logged by `log_metric`, averaged.
     """
 
     rewards: Float[Tensor, " n"]
@@ -33,6 +36,7 @@ class Evaluation:
     low: float
     high: float
     parts: dict[str, float]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
@@ -53,6 +57,7 @@ def evaluate(
     engine: Engine | None = None,
     environment: Environment | None = None,
     turns: int = 8,
+    state: Any = None,
 ) -> Evaluation:
     """Complete prompts and score them, with a 95 % interval over prompts.
 
@@ -63,6 +68,7 @@ def evaluate(
         seed: of what is drawn.
         engine: draws completions where not greedy; the package's own where None.
         environment, turns: as in training; see `rollout`.
+        state: how far training is, for reward functions that ask for `trainer_state`.
 
     Raises:
         InputError: fewer than two prompts.
@@ -85,10 +91,12 @@ def evaluate(
         environment=environment,
         turns=turns,
         num_generations=size,
+        state=state,
     )
     total = torch.where(scored.scorable, scored.reward, math.nan).view(-1, size).nanmean(1)
     rewards = total[~total.isnan()].double()
     refuse_unless(len(rewards) >= 2, "evaluate: fewer than two prompts could be scored.")
     mean = mean_interval(rewards.tolist())
     parts = {name: float(each.nanmean()) for name, each in scored.parts.items()}
-    return Evaluation(rewards, mean.value, mean.low, mean.high, parts)
+    logged = {name: fmean(values) for name, values in scored.metrics.items()}
+    return Evaluation(rewards, mean.value, mean.low, mean.high, parts, logged)

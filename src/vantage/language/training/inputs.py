@@ -54,7 +54,7 @@ def inputs_of(
         inputs["reference_log_prob"] = reference_log_prob(batch, policy, reference, passes)
     if "greedy_return" in estimator.needs:
         rows = list(dict.fromkeys(drawn.rows))
-        reward = greedy_reward(task, policy, rows, drawn.environment, drawn.turns)
+        reward = greedy_reward(task, policy, rows, drawn.environment, drawn.turns, drawn.state)
         by_row = dict(zip(rows, reward.tolist(), strict=True))
         each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
         inputs["greedy_return"] = each[:, None].expand_as(batch.log_prob)

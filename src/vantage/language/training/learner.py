@@ -30,8 +30,14 @@ from vantage.language.training.ascent import Weighed, ascend, baseline_variance
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.inputs import PROXIMAL, inputs_and_scores, valued
 from vantage.language.training.masters import Masters
-from vantage.language.training.metrics import group_rewards, reward_metrics, step_metrics
+from vantage.language.training.metrics import (
+    group_rewards,
+    logged_metrics,
+    reward_metrics,
+    step_metrics,
+)
 from vantage.language.training.settings import Settings
+from vantage.language.training.trainer_state import trainer_state
 from vantage.runs.checkpoint import seal
 from vantage.runs.progress import note
 from vantage.runs.seeds import generator_of
@@ -162,14 +168,17 @@ class LanguageLearner(Learner):
             "num_tokens": drawn.tokens + (self.history[-1]["num_tokens"] if update else 0),
             "generation_time": collected.seconds,
         }
+        logged_metrics(drawn, row)  # refused before a step where it can be
         if self.settings.delay:
             self.waiting.popleft()
             self.waiting.append(flat_parameters(self.policy))
         if not usable(drawn.batch, self.estimators[collected.baseline]):
             self.latest = drawn, torch.zeros_like(drawn.batch.log_prob)
             self._say("skipped", f"update {update + 1} is skipped: {self._skipped()}")
-            return row | {"skipped": True}, drawn.tokens
-        return row | self.unless_non_finite(partial(self._step, collected, generator)), drawn.tokens
+            row |= {"skipped": True}
+        else:
+            row |= self.unless_non_finite(partial(self._step, collected, generator))
+        return row | logged_metrics(drawn, row), drawn.tokens
 
     def _step(self, collected: Drawn, generator: torch.Generator) -> dict[str, Any]:
         """The steps of an update, and what they say of it."""
@@ -217,8 +226,10 @@ class LanguageLearner(Learner):
             self.policy,
             environment=self.sources.environment,
             turns=self.settings.turns,
+            state=self._state(),
         )
-        return evaluation_metrics(result.mean, result.low, result.high)
+        logged = {f"eval/{name}": mean for name, mean in result.metrics.items()}
+        return logged | evaluation_metrics(result.mean, result.low, result.high)
 
     def training_return(self, number: int) -> float | None:
         """The mean reward of the last five batches."""
@@ -288,7 +299,11 @@ class LanguageLearner(Learner):
             environment=sources.environment,
             turns=settings.turns,
             mask_truncated_completions=settings.mask_truncated_completions,
+            state=self._state(),
         )
+
+    def _state(self) -> Any:
+        return trainer_state(self.settings, self.history, len(self.sources.task))
 
 
 def usable(batch: Batch, estimator: Estimator) -> bool:

@@ -2,18 +2,23 @@
 
 import math
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from vantage.errors import refuse_unless
 from vantage.estimators import ratios
 from vantage.estimators.penalties import k3
 from vantage.language.sampling.rollout import Rollout
 from vantage.language.training.ascent import Step, Weighed
 from vantage.language.training.inputs import PROXIMAL
 from vantage.training.value import value_metrics
+
+# what the loop adds to every update
+TAKEN = {"update", "learning_rate", "step_time", "tokens_per_second"}
 
 
 def group_rewards(drawn: Rollout) -> tuple[Float[Tensor, " groups"], Float[Tensor, " groups"]]:
@@ -59,6 +64,25 @@ def reward_metrics(drawn: Rollout) -> dict[str, Any]:
         "completions/mean_terminated_length": float(length[ended].mean()) if ended.any() else None,
         "completions/clipped_ratio": float(drawn.sequences.truncated.double().mean()),
     }
+
+
+def logged_metrics(drawn: Rollout, row: dict[str, Any]) -> dict[str, float]:
+    """The means of what reward functions logged by `log_metric`.
+
+    Args:
+        drawn: completions, as they were scored.
+        row: the other metrics of the update.
+
+    Raises:
+        InputError: a name that the update has already.
+    """
+    for name in drawn.metrics:
+        refuse_unless(
+            name not in row and name not in TAKEN and not name.startswith("eval/"),
+            f"log_metric({name!r}): a run has a metric of that name; choose another in the reward "
+            "function.",
+        )
+    return {name: fmean(values) for name, values in drawn.metrics.items()}
 
 
 def step_metrics(steps: list[Step], weighed: Weighed) -> dict[str, Any]:

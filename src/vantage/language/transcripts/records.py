@@ -8,12 +8,13 @@ tokens, token_ids      of what the policy said, the end token included
 advantage, log_prob    of each of these tokens; log π as it was when the token was drawn
 reward                 total; null where no function could score it
 reward/NAME            of each reward function, before its weight; null where it said None
+extra/NAME             of each column that a reward function logged by log_extra
 row, group, length, truncated, update
 """
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def transcripts(
     """
     texts = decoded(tokenizer, drawn.completion_ids, task.skip_special_tokens)
     said = drawn.sequences.chosen[:, 1:]
+    columns = {f"extra/{name}": _column(values) for name, values in drawn.extra.items()}
     records = []
     for n, row in enumerate(drawn.rows):
         ids = drawn.sequences.tokens[n, 1:][said[n]].tolist()
@@ -72,6 +74,7 @@ def transcripts(
                 "log_prob": drawn.sequences.log_prob[n, 1:][said[n]].tolist(),
                 "reward": float(drawn.reward[n]) if drawn.scorable[n] else None,
                 **scores,
+                **{name: values[n] for name, values in columns.items()},
                 "row": row,
                 "group": int(drawn.batch.group[n]),
                 "length": len(ids),
@@ -141,6 +144,19 @@ def chosen(
         if not any(record is other for other in kept):
             kept.append(record)
     return kept
+
+
+def _column(values: Sequence[Any]) -> list[Any]:
+    """A column of one kind that a file can hold: numbers, truth values or texts, else all as text.
+
+    >>> _column([1, None, 2.5]), _column(["4", 4, None])
+    ([1, None, 2.5], ['4', '4', None])
+    """
+    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    kinds = {type(value) for value in plain} - {type(None)}
+    if kinds <= {int, float} or kinds in ({bool}, {str}):
+        return plain
+    return [None if value is None else str(value) for value in plain]
 
 
 def _number(value: Tensor) -> float | None:

@@ -52,6 +52,8 @@ def heading(record: Record) -> str:
     parts = {k[7:]: v for k, v in record.items() if k.startswith("reward/")}
     detail = ", ".join(f"{k} {'–' if v is None else f'{v:.4g}'}" for k, v in parts.items())
     several = f" ({detail})" if len(parts) > 1 else ""
+    extra = {k[6:]: v for k, v in record.items() if k.startswith("extra/")}
+    several += "".join(f", {k} {visible(str(v), keep=' ')}" for k, v in extra.items())
     cut = ", cut at the limit" if record["truncated"] else ""
     return (
         f"{update}group {record['group']}, row {record['row']}: {reward}{several}, "
