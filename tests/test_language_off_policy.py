@@ -100,3 +100,68 @@ def test_what_no_ratio_corrects_is_refused() -> None:
         vl.train(
             task(), learning, E.vtrace(), updates=1, delay=1, value=vl.ValueHead(learning)
         )  # fmt: skip
+
+
+class Apart(vl.Decoding):
+    """An engine with weights of its own, as a server has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        vars(self).update(own=policy(), handed=[])
+
+    def generate(self, policy: vl.Policy, *arguments: Any, **settings: Any) -> vl.Completions:
+        return super().generate(vars(self)["own"], *arguments, **settings)
+
+
+class Synchronised(Apart):
+    def update(self, policy: vl.Policy) -> None:
+        vars(self)["handed"].append(flat_parameters(policy).clone())
+        vars(self)["own"] = copy.deepcopy(policy)
+
+
+def test_an_engine_is_handed_the_policy_after_every_update() -> None:
+    engine = Synchronised()
+    run, seen = trained(E.rloo(), engine=engine)
+    policies = [policy(), *(after for _, after in seen)]
+    handed = vars(engine)["handed"]
+    assert len(handed) == 5
+    for given, expected in zip(handed, policies, strict=True):
+        assert torch.equal(given, flat_parameters(expected))
+    assert max(row["sampling/log_prob_difference_max"] for row in run.history) < 1e-5
+    # without the method the engine stays where it was
+    run, _ = trained(E.rloo(), engine=Apart())
+    apart = [row["sampling/log_prob_difference_max"] for row in run.history]
+    assert apart[0] < 1e-5
+    assert min(apart[1:]) > 1e-2
+
+
+def test_an_engine_is_handed_the_policy_that_is_to_sample() -> None:
+    engine = Synchronised()
+    _, seen = trained(E.tis(), engine=engine, delay=1)
+    policies = [policy(), *(after for _, after in seen)]
+    for update, given in enumerate(vars(engine)["handed"][:4]):
+        assert torch.equal(given, flat_parameters(policies[max(0, update - 1)]))
+    assert torch.equal(vars(engine)["handed"][4], flat_parameters(policies[4]))
+
+
+def test_conformance_and_evaluations_ask_of_the_policy_as_it_is() -> None:
+    engine, other = Synchronised(), policy()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.5)
+    assert vl.conformance(other, engine=engine).sampled < 1e-5
+    with pytest.raises(vt.InputError, match="sampled log-probabilities differ"):
+        vl.conformance(other, engine=Apart())
+    fresh = Synchronised()
+    settings: dict[str, Any] = {"greedy": False, "num_generations": 4}
+    found = vl.evaluate(task(), other, [0, 1, 2], engine=fresh, **settings)
+    assert torch.equal(found.rewards, vl.evaluate(task(), other, [0, 1, 2], **settings).rewards)
+
+
+def test_an_engine_that_would_have_to_be_awaited_is_refused() -> None:
+    class Later(Apart):
+        async def update(self, policy: vl.Policy) -> None:
+            raise AssertionError("never awaited")
+
+    with pytest.raises(vt.InputError, match=r"Later\.update is asynchronous"):
+        trained(E.rloo(), engine=Later())

@@ -5,6 +5,7 @@ many completions it has, prompts of like length go together, completions that ha
 batch, and nothing but one uniform number a token is random.
 """
 
+import inspect
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
@@ -51,6 +52,10 @@ class Engine(Protocol):
     An engine must draw from `policy.law` of the policy as it is now, and return the log-probability
     of each token under it. What differs is measured (`sampling/log_prob_difference_max`) and is
     corrected by estimators with a ratio.
+
+    One that holds weights of its own has a method `update(policy)`, which takes them over: training
+    calls it before every batch and at the end, so after every update, with the policy that is to
+    sample. So do `evaluate` and `conformance` before they draw. `rollout` and `generate` do not.
     """
 
     def generate(
@@ -63,6 +68,25 @@ class Engine(Protocol):
     ) -> Completions:
         """`num_generations` completions of each prompt, neighbours, in the order of prompts."""
         ...
+
+
+def synchronise(engine: Engine, policy: Policy) -> None:
+    """Hand the policy's weights to an engine that has a method `update`.
+
+    Raises:
+        InputError: a method that has to be awaited.
+    """
+    update = getattr(engine, "update", None)
+    if update is None:
+        return
+    returned = update(policy)
+    if inspect.iscoroutine(returned):
+        returned.close()
+    refuse_unless(
+        not inspect.isawaitable(returned),
+        f"{type(engine).__name__}.update is asynchronous, and the next batch is drawn once it "
+        "returns; make it a plain method that waits until the weights have arrived.",
+    )
 
 
 @checked

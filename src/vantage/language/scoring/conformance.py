@@ -14,7 +14,7 @@ from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.language.model.masks import layer_kinds
 from vantage.language.model.policy import Policy
-from vantage.language.sampling.generation import Decoding, Engine
+from vantage.language.sampling.generation import Decoding, Engine, synchronise
 from vantage.language.sampling.sequences import as_batch, joined
 from vantage.language.scoring.scoring import Passes, score_batch, scored_passes
 
@@ -72,7 +72,9 @@ def conformance(
     if prompts is None:
         prompts = _made_up(policy, seed)
     generator = torch.Generator().manual_seed(seed)
-    drawn = (engine or Decoding()).generate(policy, prompts, num_generations, generator)
+    engine = engine or Decoding()
+    synchronise(engine, policy)
+    drawn = engine.generate(policy, prompts, num_generations, generator)
     repeated = [prompt for prompt in prompts for _ in range(num_generations)]
     group = torch.arange(len(prompts)).repeat_interleave(num_generations)
     batch = as_batch(joined(repeated, drawn, policy.pad_id), torch.zeros(len(repeated)), group)

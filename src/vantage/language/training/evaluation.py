@@ -12,7 +12,7 @@ from torch import Tensor
 from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.language.model.policy import Policy
-from vantage.language.sampling.generation import Decoding, Engine
+from vantage.language.sampling.generation import Decoding, Engine, synchronise
 from vantage.language.sampling.rollout import Environment, rollout
 from vantage.language.tasks.task import Task
 from vantage.statistics.intervals import mean_interval
@@ -81,6 +81,7 @@ def evaluate(
     )
     size = 1 if greedy else num_generations
     drawer: Engine = Decoding(greedy=True) if greedy else engine or Decoding()
+    synchronise(drawer, policy)
     generator = torch.Generator().manual_seed(seed)
     scored = rollout(
         task,

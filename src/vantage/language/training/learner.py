@@ -20,7 +20,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.generation import Engine
+from vantage.language.sampling.generation import Engine, synchronise
 from vantage.language.sampling.merging import exchanged
 from vantage.language.sampling.rollout import Environment, Rollout, rollout
 from vantage.language.scoring.scoring import plan_passes, score_batch
@@ -131,6 +131,7 @@ class LanguageLearner(Learner):
         if current is not None:
             write_parameters(self.policy, self.waiting[0])
         try:
+            synchronise(self.sources.engine, self.policy)
             return self._collected(started)
         finally:
             if current is not None:

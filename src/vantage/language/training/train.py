@@ -15,7 +15,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
-from vantage.language.sampling.generation import Decoding, Engine
+from vantage.language.sampling.generation import Decoding, Engine, synchronise
 from vantage.language.sampling.rollout import Environment, prompts_of
 from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
@@ -122,7 +122,8 @@ def train(
         resample_dead_groups: rounds of drawing other prompts in place of those whose completions
             all got one reward and teach nothing. The gradient is then that of the prompts that have
             a signal, which is another objective.
-        engine: draws completions; the package's own where None.
+        engine: draws completions; the package's own where None. One with a method `update` is given
+            the policy after every update; see `Engine`.
         environment: answers completions, turn by turn, at most `turns`; see `rollout`.
         delay: the policy that samples is this many updates old, as where sampling and training run
             side by side. Rows without a ratio or an importance are biased then; the metrics say how
@@ -248,6 +249,7 @@ def train(
     masters.attach(fitted)
     try:
         run = carry_out(learner, config, options, updates=updates)
+        synchronise(engine, policy)
     finally:
         masters.detach()
     run = replace(run, policy=policy, value=value)
