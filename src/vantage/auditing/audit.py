@@ -110,6 +110,7 @@ def audit(
             factors = measure.known_factors(rows, against_estimator, group_size, env.discount)
         algebra = measure.by_algebra(factors)
         by_name: dict[str, Row] = {}
+        sampled_for: list[str] = []
         with counting("statistics", len(rows), progress, "estimators") as done:
             for plan, units in zip(plans, sampled, strict=True):
                 here = [row for row in rows if compares(row) == (plan.design.shared > 1)]
@@ -117,9 +118,10 @@ def audit(
                     env, policy, here, seed, value, behaviour, units.method.method, sketch, memory,
                     measure.undetermined,
                 )  # fmt: skip
-                known = exactly.rows(
+                known, refused = exactly.rows(
                     env, policy, here, plan.design, value, behaviour, exact_gradient
                 )
+                sampled_for += refused.values()
                 reference_here = _reference(star, yardstick, units, sampled)
                 for row in measure.rows(policy, here, units, reference_here, decomposed):
                     name = row.estimator
@@ -128,7 +130,8 @@ def audit(
     measured = [by_name[row.name] for row in rows]
     settings = described(sampled, rows, seed, env.name, env.discount, type(policy).__name__)
     looked = sample_of(sampled, EPISODES)
-    return reported(measured, rows, sampled[0], against, settings, target_snr, looked, factors)
+    report = reported(measured, rows, sampled[0], against, settings, target_snr, looked, factors)
+    return replace(report, notes=[*report.notes, *(f"sampled: {why}" for why in sampled_for)])
 
 
 def _reference(

@@ -16,6 +16,7 @@ from vantage.environments.tabular import Tabular
 from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator
 from vantage.exact.mdp import MDP
+from vantage.exact.row_moments import RowMoments, row_moments
 from vantage.policies import Policy
 from vantage.statistics.estimate import Estimate, known
 
@@ -33,43 +34,72 @@ def rows(
     value: nn.Module | None,
     behaviour: Policy | None,
     star: Float[Tensor, " P"] | None,
-) -> dict[str, dict[str, Any]]:
-    """Exact statistics by estimator and name, for those whose trajectories can be enumerated.
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Exact statistics by estimator and name, and why the other estimators have none.
 
-    Estimators that couple trajectories keep their sampled statistics: their groups and batches are
-    too many to list at the sizes that are audited.
+    Solved along the chain where there are equations for an estimator's columns, whatever the size;
+    else from all trajectories listed, where they are few and the estimator does not compare them.
     """
     if star is None or not isinstance(env, Tabular):
-        return {}
+        return {}, {}
     values = None
     if value is not None:
         with torch.no_grad():
             values = value(env.mdp.observation).double()
     found: dict[str, dict[str, Any]] = {}
-    for estimator in (e.replace(entropy=0.0) for e in estimators if e.couples == "none"):
-
-        def of(mdp: MDP, estimator: Estimator = estimator) -> exact.Expectation:
-            return exact.expectation(mdp, policy, estimator, value=values, behaviour=behaviour)
-
+    refused: dict[str, str] = {}
+    for estimator in estimators:
         try:
-            expected = of(env.mdp)
-            between = _between(env.mdp, of)
-        except InputError:  # infinitely many trajectories, or too many: the samples stand
+            exact_one = _moments(env.mdp, policy, estimator, design, values, behaviour)
+        except InputError as error:  # the samples stand
+            refused[estimator.name] = str(error)
             continue
-        variance = float(expected.trace)
-        found[estimator.name] = _statistics(expected.mean, variance, star, design) | {
-            "between": known(between),
-            "within": known(variance - between),
-        }
-    return found
+        variance = float(exact_one.trace)
+        found[estimator.name] = _statistics(exact_one.mean, variance, star, design)
+        if exact_one.between is not None:
+            between = float(exact_one.between)
+            found[estimator.name] |= {
+                "between": known(between),
+                "within": known(variance - between),
+            }
+    return found, refused
 
 
-def _between(mdp: MDP, of: Callable[[MDP], exact.Expectation]) -> float:
+def _moments(
+    mdp: MDP,
+    policy: Policy,
+    estimator: Estimator,
+    design: Design,
+    value: Float[Tensor, " S"] | None,
+    behaviour: Policy | None,
+) -> RowMoments:
+    """By equations, or by listing all trajectories; the first reason where neither is possible."""
+    estimator = estimator.replace(entropy=0.0)
+    sizes = {"group_size": design.group, "batch": design.batch}
+    reason = InputError(
+        f"{estimator.name!r} compares trajectories of another policy; there are no equations."
+    )
+    if behaviour is None:
+        try:
+            return row_moments(mdp, policy, estimator, value=value, **sizes)
+        except InputError as error:
+            reason = error
+    if estimator.couples != "none":
+        raise reason
+
+    def of(mdp: MDP) -> exact.Expectation:
+        return exact.expectation(mdp, policy, estimator, value=value, behaviour=behaviour)
+
+    expected = of(mdp)
+    return RowMoments(expected.mean, expected.trace, _between(mdp, of))
+
+
+def _between(mdp: MDP, of: Callable[[MDP], exact.Expectation]) -> Tensor:
     """Σ_s ρ0(s) ‖E[ĝ|s_0 = s] − E ĝ‖²: the variance between start states."""
     starts = mdp.initial.nonzero().squeeze(1)
     each = torch.stack([of(_started(mdp, int(s))).mean for s in starts])
     share = mdp.initial[starts]
-    return float(share @ (each - share @ each).square().sum(1))
+    return share @ (each - share @ each).square().sum(1)
 
 
 def _started(mdp: MDP, state: int) -> MDP:

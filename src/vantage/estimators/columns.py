@@ -146,8 +146,7 @@ def factor(column: Callable[..., object], group: int) -> float | None:
     if bias(column) == "none":
         return 1.0
     rule = getattr(function_of(column), "factor", None)
-    settings = column.keywords if isinstance(column, partial) else {}
-    return None if rule is None else rule(group, **settings)
+    return None if rule is None else rule(group, **settings_of(column))
 
 
 def stepwise(column: Callable[..., object]) -> bool:
@@ -162,7 +161,7 @@ def describe(column: Callable[..., object] | None) -> str:
     if column is None:
         return "–"
     function = function_of(column)
-    settings = column.keywords if isinstance(column, partial) else {}
+    settings = settings_of(column)
     arguments = ", ".join(f"{name}={_written(value)}" for name, value in settings.items())
     name = getattr(function, "__name__", type(function).__name__)
     return name + (f"({arguments})" if arguments else "")
@@ -196,6 +195,11 @@ def parts(column: Callable[..., Any]) -> dict[str, str]:
 def function_of(column: Callable[..., object]) -> Callable[..., object]:
     """The function itself, without the settings bound to it."""
     return column.func if isinstance(column, partial) else column
+
+
+def settings_of(column: Callable[..., object]) -> dict[str, Any]:
+    """The settings bound to it."""
+    return column.keywords if isinstance(column, partial) else {}
 
 
 def _written(value: object) -> str:

@@ -35,6 +35,12 @@ class Total(Recursion):
         BB = self._products(b, b, B, B, 0)
         return S[1], SS[2] - 2 * SB[1] + BB[0]
 
+    def score_moments(self) -> tuple[Float[Tensor, "L S P"], list[Float[Tensor, "L S K"]]]:
+        """E[G S|s], and E[G^k S·S|s] for k = 0, 1, 2."""
+        one = torch.ones_like(self.Q[..., 0])
+        S = self._vectors(one)
+        return S[1], self._products(one, one, S, S, 2)
+
     @cached_property
     def _powers(self) -> tuple[Float[Tensor, "L S A"], ...]:
         """E[G^k|s,a] for k = 0, 1, 2."""
