@@ -130,7 +130,7 @@ def test_undetermined_denominators_say_so():
     noise = intervals.noise_scale(gram)
     assert np.isnan(noise.value)
     assert noise.high == np.inf
-    assert "cannot be told from zero" in noise.note
+    assert "the interval of the SNR holds 0" in noise.note
     for estimate in (
         intervals.scale(gram, gram),
         intervals.relative_bias(gram, gram, gram),
@@ -138,7 +138,43 @@ def test_undetermined_denominators_say_so():
         intervals.scale(units[:, 0], 0.0),
     ):
         assert np.isnan(estimate.value)
-        assert "cannot be told from zero" in estimate.note
+        assert "undetermined" in estimate.note
+    assert "is 0" in intervals.scale(units[:, 0], 0.0).note
+
+
+def test_one_norm_is_not_called_a_number_and_nothing_in_one_table():
+    """To be above 0 and to be divided by are two rules: the note of the second names both.
+
+    And a noise scale is undetermined where, and only where, the interval of the SNR holds 0.
+    """
+    seen = 0
+    for seed in range(40):
+        units = np.random.default_rng(seed).normal(size=(64, 20)) + 0.12
+        gram = units @ units.T
+        norm, ratio = intervals.squared_norm(gram), intervals.snr(gram)
+        assert np.isnan(intervals.noise_scale(gram).value) == (ratio.low <= 0)
+        refused = intervals.scale(gram, gram)
+        if np.isnan(refused.value):
+            assert "told from" not in refused.note
+            assert f"is {norm.value:.3g}; to be above 0 takes less" in refused.note
+            seen += norm.low > 0
+    assert seen > 0  # the case that was called two things
+
+
+def test_times_have_an_interval_that_makes_sense():
+    few = intervals.time_interval([0.5, 0.7], [100, 300])
+    assert few.value == pytest.approx(0.65)  # 260 seconds for 400 trajectories
+    assert (few.low, few.high) == (0.5, 0.7)
+    assert "range of 2" in few.note
+    many = intervals.time_interval([1.0, 1.1, 0.9, 1.2, 0.8, 6.0])
+    assert 0 < many.low < many.value < many.high < 10 * many.value
+    assert many.value == pytest.approx(11 / 6)
+    # gamma-distributed times: 1,000 intervals of 95 %, 905 hold at 93 % less three sigma
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(1000):
+        found = intervals.time_interval(generator.gamma(20.0, 0.05, size=10).tolist())
+        held += found.low <= 1 <= found.high
+    assert held >= 905
 
 
 def test_an_estimator_is_its_own_reference():

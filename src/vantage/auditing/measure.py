@@ -181,10 +181,10 @@ def _cost(name: str, units: Units) -> Estimate:
     if not units.weighing[name]:
         return undetermined("these gradients came without the time they took")
     chunks = zip(units.sampling, units.passes, units.weighing[name], strict=True)
-    seconds = [sum(parts) for parts in chunks]
+    seconds, counts = [sum(parts) for parts in chunks], units.counts
     if len(seconds) > 2:
-        seconds = seconds[1:]  # the first chunk pays for warming up
+        seconds, counts = seconds[1:], counts[1:]  # the first chunk pays for warming up
     if len(seconds) < 2:
         value = seconds[0]
         return Estimate(value, value, value, note="measured once: no interval")
-    return time_interval(seconds)
+    return time_interval(seconds, counts)

@@ -68,6 +68,7 @@ class Units:
         parameters: P.
         sketched: k if gradients are sketches of k numbers, None if they are whole.
         method: how gradients were formed, and the times measured for each way.
+        counts: trajectories of each chunk.
         sampling: seconds per trajectory, one number a chunk.
         passes: seconds per trajectory of the gradient passes, which all estimators share.
         weighing: seconds per trajectory of each estimator's weights, by name.
@@ -84,6 +85,7 @@ class Units:
     sketched: int | None
     method: Choice
     example: Batch | None
+    counts: list[int] = field(default_factory=list)
     sampling: list[float] = field(default_factory=list)
     passes: list[float] = field(default_factory=list)
     weighing: dict[str, list[float]] = field(default_factory=dict)
@@ -99,6 +101,7 @@ class Units:
 
     def note_times(self, clock: list[float], passes: float, count: int) -> None:
         """Keep a chunk's times: the clock before and after sampling, then after each weighing."""
+        self.counts.append(count)
         self.sampling.append((clock[1] - clock[0]) / count)
         self.passes.append((passes + clock[2] - clock[1]) / count)
         for i, name in enumerate(self.weighing):

@@ -323,7 +323,8 @@ def _collected(
                 units.weighing[each.name].append(elapsed / step)
         progress(n + 1)
     assert units is not None
-    units.sampling = units.passes = [0.0] * (len(next(iter(units.weighing.values()))))
+    rounds = len(next(iter(units.weighing.values())))
+    units.counts, units.sampling, units.passes = [step] * rounds, [0.0] * rounds, [0.0] * rounds
     return units, sketch
 
 

@@ -94,7 +94,7 @@ def inverted(ratio: Estimate) -> Estimate:
     inverse = mapped(ratio, lambda c: 1 / c if c > 0 else np.inf)
     if inverse.low < np.inf:
         return replace(inverse, low=inverse.high, high=inverse.low)
-    note = "undetermined: ||G||^2 cannot be told from zero, only a lower limit; draw more units"
+    note = "undetermined: the interval of the SNR holds 0: no upper limit; draw more units"
     return Estimate(np.nan, inverse.high if ratio.high < np.inf else 0.0, np.inf, note=note)
 
 
@@ -190,13 +190,20 @@ def decomposition(gram: object, group: object) -> tuple[Estimate, Estimate]:
 def determined(below: Array, low: float = -np.inf, high: float = np.inf) -> Estimate | None:
     """None when ||G*||^2 is above twice the 97.5 % point of its estimate under G* = 0.
 
-    That point is at most 2.85 standard deviations, (chi^2_1 - 1) / sqrt 2, reached when all noise
+    That asks for more than an interval of ||G*||^2 above 0, and the note says so. The 97.5 %
+    point is at most 2.85 standard deviations, (chi^2_1 - 1) / sqrt 2, reached when all noise
     lies in one direction. Twice, because an estimate that only just passes is too large, and what
     is divided by it too small.
     """
     units, exact = len(below), np.ptp(below) == 0
     noise = 0.0 if exact or units < 4 else pair_moments(below)[1]
-    if off_diagonal(below) > 2 * 2.85 * np.sqrt(2 * noise / (units * (units - 1))):
+    found, needed = off_diagonal(below), 2 * 2.85 * np.sqrt(2 * noise / (units * (units - 1)))
+    if found > needed:
         return None
-    note = "undetermined: the squared norm of the reference cannot be told from zero"
+    note = "undetermined: the squared norm of the reference is 0"
+    if needed > 0:
+        note = (
+            f"undetermined: to be divided by, ||G*||^2 has to exceed {needed:.3g}, twice what "
+            f"noise alone may reach, and is {found:.3g}; to be above 0 takes less. Draw more units"
+        )
     return Estimate(np.nan, low, high, note=note)
