@@ -108,12 +108,20 @@ def by_layers(
     With inputs a_t and output gradients b_t of a layer, the gradient of its weight on trajectory n
     is Σ_t w_nt b_t a_tᵀ. In a policy without memory b_t does not depend on the weights of other
     steps, and one backward pass serves every direction.
+
+    Raises:
+        RuntimeError: a layer is called with something other than all positions of every row, as
+            where positions are flattened or experts see some of them.
     """
     layers = linear_layers(policy)
     log_prob, used = linear_calls(policy, layers, batch.observation, batch.action)
     outputs = [out for _, _, out in used]
     if not used:
         return by_vmap(policy, batch, basis)
+    for layer, a, out in used:
+        if a.ndim != 3 or out.ndim != 3 or len(a) != batch.rows:
+            seen = f"inputs of shape {tuple(a.shape)}, not [{batch.rows} rows, positions, width]"
+            raise RuntimeError(f"the layer of {layers[layer][0]} sees {seen}")
     memoryless = bool(getattr(policy, "memoryless", False))
     passes = [batch.mask.to(basis.dtype)] if memoryless else list(basis.unbind(1))
     backward = []
@@ -179,8 +187,10 @@ def fastest(
             started = time.perf_counter()
             result = method(policy, few, directions)
             elapsed = time.perf_counter() - started
-        except RuntimeError as error:  # vmap refuses some operators and in-place code
-            refused[name] = str(error).splitlines()[0]
+        except Exception as error:
+            # the loop is the reference and has passed: vmap refuses some operators and in-place
+            # code, and models answer in exceptions of their own to tensors that they cannot take
+            refused[name] = (str(error) or type(error).__name__).splitlines()[0]
             continue
         apart = float((result - reference).norm(dim=-1).max())
         if apart <= tolerance:
