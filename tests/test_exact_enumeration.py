@@ -1,5 +1,6 @@
 """Enumeration: complete, weighted by [3], refused where endless; group estimators exactly."""
 
+from functools import partial
 from math import comb
 
 import pytest
@@ -10,6 +11,7 @@ from worlds import random_policy, trajectories, worlds
 import vantage as vt
 from vantage import exact
 from vantage.errors import InputError
+from vantage.estimators.columns import parts
 from vantage.exact.mdp import MDP
 from vantage.policies import SoftmaxTable
 
@@ -183,6 +185,24 @@ def test_off_policy_ratio_corrects_the_sampling_policy():
     torch.testing.assert_close(found.mean, exact.gradient(mdp, policy), **TIGHT)
     plain = exact.expectation(mdp, policy, vt.estimators.reinforce(), behaviour=behaviour)
     assert (plain.mean - exact.gradient(mdp, policy)).norm() > 0.01
+
+
+def test_a_truncated_ratio_is_biased_off_policy_where_it_cuts():
+    """Its mean is that of min(ρ, ρ̄); the gradient's only where ρ̄ is beyond every ratio."""
+    mdp = MDP.bandit(REWARD)
+    policy, behaviour = random_policy(mdp, 1), random_policy(mdp, 2)
+    rule = vt.Estimator(ratio=vt.ratios.token)
+    probs, sampled = (p.logits.softmax(-1).detach().flatten() for p in (policy, behaviour))
+    ratio = probs / sampled
+    score = torch.eye(len(probs)) - probs  # of each action, by the logits
+    for maximum in (2 * float(ratio.max()), 0.7 * float(ratio.max())):
+        clip = partial(vt.ratios.truncated, maximum=maximum)
+        found = exact.expectation(mdp, policy, rule.replace(clip=clip), behaviour=behaviour).mean
+        weight = sampled * ratio.clamp(max=maximum) * REWARD.to(probs)
+        torch.testing.assert_close(found, weight @ score.to(found), **TIGHT)
+        biased = float((found - exact.gradient(mdp, policy)).norm())
+        assert (biased > 0.01) == (maximum < float(ratio.max()))
+    assert "Off policy it is biased" in parts(vt.ratios.truncated)["Unbiased when"]
 
 
 def test_estimators_that_need_scores_are_given_them():

@@ -1,5 +1,6 @@
 """What meets TRL's own trainers. `make peers` runs these in an environment that holds TRL."""
 
+import inspect
 import sys
 import tempfile
 import warnings
@@ -21,6 +22,7 @@ import trl
 import vantage as vt
 from vantage import language as vl
 from vantage.commands.main import main
+from vantage.language.model.trl_names import NAMES
 from vantage.monitor import TrainerCallback
 from vantage.peers.trl_audit import audit
 from vantage.peers.trl_rows import estimator
@@ -378,3 +380,22 @@ def test_what_rewards_log_is_what_the_trainer_is_given() -> None:
     assert dict(own.metrics) == dict(trainer._pending_metrics)
     assert dict(own.extra) == dict(trainer._pending_extra_logs)
     assert set(own.metrics) == {"length", "late", "step"}
+
+
+def test_settings_of_grpo_are_taken_named_or_known_to_have_no_counterpart() -> None:
+    """What a script may set in GRPOConfig is refused by name, unless it bears ours."""
+    without = (
+        "cache_implementation", "cast_lm_head_to_fp32", "chat_template_kwargs", "disable_dropout",
+        "ds3_gather_for_generation",
+        "generation_kwargs", "log_", "multi_objective_aggregation", "num_completions_to_print",
+        "num_generations_eval", "off_policy_mask_threshold", "pad_to_multiple_of",
+        "ref_model_", "remove_unused_columns", "repetition_penalty", "router_aux_loss_coef",
+        "sapo_",
+        "shuffle_dataset", "sync_ref_model", "top_entropy_quantile", "trust_remote_code",
+        "transformers_continuous_batching_config", "use_adaptive_entropy", "entropy_",
+        "use_bias_correction_kl", "use_transformers_paged", "vespo_", "vllm_",
+    )  # fmt: skip
+    ours = {*inspect.signature(vl.train).parameters, *NAMES}
+    own = [name for name in vars(trl.GRPOConfig)["__annotations__"] if not name.startswith("_")]
+    assert {"num_generations", "beta", "learning_rate"} <= set(own)
+    assert [n for n in own if n not in ours and not n.startswith(without)] == []

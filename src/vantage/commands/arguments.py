@@ -38,6 +38,32 @@ HINTS = {
     "--track": "--wandb PROJECT, --trackio PROJECT or --tensorboard",
     "--torch-threads": "--threads",
 }
+# Options of TRL's scripts, and what they are called by the commands of language models.
+LANGUAGE_HINTS = {
+    "--learning-rate": "--lr",
+    "--lr-scheduler-type": "--schedule",
+    "--warmup-steps": "--warmup",
+    "--max-steps": "--updates",
+    "--num-train-epochs": "--updates (batches to learn from)",
+    "--per-device-train-batch-size": "--batch (completions of an update)",
+    "--gradient-accumulation-steps": "--batch and --token-budget",
+    "--steps-per-generation": "--minibatches",
+    "--model-name-or-path": "--model",
+    "--dataset-name": "--data",
+    "--reward-funcs": "--reward",
+    "--reward-model-name-or-path": "--reward",
+    "--reward-weights": "--weights",
+    "--use-peft": "--lora RANK",
+    "--lora-r": "--lora",
+    "--lora-target-modules": "--target-modules",
+    "--output-dir": "--out",
+    "--resume-from-checkpoint": "--resume",
+    "--eval-steps": "--evaluate-every",
+    "--report-to": "--wandb PROJECT, --trackio PROJECT or --tensorboard",
+    "--optim": "--optimizer",
+    "--use-vllm": "--continuous-batching (or in Python an engine of your own)",
+    "--loss-type": "--estimator",
+}
 ASSIGNMENTS = ("--set", "--settings", "--env-set", "--optimizer-set")
 ENVIRONMENT = ("--env-id", "--env", "--env-name", "--environment", "--task")
 # Options that take a list, written with spaces or with commas.
@@ -74,21 +100,26 @@ def prepared(arguments: list[str]) -> list[str]:
     return result
 
 
-def refuse_foreign_names(command: str, arguments: list[str]) -> None:
+def refuse_foreign_names(command: str, arguments: list[str], hints: dict[str, str] = HINTS) -> None:
     """Refuse the options of other libraries with what they are called here.
+
+    Args:
+        command: that they are given to.
+        arguments: as typed.
+        hints: what options of others are called.
 
     Raises:
         InputError: naming the first of them.
     """
     for argument in arguments:
         name = argument.partition("=")[0].replace("_", "-")
-        if name in ENVIRONMENT:
+        if name in ENVIRONMENT and hints is HINTS:
             raise InputError(
                 f"{name}: the environment comes first, without an option: vantage {command} "
                 "CartPole-v1."
             )
-        if name in HINTS:
-            raise InputError(f"{name} is called {HINTS[name]} here; see vantage {command} --help.")
+        if name in hints:
+            raise InputError(f"{name} is called {hints[name]} here; see vantage {command} --help.")
 
 
 def _pieces(option: str, text: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from vantage.commands.arguments import LANGUAGE_HINTS, refuse_foreign_names
 from vantage.commands.audit_language import audit_lm
 from vantage.commands.audit_trl import audit_trl
 from vantage.commands.language_options import (
@@ -48,6 +49,7 @@ def dispatch(arguments: list[str]) -> bool:
     command = commands().get(" ".join(arguments[:2]))
     if command is None:
         return False
+    refuse_foreign_names(" ".join(arguments[:2]), arguments[2:], LANGUAGE_HINTS)
     tyro.cli(command, args=arguments[2:], prog=f"vantage {' '.join(arguments[:2])}")
     return True
 

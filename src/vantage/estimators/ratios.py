@@ -71,7 +71,7 @@ def unclipped(ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"]) -> F
     Equation: ρ.
     Shapes: [N, T].
     Source: importance sampling.
-    Unbiased when: always, on policy.
+    Unbiased when: always, on policy; off policy where the ratio column is.
     """
     return ratio
 
@@ -124,7 +124,8 @@ def truncated(
     Equation: min(ρ, ρ̄).
     Shapes: [N, T].
     Source: Ionides 2008; Espeholt et al. 2018, IMPALA, section 4.2.
-    Unbiased when: always, on policy, for ρ̄ ≥ 1.
+    Unbiased when: always, on policy, for ρ̄ ≥ 1. Off policy it is biased wherever a ratio exceeds
+        ρ̄, with any ratio column.
     """
     return ratio.clamp(max=maximum)
 

@@ -20,6 +20,7 @@ from vantage.language.model.checkpointing import recomputed_layers, recomputing
 from vantage.language.model.head import Head, score_directly, score_hidden
 from vantage.language.model.law import SamplingLaw
 from vantage.language.model.trl import of_trainer
+from vantage.language.model.trl_names import hinted
 
 NOT_COUNTED = -1  # the action where no token was chosen: prompts and padding
 ADAPTER = "adapter"  # beside the merged model
@@ -28,6 +29,7 @@ TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torc
 MERGED = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
 
 
+@hinted
 @checked
 class Policy(policies.Policy):
     """π(next token | tokens so far) of a Hugging Face causal language model, under a sampling law.

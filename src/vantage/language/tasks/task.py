@@ -9,6 +9,7 @@ import numpy as np
 
 from vantage.arguments import checked
 from vantage.errors import refuse_unless
+from vantage.language.model.trl_names import hinted
 from vantage.language.tasks.prompts import (
     Message,
     Prompt,
@@ -34,6 +35,7 @@ from vantage.language.tasks.trl import of_trainer
 SPLIT, ORDER = 0x53504C49, 0x4F524445
 
 
+@hinted
 @checked
 class Task:
     """Rows with prompts, and reward functions.

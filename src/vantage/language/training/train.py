@@ -14,6 +14,7 @@ from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.language.model import adapters
 from vantage.language.model.policy import Policy
+from vantage.language.model.trl_names import hinted
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.generation import Decoding, Engine, synchronise
 from vantage.language.sampling.rollout import Environment, prompts_of
@@ -35,6 +36,7 @@ from vantage.training.schedules import Schedule
 LR = 1e-5  # of the default optimiser
 
 
+@hinted
 @checked
 def train(
     task: Task,
