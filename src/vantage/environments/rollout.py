@@ -272,10 +272,10 @@ def _bootstrap(
     out = torch.zeros_like(like)
     if value is None or not where.any():
         return out
-    lane, step = where.nonzero(as_tuple=True)
-    places = zip(lane.tolist(), step.tolist(), strict=True)
-    final = torch.stack([steps[t].final_observation[n] for n, t in places])
-    out[lane, step] = value(final).to(like.dtype)
+    step, lane = where.t().nonzero(as_tuple=True)  # in order of time: each step is read once
+    lanes = lane.split(where.sum(0).tolist())
+    final = [steps[t].final_observation[those] for t, those in enumerate(lanes) if len(those)]
+    out[lane, step] = value(torch.cat(final)).to(like.dtype)
     return out
 
 

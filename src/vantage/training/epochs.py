@@ -248,7 +248,7 @@ def _steps_shuffled(
         size >= 2,
         f"Epochs(minibatches={count}): the batch has {len(counted)} steps; a minibatch needs two.",
     )
-    order = counted[torch.randperm(len(counted), generator=generator).to(counted.device)]
+    order = counted[_permutation(len(counted), counted.device, generator)]
     order = order[: size * count]
 
     def taken(tensor: Tensor) -> Tensor:
@@ -275,6 +275,14 @@ def _steps_shuffled(
         yield _Weighed(minibatch, advantage, of_average, target, proximal, size)
 
 
+def _permutation(size: int, device: torch.device, generator: torch.Generator) -> Tensor:
+    """0 to size − 1 in random order, drawn where it is used: millions take long elsewhere."""
+    if device.type != generator.device.type:
+        seed = int(torch.randint(1 << 62, (), generator=generator))
+        generator = torch.Generator(device).manual_seed(seed)
+    return torch.randperm(size, generator=generator, device=device)
+
+
 def _rows_shuffled(
     whole: _Weighed, count: int, standardise: bool, generator: torch.Generator
 ) -> Iterator[_Weighed]:
@@ -285,7 +293,7 @@ def _rows_shuffled(
         f"Epochs(minibatches={count}): this policy or ratio needs whole rows, and the batch has "
         f"{rows}; use fewer minibatches, or more lanes.",
     )
-    order = torch.randperm(rows, generator=generator).to(whole.share.device)
+    order = _permutation(rows, whole.share.device, generator)
     for index in order.tensor_split(count):
         minibatch = whole.batch.select(index)
         target, proximal = (
