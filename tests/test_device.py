@@ -2,11 +2,13 @@
 
 import sys
 
+import gymnasium
 import pytest
 import torch
 
 import vantage as vt
 from vantage.commands import main as console
+from vantage.environments.devices import at_once
 from vantage.environments.interface import Step
 
 
@@ -58,3 +60,39 @@ def test_gymnasium_environments_train_on_a_gpu() -> None:
     )  # fmt: skip
     assert next(run.policy.parameters()).is_cuda
     assert run.policy.act([0.0, 1.0, 0.0]).shape == (1,)
+
+
+@pytest.mark.parametrize("mode", ["lanes", "next", "same"])
+def test_a_step_travels_whole(mode: str) -> None:
+    """Nothing of it goes before: torch would refuse to join what lies on two devices."""
+    modes = {"next": "NEXT_STEP", "same": "SAME_STEP"}
+    settings = {} if mode == "lanes" else {"vectorization_mode": "sync"}
+    if mode in modes:
+        settings["vector_kwargs"] = {"autoreset_mode": gymnasium.vector.AutoresetMode[modes[mode]]}
+    env = vt.Gymnasium("CartPole-v1", lanes=2, **settings)
+    env.reset(seed=0)
+    env.device, env._away = torch.device("meta"), True
+    for _ in range(40):
+        step = env.step(torch.zeros(2, dtype=torch.long))
+        assert all(each.is_meta for each in step if each is not None)
+
+
+def test_tensors_of_all_kinds_travel_together() -> None:
+    there = torch.device("cpu")
+    shown = torch.arange(10.0).reshape(5, 2).t()
+    tensors = {
+        "flags": torch.tensor([True, False, True]),
+        "shown": shown,
+        "wide": torch.tensor([1.5, -2.5], dtype=torch.float64),
+        "half": torch.tensor([0.5], dtype=torch.bfloat16),
+        "none": torch.zeros(3, 0),
+        "ids": torch.tensor([[7, 8]]),
+        "again": shown,
+    }
+    moved = at_once(tensors, there)
+    assert moved["shown"] is moved["again"]
+    for name, tensor in tensors.items():
+        assert moved[name].dtype == tensor.dtype
+        assert torch.equal(moved[name], tensor), name
+    moved["wide"][0] = 0.0
+    assert tensors["wide"][0] == 1.5

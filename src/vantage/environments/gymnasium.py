@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vantage.arguments import checked
 from vantage.environments import fitted, spaces
-from vantage.environments.devices import device_named
+from vantage.environments.devices import at_once, device_named
 from vantage.environments.generators import reseed
 from vantage.environments.holding import hold
 from vantage.environments.interface import Step
@@ -146,7 +146,7 @@ class Gymnasium:
             for i, env in enumerate(self.vector.envs):
                 reseed(env, [seed, i])
         self._begin()
-        return self._observe(observation)
+        return self._read(observation).to(self.device)
 
     def sharing(self, lanes: int) -> "Gymnasium":
         """This environment with `lanes` lanes, stepped one by one, whose starts can be shared.
@@ -178,13 +178,8 @@ class Gymnasium:
         self.taken += 1
         if not self._away:
             return step
-        moved = {
-            name: each.to(self.device) for name, each in step._asdict().items() if each is not None
-        }
-        return step._replace(**moved)
-
-    def _observe(self, batch: Any) -> Tensor:
-        return self._read(batch).to(self.device) if self._away else self._read(batch)
+        tensors = {name: each for name, each in step._asdict().items() if each is not None}
+        return step._replace(**at_once(tensors, self.device))
 
     def pause(self, waiting: Tensor) -> None:
         """Leave lanes as they are, where [lanes] is True, until the next reset or pause.
@@ -287,14 +282,14 @@ class Gymnasium:
         waiting = self._waiting
         seen, rewards, ends = lanes.play(self._act(action), waiting)
         reward = torch.tensor(rewards, dtype=torch.float64)
-        final = observation = self._observe(seen)
+        final = observation = self._read(seen)
         terminated = truncated = self._none_ended
         if ends:
             terminated, truncated, final = terminated.clone(), truncated.clone(), final.clone()
             where = torch.tensor([end.lane for end in ends])
             terminated[where] = torch.tensor([end.terminated for end in ends])
             truncated[where] = torch.tensor([not end.terminated for end in ends])
-            final[where] = self._observe(lanes.batch([end.observation for end in ends]))
+            final[where] = self._read(lanes.batch([end.observation for end in ends]))
         if waiting is None:
             return Step(observation, reward, terminated, truncated, final, self._all_real)
         idle = torch.from_numpy(waiting)
@@ -309,7 +304,7 @@ class Gymnasium:
             reward[dummy] = 0
             terminated, truncated = terminated & ~dummy, truncated & ~dummy
             real = torch.from_numpy(~dummy)
-        observation = self._observe(following)
+        observation = self._read(following)
         self._resetting = _ended(terminated, truncated)
         ends = self._ends(self._resetting, terminated)
         return Step(observation, torch.from_numpy(reward), *ends, observation, real)
@@ -317,13 +312,13 @@ class Gymnasium:
     def _step_same(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, info = self.vector.step(self._act(action))
         reward = torch.from_numpy(_rewards(gained))
-        final = observation = self._observe(following)
+        final = observation = self._read(following)
         ended = _ended(terminated, truncated)
         if ended is not None:
             final = observation.clone()
             self._refuse_overwritten(ended, info["final_obs"])
             last = spaces.batched(self.observations, list(info["final_obs"][ended]))
-            final[torch.from_numpy(ended)] = self._observe(last)
+            final[torch.from_numpy(ended)] = self._read(last)
         ends = self._ends(ended, terminated)
         return Step(observation, reward, *ends, final, self._all_real)
 
@@ -345,12 +340,12 @@ class Gymnasium:
     def _step_disabled(self, action: Tensor) -> Step:
         following, gained, terminated, truncated, _ = self.vector.step(self._act(action))
         reward = torch.from_numpy(_rewards(gained))
-        observation = final = self._observe(following)
+        observation = final = self._read(following)
         ended = _ended(terminated, truncated)
         ends = self._ends(ended, terminated)
         if ended is not None:
             following, _ = self.vector.reset(options={"reset_mask": ended})
-            observation = self._observe(following)
+            observation = self._read(following)
         return Step(observation, reward, *ends, final, self._all_real)
 
     def _ends(self, ended: np.ndarray | None, terminated: np.ndarray) -> tuple[Tensor, Tensor]:
