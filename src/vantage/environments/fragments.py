@@ -10,6 +10,7 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.environments.holding import hold, is_held, position
 from vantage.environments.interface import Environment, Step
+from vantage.environments.lanes_at_once import LanesAtOnce, steps_itself
 from vantage.environments.limits import limited
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import (
@@ -20,8 +21,11 @@ from vantage.environments.rollout import (
     refuse_unless_finite,
     refuse_unless_finite_step,
 )
+from vantage.environments.tensor import TensorEnvironment
 from vantage.errors import refuse_unless
+from vantage.gradients.mlp_passes import Drawing
 from vantage.gradients.passes import Passes
+from vantage.gradients.recorded import recorder_for
 
 # Steps that lanes run on for, at the most, before they start afresh: resuming acts as many again.
 MOST_STEPS = 1 << 20
@@ -51,6 +55,10 @@ class Fragments:
 
     def __init__(self, env: Environment, passes: Passes):
         self.env, self.passes = env, passes
+        recorder = recorder_for(getattr(env, "device", torch.device("cpu")))
+        self.lanes_at_once: LanesAtOnce | None = None
+        if recorder and isinstance(env, TensorEnvironment) and steps_itself(env):
+            self.lanes_at_once = LanesAtOnce(env, passes.policy, recorder)
 
     def restart(self, seed: int) -> None:
         """Start every lane afresh; episodes under way are dropped."""
@@ -93,13 +101,17 @@ class Fragments:
         step_all = limited(self.env.step, self.env)
         generator = torch.Generator(sight.seen.device).manual_seed(seed)
         act = self.passes.acting(steps, self.env.lanes, generator)
-        seen, actions, record = [], [], []
-        for t in range(steps):
-            now = sight.seen
-            action = act(t, now)
-            seen.append(now)
-            actions.append(action)
-            record.append(sight.after(step_all(applied(action))))
+        if self.lanes_at_once is not None and isinstance(act, Drawing):
+            seen, actions, record = self.lanes_at_once(act, steps, sight.seen)
+            sight.seen = record[-1].observation
+        else:
+            seen, actions, record = [], [], []
+            for t in range(steps):
+                now = sight.seen
+                action = act(t, now)
+                seen.append(now)
+                actions.append(action)
+                record.append(sight.after(step_all(applied(action))))
         self.position = position(self.env)
         action = over_time(actions)
         self.actions.append(action)

@@ -32,7 +32,9 @@ from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
-BLOCK = 1 << 13  # random numbers drawn at a time: one call for many steps where lanes are few
+# Random numbers drawn at a time: one call for many steps where lanes are few, and on an accelerator,
+# where a call costs as much as a million numbers, where they are many.
+BLOCK, BLOCK_ACCELERATOR = 1 << 13, 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +182,13 @@ class TensorEnvironment:
         """Act in every lane; `action` [lanes] or [lanes, D] is raw and clipped to the bounds."""
         carry = self._carry()
         self._refuse_unless_possible(action)
-        self.taken += 1
-        self.carry, step = self.advance(carry, action.detach(), next(self._randomness))
+        self.carry, step = self.advance(carry, action.detach(), self.draw())
         return step
+
+    def draw(self) -> Randomness:
+        """What chance decides in the next step, which is counted as taken."""
+        self.taken += 1
+        return next(self._randomness)
 
     def advance(self, carry: Carry, action: Tensor, random: Randomness) -> tuple[Carry, Step]:
         """One step as a pure function, which compiles together with a policy.
@@ -269,7 +275,8 @@ class TensorEnvironment:
 
     def _draws(self, generator: torch.Generator) -> Iterator[Randomness]:
         numbers = (self.dynamics.starts + self.dynamics.noises) * self.lanes
-        steps = max(1, BLOCK // numbers)
+        block = BLOCK if self.device.type == "cpu" else BLOCK_ACCELERATOR
+        steps = max(1, block // numbers)
         while True:
             block = self.random(generator, steps)
             yield from map(Randomness, block.fresh.unbind(), block.noise.unbind())

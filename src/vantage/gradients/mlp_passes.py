@@ -19,7 +19,10 @@ and for the policy's outputs, with weights w of log π and u of the entropy H,
     Gaussian      slope in mean = w (a − μ)/σ²        slope in log σ = Σ w (((a − μ)/σ)² − 1) + Σ u
 """
 
+import copy
 import math
+from collections import defaultdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from vantage.gradients.passes import AutogradPasses, Passes
+from vantage.gradients.recorded import Recorded, recorder_for
 from vantage.policies import Categorical, Gaussian, Policy, Value
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -90,6 +94,8 @@ class MlpPasses:
     Its methods are for `torch.no_grad()`: whoever makes many passes enters it once.
     """
 
+    recorded: dict[object, Recorded] | None
+
     def __init__(self, policy: Categorical | Gaussian, value: Value | None = None):
         self.policy: Policy = policy
         self.value: nn.Module | None = value
@@ -109,6 +115,8 @@ class MlpPasses:
         self.log_std = policy.log_std if isinstance(policy, Gaussian) else None
         self.actor = _layers(policy.net)
         self.critic = None if value is None else _layers(value.net)
+        recorder = recorder_for(flat.device)
+        self.recorded = None if recorder is None else defaultdict(partial(Recorded, recorder))
 
     def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Drawing":
         """Draw with random numbers made for all steps at once."""
@@ -219,7 +227,7 @@ class Drawing:
             noise.exponential_(generator=generator).clamp_min_(torch.finfo(noise.dtype).tiny)
             noise.log_().neg_()
         self.noise = noise
-        shift = noise if log_std is None else noise * log_std.exp()
+        self.shifts = shift = noise if log_std is None else noise * log_std.exp()
         few = lanes <= _FEW and noise.device.type == "cpu"
         self.few = _views(actor) if few else None
         self.shift: Any = shift.numpy() if few else shift.unbind()
@@ -239,6 +247,17 @@ class Drawing:
             return output.add_(shift)
         self.outputs.append(output)
         return (output + shift).argmax(-1)
+
+    @property
+    def address(self) -> int:
+        """Where the weights lie."""
+        return self.actor[0].weight.data_ptr()
+
+    def shifted_by(self, shifts: Tensor) -> "Drawing":
+        """The same policy at work from the first step again, with other noise [steps, lanes, D]."""
+        other = copy.copy(self)
+        other.shift, other.few, other.outputs = shifts.unbind(), None, []
+        return other
 
     def scored(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """log π(a|s) and H(π(·|s)) of all steps drawn."""

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from vantage.gradients.recorded import Recorded
 from vantage.policies import Policy
 
 
@@ -31,11 +32,14 @@ class Passes(Protocol):
         value: the value function whose parameters these are, or None.
         parameters: what the optimiser steps: the policy's and the value function's parameters, or
             one flat parameter that holds them all.
+        recorded: recordings of what is done with these passes, by name, made where they are asked
+            for; None where these passes, or their device, cannot be recorded.
     """
 
     policy: Policy
     value: nn.Module | None
     parameters: list[nn.Parameter]
+    recorded: dict[object, Recorded] | None
 
     def acting(self, steps: int, lanes: int, generator: torch.Generator) -> "Acting":
         """Draws the actions of `steps` steps of all lanes, all random numbers from `generator`."""
@@ -114,6 +118,7 @@ class AutogradPasses:
 
     policy: Policy
     value: nn.Module | None = None
+    recorded: dict[object, Recorded] | None = None
 
     def __post_init__(self) -> None:
         modules: Iterable[nn.Module] = [m for m in (self.policy, self.value) if m is not None]

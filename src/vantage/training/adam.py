@@ -57,5 +57,20 @@ class Adam(torch.optim.Adam):
                 maximize=group["maximize"],
             )
 
+    @property
+    def numbers(self) -> tuple[object, ...]:
+        """What a step depends on beside tensors."""
+        return tuple(
+            (group["lr"], group["betas"], group["eps"], group["weight_decay"], group["maximize"])
+            for group in self.param_groups
+        )
+
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """Where the tensors lie that a step changes: parameters, moments, counts."""
+        state = (tensor for each in self.state.values() for tensor in each.values())
+        parameters = (p for group in self.param_groups for p in group["params"])
+        return tuple(tensor.data_ptr() for tensor in (*parameters, *state))
+
     # torch would wrap `step` in a profiling range otherwise
     step.hooked = True  # type: ignore[attr-defined]

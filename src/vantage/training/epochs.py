@@ -6,10 +6,10 @@ step depends on that step alone; a policy with a memory, or a ratio over whole s
 together. On the first minibatch the policy is the one that sampled: its ratio is 1, exactly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,13 @@ from vantage.estimators.penalties import k3
 from vantage.gradients.passes import Passes
 from vantage.training.adam import Adam
 from vantage.training.interface import OptimizerFactory, optimizer_of, refuse_unless_finite
+from vantage.training.minibatches import (
+    Weighed,
+    rows_shuffled,
+    steps_shuffled,
+    tensors_of,
+    with_tensors,
+)
 from vantage.training.value import value_metrics, value_target
 
 
@@ -128,10 +135,10 @@ class Epochs:
         """
         weighed = first = _weighed(passes, estimator, batch, stale)
         by_steps = passes.policy.memoryless and estimator.stepwise
-        minibatches_of = _steps_shuffled if by_steps else _rows_shuffled
+        minibatches_of = steps_shuffled if by_steps else rows_shuffled
         far = False
         norms: list[Tensor] = []
-        last_epoch: list[tuple[Tensor, _Weighed]] = []
+        last_epoch: list[tuple[Tensor, Weighed]] = []
         for epoch in range(self.epochs):
             if self.refresh and epoch:
                 again = _weighed(passes, estimator, batch, stale=True)
@@ -141,7 +148,7 @@ class Epochs:
                 minibatches_of(weighed, self.minibatches, self.standardise, generator)
             ):
                 on_policy = not stale and epoch == number == 0
-                norm, log_ratio = self._step(
+                norm, log_ratio = self._recorded_step(
                     passes, optimizers["policy"], estimator, minibatch, on_policy
                 )
                 norms.append(norm)
@@ -163,12 +170,35 @@ class Epochs:
         metrics = {"grad_norm": every.mean().item(), "optimizer_steps": len(norms)}
         return metrics | _movement(estimator, last_epoch) | _fit(first)
 
+    def _recorded_step(
+        self,
+        passes: Passes,
+        optimizer: Optimizer,
+        estimator: Estimator,
+        minibatch: Weighed,
+        on_policy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """`_step`, from a recording where passes and optimiser can be recorded."""
+        if passes.recorded is None or type(optimizer) is not Adam:
+            return self._step(passes, optimizer, estimator, minibatch, on_policy)
+        names, tensors = tensors_of(minibatch)
+
+        def step(*given: Tensor) -> tuple[Tensor, Tensor]:
+            weighed = with_tensors(minibatch, names, given)
+            return self._step(passes, optimizer, estimator, weighed, on_policy)
+
+        same = (self, estimator, names, minibatch.steps, optimizer.numbers, optimizer.addresses)
+        norm, log_ratio = passes.recorded["first step" if on_policy else "step"](
+            step, same, *tensors
+        )
+        return norm, log_ratio
+
     def _step(
         self,
         passes: Passes,
         optimizer: Optimizer,
         estimator: Estimator,
-        minibatch: "_Weighed",
+        minibatch: Weighed,
         on_policy: bool,
     ) -> tuple[Tensor, Tensor]:
         """One optimiser step; returns the gradient's norm before clipping, and its log ρ [N, T].
@@ -191,7 +221,7 @@ class Epochs:
             return norm, torch.zeros_like(batch.log_prob)
         return norm, torch.where(batch.mask, current - batch.log_prob, 0)
 
-    def _value_slope(self, minibatch: "_Weighed", value: Tensor | None) -> Tensor:
+    def _value_slope(self, minibatch: Weighed, value: Tensor | None) -> Tensor:
         """d/dV of the value's loss, a mean over the counted steps of the minibatch."""
         assert value is not None
         assert minibatch.target is not None
@@ -208,21 +238,7 @@ class Epochs:
         return torch.where(minibatch.batch.mask, error * scale, 0)
 
 
-_STEPWISE = ("observation", "action", "log_prob", "value")
-
-
-class _Weighed(NamedTuple):
-    """A batch, or a minibatch of it, with what is counted across the whole batch."""
-
-    batch: Batch
-    advantage: Tensor
-    share: Tensor
-    target: Tensor | None  # of V
-    proximal: Tensor | None  # log π of the policy that the update began with, where it is asked for
-    steps: int  # that count
-
-
-def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> _Weighed:
+def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) -> Weighed:
     """Advantages, shares and value targets of a batch as the policy and V are now."""
     log_prob = None
     if stale:
@@ -231,89 +247,7 @@ def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) ->
     advantage, worth = estimator.advantage_and_worth(batch, log_prob)
     target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
     proximal = (batch.log_prob if log_prob is None else log_prob) if estimator.reweighs else None
-    return _Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps)
-
-
-def _steps_shuffled(
-    whole: _Weighed, count: int, standardise: bool, generator: torch.Generator
-) -> Iterator[_Weighed]:
-    """Minibatches of single steps, as batches of one step a row.
-
-    All are of one size: a remainder of less than `count` steps, random ones, is left out.
-    """
-    batch = whole.batch
-    counted = batch.mask.flatten().nonzero().squeeze(1)
-    size = len(counted) // count
-    refuse_unless(
-        size >= 2,
-        f"Epochs(minibatches={count}): the batch has {len(counted)} steps; a minibatch needs two.",
-    )
-    order = counted[_permutation(len(counted), counted.device, generator)]
-    order = order[: size * count]
-
-    def taken(tensor: Tensor) -> Tensor:
-        shuffled = tensor.flatten(0, 1).index_select(0, order)
-        return shuffled.view(count, size, 1, *shuffled.shape[1:])
-
-    def split(tensor: Tensor | None) -> Sequence[Any]:
-        return [None] * count if tensor is None else taken(tensor).unbind()
-
-    advantages = taken(whole.advantage)
-    if standardise:
-        advantages = _standardised(advantages, torch.ones_like(advantages), (1, 2))
-    stepwise = zip(*(split(getattr(batch, name)) for name in _STEPWISE), strict=True)
-    share = split(whole.share * (len(counted) / size))
-    # a stepwise ratio reads log_prob and mask alone: the other fields are blank
-    blank = batch.log_prob.new_zeros(size, 1)
-    true, number = torch.ones_like(blank, dtype=torch.bool), order.new_zeros(size)
-    blanks: dict[str, Tensor] = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
-    blanks |= {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
-    rest = (advantages.unbind(), share, split(whole.target), split(whole.proximal))
-    for fields, advantage, of_average, target, proximal in zip(stepwise, *rest, strict=True):
-        named = dict(zip(_STEPWISE, fields, strict=True))
-        minibatch = Batch(**named, **blanks, weight=blank[:, 0])
-        yield _Weighed(minibatch, advantage, of_average, target, proximal, size)
-
-
-def _permutation(size: int, device: torch.device, generator: torch.Generator) -> Tensor:
-    """0 to size − 1 in random order, drawn where it is used: millions take long elsewhere."""
-    if device.type != generator.device.type:
-        seed = int(torch.randint(1 << 62, (), generator=generator))
-        generator = torch.Generator(device).manual_seed(seed)
-    return torch.randperm(size, generator=generator, device=device)
-
-
-def _rows_shuffled(
-    whole: _Weighed, count: int, standardise: bool, generator: torch.Generator
-) -> Iterator[_Weighed]:
-    """Minibatches of whole rows."""
-    rows = whole.batch.rows
-    refuse_unless(
-        rows >= count,
-        f"Epochs(minibatches={count}): this policy or ratio needs whole rows, and the batch has "
-        f"{rows}; use fewer minibatches, or more lanes.",
-    )
-    order = _permutation(rows, whole.share.device, generator)
-    for index in order.tensor_split(count):
-        minibatch = whole.batch.select(index)
-        target, proximal = (
-            None if grid is None else grid[index] for grid in (whole.target, whole.proximal)
-        )
-        advantage = whole.advantage[index]
-        if standardise:
-            advantage = _standardised(advantage, minibatch.mask, (0, 1))
-        share = whole.share[index] * count
-        yield _Weighed(minibatch, advantage, share, target, proximal, minibatch.steps)
-
-
-def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """(A − Ā)/(σ̂ + 10⁻⁸), moments over the counted steps along `dims`; 0 where all are equal."""
-    count = mask.sum(dims, keepdim=True)
-    mean = (advantage * mask).sum(dims, keepdim=True) / count
-    centred = (advantage - mean) * mask
-    deviation = (centred.square().sum(dims, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    noise = 32 * torch.finfo(advantage.dtype).eps * mean.abs()
-    return centred * torch.where(deviation > noise, 1 / (deviation + 1e-8), 0)
+    return Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps)
 
 
 def _kl(log_ratio: Tensor) -> float:
@@ -322,7 +256,7 @@ def _kl(log_ratio: Tensor) -> float:
 
 
 def _movement(
-    estimator: Estimator, minibatches: Sequence[tuple[Tensor, _Weighed]]
+    estimator: Estimator, minibatches: Sequence[tuple[Tensor, Weighed]]
 ) -> dict[str, object]:
     """How far the policy was from the one that sampled, over the last epoch as it was taken.
 
@@ -339,7 +273,7 @@ def _movement(
     }
 
 
-def _clipped(estimator: Estimator, log_ratio: Tensor, minibatch: _Weighed) -> Tensor:
+def _clipped(estimator: Estimator, log_ratio: Tensor, minibatch: Weighed) -> Tensor:
     """[N, T] where the clip changed the ratio."""
     batch, proximal = minibatch.batch, minibatch.proximal
     inputs = {} if proximal is None else {"proximal_log_prob": proximal}
@@ -351,7 +285,7 @@ def _clipped(estimator: Estimator, log_ratio: Tensor, minibatch: _Weighed) -> Te
     return factors[0] != factors[1]
 
 
-def _fit(weighed: _Weighed) -> dict[str, Any]:
+def _fit(weighed: Weighed) -> dict[str, Any]:
     """How good V was before the update."""
     predicted = weighed.batch.value
     if weighed.target is None or predicted is None:
