@@ -2,6 +2,11 @@
 
 import pytest
 import torch
+import typechecker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(typechecker, "typechecker")
 
 
 @pytest.fixture(autouse=True)

@@ -109,7 +109,9 @@ def test_what_an_environment_does_to_its_actions_does_not_hinder_learning() -> N
             action -= action
             return gained
 
-    run = vt.train(Own, "ppo", steps=10_000, lanes=8, fragment=64, seed=0, lr=3e-3, progress=False)
+    settings = {"lanes": 8, "fragment": 64, "lr": 1e-2, "epochs": 4, "minibatches": 8}
+    run = vt.train(Own, "ppo", steps=4096, seed=0, progress=False, **settings)
+    # 2 at best; a policy that does not learn has 0.5, with a standard error of 0.06
     assert run.history[-1]["return_100"] > 1.8
 
 

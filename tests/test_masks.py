@@ -139,7 +139,7 @@ def test_the_law_is_the_softmax_over_what_is_allowed() -> None:
 @pytest.mark.parametrize("algorithm", ["ppo", "vpg", "trpo", "natural", "reinforce"])
 def test_every_algorithm_trains_and_audits_masked_policies(algorithm: str) -> None:
     env = make("info", "vector")
-    run = vt.train(env, algorithm, updates=2, progress=False, seed=1)
+    run = vt.train(env, algorithm, updates=2, fragment=64, progress=False, seed=1)
     assert all(np.isfinite(row["return"]) for row in run.history if row["return"] is not None)
     assert isinstance(run.policy, vt.MaskedCategorical)
     report = vt.audit(
@@ -160,10 +160,14 @@ def test_normalisers_leave_masks_alone(seen: str) -> None:
 
 
 def test_learning_with_a_mask_is_learning() -> None:
-    """The first open door pays: 1 a step at best; the uniform policy over open doors has ~0.5."""
+    """The first open door pays: 1 a step at best; the uniform policy over open doors has ~0.25.
+
+    Means of 512 episodes whose deviation is 1.1 are compared: a policy that does not learn seems to
+    in 1 of 100,000 runs.
+    """
     env = make("info", "vector", lanes=8)
-    rule = vt.algorithms.ppo(lr=3e-3, fragment=128)
-    run = vt.train(env, rule, updates=20, progress=False, seed=0)
+    rule = vt.algorithms.ppo(lr=1e-2, fragment=128, epochs=4, minibatches=8)
+    run = vt.train(env, rule, updates=8, progress=False, seed=0)
     net = run.policy.net
     assert net[0].rest == Doors.SEEN["vector"]  # the network reads what is beside the mask
     plain = vt.Gymnasium(Doors, lanes=8, where="observation", action_mask=False, first=0)

@@ -404,12 +404,17 @@ def test_refusals() -> None:
     "name", sorted(set(vt.algorithms.TABLE) - {"ppo_continuous", "ppo_atari", "reinforce"})
 )
 def test_every_algorithm_improves_on_cartpole(name: str) -> None:
-    """A short run from one seed at least doubles the return; each rule does its own work."""
+    """A short run from one seed brings half as much again; each rule does its own work.
+
+    A return of 21 whose standard error is 2 would seem to grow so, by five of them, in less than
+    one of 100,000 runs of a rule that does nothing.
+    """
     env = vt.CartPole(lanes=16)
     algorithm = vt.algorithms.TABLE[name]().replace(fragment=64)
     if name not in ("natural", "trpo", "a2c"):
         algorithm = algorithm.replace(lr=3e-3)
     run = vt.train(
-        env, env.policy((32,)), algorithm, value=env.value((32,)), updates=30, progress=False
-    )
+        env, env.policy((32,)), algorithm, value=env.value((32,)), progress=False,
+        updates=12 if name == "ppo" else 30,
+    )  # fmt: skip
     assert run.history[-1]["return_100"] > 1.5 * run.history[0]["return"]
