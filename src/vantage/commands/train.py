@@ -17,7 +17,7 @@ from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
 from vantage.reporting.writing import report_line
 from vantage.runs.progress import WINDOW, return_text, terminal, windowed_snr
-from vantage.runs.run import Run
+from vantage.runs.run import Run, read_config
 from vantage.runs.seeds import seed_of
 from vantage.training import algorithms
 from vantage.training.algorithm import Algorithm
@@ -226,11 +226,13 @@ def evaluate(
         video is None or (update is None and not best),
         "--video films the latest checkpoint; leave --update and --best out.",
     )
-    world, policy, _ = load(run, lanes, env=env, update=update, best=best, trust=trust)
     refuse_unless(
-        world is not None,
-        f"{run} holds a language model: evaluate it in Python with vantage.language.evaluate.",
+        "task" not in read_config(run),
+        f"{run} holds a language model; evaluate it in Python, where its task is: "
+        f"from vantage import language; _, policy, _ = vantage.load({str(run)!r}); "
+        "language.evaluate(task, policy).",
     )
+    world, policy, _ = load(run, lanes, env=env, update=update, best=best, trust=trust)
     result = evaluate_policy(world, policy, episodes, seed, greedy)
     terminal.print(f"{world.name}, policy of {run}: {result}")
     if video is not None:

@@ -5,6 +5,9 @@ from typing import Any
 
 from vantage.errors import InputError, refuse_unless
 
+UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what bytes are decoded to that make no character yet
+LONGEST_CHARACTER = 4  # bytes, of which a token has one at least
+
 Message = dict[str, Any]
 Prompt = str | list[Message]
 
@@ -88,6 +91,26 @@ def decoded(
     framing = {getattr(tokenizer, name, None) for name in names}
     inner = [[token for token in row if token not in framing] for row in ids]
     return list(tokenizer.batch_decode(inner, skip_special_tokens=skip_special_tokens))
+
+
+def token_texts(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text of each token; joined, they are the text of all.
+
+    A character that takes several tokens is the text of the last of them, and the others have none.
+    A tokenizer may drop the space before a word that is decoded alone: here it is there.
+    """
+    alone = [tokenizer.decode([token]) for token in ids]
+    if "".join(alone) == tokenizer.decode(list(ids)):
+        return alone
+    texts, start, given = [], 0, 0  # tokens from `start` on are context, before `given` are written
+    for end in range(1, len(ids) + 1):
+        context = tokenizer.decode(list(ids[start:given]))
+        text = tokenizer.decode(list(ids[start:end]))[len(context) :]
+        waits = text.endswith(UNFINISHED) and end - given < LONGEST_CHARACTER and end < len(ids)
+        texts.append("" if waits else text)
+        if not waits:
+            start, given = given, end
+    return texts
 
 
 def text_of(completion: Any) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.sampling.rollout import Rollout
-from vantage.language.tasks.prompts import decoded
+from vantage.language.tasks.prompts import decoded, token_texts
 from vantage.language.tasks.task import Task
 from vantage.runs.transcripts import file_of, import_parquet, read_update, updates_of
 
@@ -68,7 +68,7 @@ def transcripts(
             {
                 "prompt": prompt if isinstance(prompt, str) else json.dumps(prompt),
                 "completion": texts[n],
-                "tokens": [tokenizer.decode([token]) for token in ids],
+                "tokens": token_texts(tokenizer, ids),
                 "token_ids": ids,
                 "advantage": advantage[n][said[n]].tolist(),
                 "log_prob": drawn.sequences.log_prob[n, 1:][said[n]].tolist(),
