@@ -32,8 +32,8 @@ from vantage.environments.terms import Terms
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy, Value
 
-# Random numbers drawn at a time: one call for many steps where lanes are few, and on an accelerator,
-# where a call costs as much as a million numbers, where they are many.
+# Random numbers drawn at a time: one call for many steps where lanes are few, and on an
+# accelerator, where a call costs as much as a million numbers, where they are many.
 BLOCK, BLOCK_ACCELERATOR = 1 << 13, 1 << 22
 
 
