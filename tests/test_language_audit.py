@@ -1,5 +1,6 @@
 """Claims of audits on language models: what is known holds, against enumerated values."""
 
+import re
 from functools import lru_cache
 
 import pytest
@@ -8,6 +9,7 @@ from language_models import enumerable, policy
 
 import vantage as vt
 from vantage import language
+from vantage.auditing.page import page
 from vantage.language.auditing.audit import audit
 from vantage.language.sampling.rollout import rollout
 from vantage.language.scoring.enumeration import enumerated
@@ -165,3 +167,9 @@ def test_what_limits_the_numbers_is_said_as_for_environments():
     assert all(any(said.startswith(note) for said in report.notes) for note in notes)
     assert any("were sketched to" in said for said in report.notes)
     assert "Note: " in str(report)
+    # a language model's audit counts completions; columns keep their names (per_trajectory)
+    for text in (str(report), page(report)):
+        assert "completions" in text
+        text = text.replace('<th scope="row">trajectories</th>', "")  # the argument's name
+        spoken = re.findall(r".{30}(?<![_a-z])trajector(?:y|ies)(?![_a-z]).{30}", text)
+        assert not spoken

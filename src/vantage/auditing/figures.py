@@ -40,8 +40,9 @@ def signal(report: Findings, estimator: str, number: int) -> str:
             axis.set_minor_locator(NullLocator())
             places = [10.0**k for k in range(-6, 9) if start <= 10.0**k <= end * 1.001]
             axis.set_ticks(places, [f"{place:g}" for place in places])
-        axes.set(xlabel="batch B, trajectories", ylabel="SNR")
+        axes.set(xlabel=report.worded("batch B, trajectories"), ylabel="SNR")
         needed = report.plan.trajectories.get(estimator)
-        words = in_words({f"trajectories for SNR {target:g}": needed}) if needed else ""
+        counted = report.worded(f"trajectories for SNR {target:g}")
+        words = in_words({counted: needed}) if needed else ""
         described = f"Predicted SNR of {estimator} against batch size, with its band. {words}"
         return svg(figure, described, number)

@@ -115,8 +115,10 @@ def _needs(report: Findings) -> str:
         [
             (variance, "Estimators of different scale are compared by SNR, not by this."),
             (needed, "Dashed: the batch audited. An arrow: the interval goes on."),
-            (_time_of_a_step(report), "Needed trajectories × measured cost; the interval is that "
-             "of the trajectories, the cost taken as measured."),
+            (_time_of_a_step(report), report.worded(
+                "Needed trajectories × measured cost; the interval is that of the trajectories, "
+                "the cost taken as measured."
+            )),
             (
                 Forest(
                     report.worded("Cost of one trajectory"), "seconds", _estimates(report, "cost")
@@ -148,15 +150,15 @@ def _statistics(report: Findings) -> str:
     lines = []
     for name in names:
         read = reading(name)
-        first = f"{escaped(read.title)}<span>{escaped(read.formula)}</span>"
+        first = f"{escaped(read.title)}<span>{escaped(report.worded(read.formula))}</span>"
         lines.append((first, [cell(own[name]) for own in statistics.values()]))
     units = [
-        f"{row.unit} ({'trajectory' if row.couples == 'none' else row.couples})"
+        f"{row.unit} ({report.worded('trajectory') if row.couples == 'none' else row.couples})"
         for row in report.rows
     ]
     lines.append(
         (
-            "unit of independence<span>trajectories in one unit</span>",
+            report.worded("unit of independence<span>trajectories in one unit</span>"),
             [escaped(unit) for unit in units],
         )
     )
@@ -198,11 +200,11 @@ def _reading(report: Findings) -> str:
     entries = []
     for name in names:
         read = reading(name)
-        formula = f"<code>{escaped(read.formula)}</code><br>" if read.formula else ""
+        formula = f"<code>{escaped(report.worded(read.formula))}</code><br>" if read.formula else ""
         entries.append(
             f"<dt>{escaped(read.title)}</dt><dd>{formula}{escaped(report.worded(read.meaning))}</dd>"
         )
-    return f"<p>{escaped(BEFORE)}</p><dl>{''.join(entries)}</dl>"
+    return f"<p>{escaped(report.worded(BEFORE))}</p><dl>{''.join(entries)}</dl>"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
@@ -232,7 +234,7 @@ def _methods(gradients: Mapping[str, Any]) -> str:
         (escaped(name), [f"refused: {escaped(why)}"])
         for name, why in gradients.get("refused", {}).items()
     ]
-    return table("Gradient methods", ["method", "measured per trajectory"], lines)
+    return table("Gradient methods", ["method", "measured for one"], lines)
 
 
 def _columns(estimators: Mapping[str, Any]) -> str:

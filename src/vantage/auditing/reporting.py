@@ -1,6 +1,7 @@
 """The end of every audit, of environments and of language models: plan, summary, notes, report."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vantage.auditing.planner import plan
 from vantage.auditing.record import Measured, Row
@@ -30,7 +31,7 @@ def reported(
     estimators: Sequence[Measured],
     units: Units,
     reference: str,
-    settings: dict[str, object],
+    settings: dict[str, Any],
     target_snr: float,
     sample: Looked,
     factors: Mapping[str, float],
@@ -53,7 +54,8 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    summary = summarise(rows, planned, units.design.batch, sample, by_name, factors)
+    several = settings.get("counted", ("trajectory", "trajectories"))[1]
+    summary = summarise(rows, planned, units.design.batch, sample, by_name, factors, several)
     notes = limits(rows, units)
     return Report(rows, summary, planned, reference, settings, notes, str(sample), sample.examples)
 

@@ -22,6 +22,7 @@ def summarise(
     sample: Looked,
     estimators: Mapping[str, Measured],
     factors: Mapping[str, float],
+    several: str = "trajectories",
 ) -> list[str]:
     """What is so of each estimator, once where it is so of several; then what to use, and how large
     a batch it takes.
@@ -31,6 +32,7 @@ def summarise(
 
     Args:
         factors: c of the estimators whose mean is known to be c ∇J, by name.
+        several: what a batch counts: trajectories, completions, draws.
     """
     penalised = any("reference_log_prob" in each.needs for each in estimators.values())
     if sample.alike and not penalised and not any(row.snr.exact for row in rows):
@@ -43,7 +45,7 @@ def summarise(
     sentences = [f"{listed(names)}: {sentence}." for sentence, names in said.items()]
     if all(each.bias == "unknown" for each in estimators.values()):
         return [*sentences, UNTOLD]
-    return [*sentences, _advice(rows, plan)]
+    return [*sentences, _advice(rows, plan, several)]
 
 
 def listed(names: list[str]) -> str:
@@ -112,16 +114,16 @@ def _signal(row: Row, batch: int) -> str:
     return f"SNR {number(row.snr.value)} at batch {batch}"
 
 
-def _advice(rows: list[Row], plan: Plan) -> str:
+def _advice(rows: list[Row], plan: Plan, several: str) -> str:
     if plan.cheapest is None:
         return (
             f"No estimator without a bias of direction has a measurable signal; an SNR of "
-            f"{number(plan.target)} cannot be planned for. Sample more trajectories."
+            f"{number(plan.target)} cannot be planned for. Sample more {several}."
         )
     needed = plan.trajectories[plan.cheapest]
     high = f"at most {number(needed.high)}" if math.isfinite(needed.high) else "no upper bound"
     extent = "exactly" if needed.exact else high
-    verdict = f"{number(needed.value)} trajectories a step would reach SNR {number(plan.target)}"
+    verdict = f"{number(needed.value)} {several} a step would reach SNR {number(plan.target)}"
     others = [name for name in plan.tied if name != plan.cheapest]
     if not others:
         return f"Use {plan.cheapest}: {verdict} ({extent}), the least time of those measured."

@@ -130,6 +130,7 @@ def audit(
     against = f"{yardstick.name} on the same completions"
     settings = described([units], rows, seed, task.name, 1.0, type(policy.base).__name__)
     settings |= {"task": task.describe(), "model": policy.describe()}
+    settings["counted"] = (COMPLETIONS.one, COMPLETIONS.several)
     sample = sample_of([units], COMPLETIONS)
     return reported(measured, rows, units, against, settings, target_snr, sample, factors)
 
