@@ -126,6 +126,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, number: signal.S
     assert process.returncode == (-number if number is signal.SIGKILL else 130)
     before = len((tmp_path / "stopped/metrics.jsonl").read_text().splitlines())
     assert before >= 3
+    report = tmp_path / "stopped/report.html"
+    assert report.is_file() == (number is not signal.SIGKILL)
     again = subprocess.run(
         [*command(tmp_path / "stopped", before + 10), "--resume"], capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ from vantage.reporting.page import page
 from vantage.reporting.subject import Subject
 from vantage.runs.progress import note
 from vantage.runs.run import read_run
-from vantage.runs.stored import refuse_link
+from vantage.runs.stored import refuse_link, write_whole
 
 FILE = "report.html"
 
@@ -19,7 +19,7 @@ def report(run: str | Path | Any, out: str | Path | None = None) -> Path:
     It says in words whether the run learned, whether its gradient was signal and what to change;
     then shows every metric as a curve, the SNR with its intervals, checkpoints, settings, how to
     make the run again; and of a language model, its completions token by token. `train` writes one
-    at the end; this one may be written while the run goes on.
+    at the end, and where it is stopped by Ctrl-C; this one may be written while the run goes on.
 
     Args:
         run: a run folder, or the `Run` that `train` returned.
@@ -42,7 +42,7 @@ def report(run: str | Path | Any, out: str | Path | None = None) -> Path:
     text = page(Subject(stored.config, stored.history), folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        write_whole(target, text)
     except OSError as error:
         raise InputError(f"Cannot write {target}: {error}; name another file.") from error
     return target
@@ -54,8 +54,8 @@ def report_line(folder: Path) -> str:
 
 
 def report_at_end(folder: Path) -> None:
-    """The report of a run that has ended; whatever goes wrong with it is a line, and no more."""
+    """The report of a run that has ended or was stopped; what goes wrong with it is one line."""
     try:
         report(folder)
-    except Exception as error:  # the run is finished and saved: its report must not hide that
+    except Exception as error:  # the run is saved: its report must not hide that
         note(f"No report was written ({type(error).__name__}: {error}); vantage report {folder}.")

@@ -100,5 +100,5 @@ def _refuse_constant(constant: str) -> None:
 def write_whole(file: Path, text: str) -> None:
     """Whole or not at all: a half-written file could be neither carried on nor begun again."""
     temporary = file.with_name(f"{file.name}.new")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(file)

@@ -128,7 +128,12 @@ def carry_out(
         keeper = Keeper(
             learner, folder, options.evaluate_every, options.keep_best, options.keep_last
         )
-        stopped = _until_done(learner, options, keeper, display, interrupts)
+        try:
+            stopped = _until_done(learner, options, keeper, display, interrupts)
+        except KeyboardInterrupt:
+            if folder is not None and learner.history:
+                report_at_end(folder)
+            raise
         if folder is not None:
             report_at_end(folder)
     return Run(
