@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -45,3 +46,10 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def hard_to_read(page: Page) -> list[str]:
+    """What of a page breaks WCAG 2, level A or AA, by axe-core: contrast, names, order."""
+    levels = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}}
+    broken = Axe().run(page, options=levels).response["violations"]
+    return [f"{rule['id']}: {node['html'][:200]}" for rule in broken for node in rule["nodes"]]

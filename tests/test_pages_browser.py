@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import launched
+from browser import hard_to_read, launched
 from playwright.sync_api import Browser, Page
 from test_audit_page import report
 
@@ -87,6 +87,7 @@ def test_a_page_stays_in_its_frame_in_letters_of_one_size(
     assert max(found["letters"]) <= 12.5
     assert '{"' not in found["words"]
     assert "null" not in found["words"]
+    assert hard_to_read(page) == []
     page.context.close()
 
 

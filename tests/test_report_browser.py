@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import launched
+from browser import hard_to_read, launched
 from playwright.sync_api import Browser, Page
 from run_folders import HOSTILE, write_run
 
@@ -62,6 +62,7 @@ def test_a_report_is_whole_and_stays_in_its_frame(
     assert not look["sideways"]
     assert look["anchors"] == []
     assert page.evaluate("window.hurt") is None
+    assert hard_to_read(page) == []
     assert page.locator("img").count() == 0
     drawn = page.locator(".chart svg").evaluate_all("all => all.map((svg) => svg.innerHTML)")
     assert len(drawn) >= 10

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import launched
+from browser import hard_to_read, launched
 from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +48,11 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
-def opened(browser: Browser, address: str, name: str, width: int) -> tuple[Page, list[str]]:
+def opened(
+    browser: Browser, address: str, name: str, width: int, scheme: Any = "light"
+) -> tuple[Page, list[str]]:
     """A page in a window of that width, and what went wrong in it."""
-    context = browser.new_context(viewport={"width": width, "height": 900})
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -80,6 +82,16 @@ def test_a_page_is_whole_and_stays_in_its_frame(browser: Browser, address: str, 
         assert look["untypeset"] == 0, width
         assert look["mute"] == look["broken"] == look["anchors"] == [], width
         page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_can_be_read_by_everybody(
+    browser: Browser, address: str, name: str, scheme: Any
+) -> None:
+    page, _ = opened(browser, address, name, 1300, scheme)
+    assert hard_to_read(page) == []
+    page.context.close()
 
 
 def test_formulas_are_typeset(browser: Browser, address: str) -> None:

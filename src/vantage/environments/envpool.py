@@ -60,7 +60,7 @@ class EnvPool(Gymnasium):
         self.vector.close()
         self.vector = self._make(self.name, self.lanes, self.settings | {"seed": seed})
         self._begin()
-        return self._observe(self.vector.reset()[0])
+        return self._read(self.vector.reset()[0]).to(self.device)
 
     def sharing(self, lanes: int) -> Gymnasium:
         """Refused: EnvPool cannot start several lanes from one state.

@@ -275,8 +275,8 @@ class TensorEnvironment:
 
     def _draws(self, generator: torch.Generator) -> Iterator[Randomness]:
         numbers = (self.dynamics.starts + self.dynamics.noises) * self.lanes
-        block = BLOCK if self.device.type == "cpu" else BLOCK_ACCELERATOR
-        steps = max(1, block // numbers)
+        at_a_time = BLOCK if self.device.type == "cpu" else BLOCK_ACCELERATOR
+        steps = max(1, at_a_time // numbers)
         while True:
             block = self.random(generator, steps)
             yield from map(Randomness, block.fresh.unbind(), block.noise.unbind())
