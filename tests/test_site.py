@@ -84,13 +84,14 @@ def test_a_page_is_whole_and_stays_in_its_frame(browser: Browser, address: str, 
         page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(1300, "light"), (400, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_can_be_read_by_everybody(
-    browser: Browser, address: str, name: str, scheme: Any
+    browser: Browser, address: str, name: str, width: int, scheme: Any
 ) -> None:
-    page, _ = opened(browser, address, name, 1300, scheme)
-    assert hard_to_read(page) == []
+    page, _ = opened(browser, address, name, width, scheme)
+    # tens of thousands of elements that are all alike: descriptions of functions, formulas
+    assert hard_to_read(page, without=(".doc-object", ".katex")) == []
     page.context.close()
 
 
