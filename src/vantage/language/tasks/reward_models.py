@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model.policy import model_folder
 from vantage.language.tasks.rewards import RewardFunction
 
 
+@checked
 def reward_model(
     path: str | Path,
     *,
