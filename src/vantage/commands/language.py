@@ -27,7 +27,8 @@ from vantage.commands.language_options import (
 )
 from vantage.commands.train_tiny import tiny_command
 from vantage.errors import InputError, refuse_unless
-from vantage.language.model.policy import model_folder
+from vantage.language.model.folders import AS_DATA, model_folder
+from vantage.language.model.policy import CAUSAL
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
 from vantage.language.sampling.rollout import without_long_prompts
@@ -175,10 +176,9 @@ def _without_weights(model: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        folder = model_folder(model)
-        as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(folder, **as_data)
-        tokens = AutoTokenizer.from_pretrained(folder, **as_data)
+        folder = model_folder(model, "Policy", CAUSAL)
+        config = AutoConfig.from_pretrained(folder, **AS_DATA)
+        tokens = AutoTokenizer.from_pretrained(folder, **AS_DATA)
     except InputError:
         raise
     except Exception as error:

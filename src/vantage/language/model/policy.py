@@ -17,6 +17,7 @@ from vantage.arguments import checked
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model import adapters
 from vantage.language.model.checkpointing import recomputed_layers, recomputing
+from vantage.language.model.folders import model_folder, read_model
 from vantage.language.model.head import Head, score_directly, score_hidden
 from vantage.language.model.law import SamplingLaw
 from vantage.language.model.trl import of_trainer
@@ -24,6 +25,7 @@ from vantage.language.model.trl_names import hinted
 
 NOT_COUNTED = -1  # the action where no token was chosen: prompts and padding
 ADAPTER = "adapter"  # beside the merged model
+CAUSAL = "a saved causal language model"  # what a folder should hold
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 # of the largest logit: what merging an adapter may change by rounding
 MERGED = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 0.2, torch.float16: 0.05}
@@ -298,58 +300,22 @@ def _loaded(
     """Model and tokenizer, the latter from the folder `tokens` where that is given."""
     if isinstance(model_or_path, nn.Module):
         return (model_or_path if dtype is None else model_or_path.to(dtype)), tokenizer
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    folder = model_folder(model_or_path)
-    if (Path(folder) / adapters.CONFIG).is_file():
-        own = Path(folder) if (Path(folder) / "tokenizer_config.json").is_file() else None
-        base, tokens = _loaded(adapters.base_of(Path(folder)), tokenizer, dtype, own)
-        return adapters.with_own(base, Path(folder)), tokens
-    as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=dtype or torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-            **as_data,
-        )
-        if tokenizer is None:
-            tokenizer = AutoTokenizer.from_pretrained(tokens or folder, **as_data)
-    except Exception as error:  # of transformers, tokenizers and safetensors there are many
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"Policy({str(model_or_path)!r}): transformers cannot load it: {what}; give the "
-            "folder of a saved causal language model and its tokenizer, weights as safetensors."
-        ) from error
-    model, loading = loaded
-    missing = sorted(loading["missing_keys"])
+    folder = Path(model_folder(model_or_path, "Policy", CAUSAL))
+    if (folder / adapters.CONFIG).is_file():
+        own = folder if (folder / "tokenizer_config.json").is_file() else None
+        base, tokens = _loaded(adapters.base_of(folder), tokenizer, dtype, own)
+        return adapters.with_own(base, folder), tokens
+    model, tokenizer, missing = read_model(
+        AutoModelForCausalLM, model_or_path, "Policy", CAUSAL, dtype, tokenizer, tokens
+    )
     refuse_unless(
         not missing,
         f"Policy({str(model_or_path)!r}): its files lack {', '.join(missing[:5])} "
         f"({len(missing)} weights in all), which would be random; save the model as a whole.",
     )
     return model, tokenizer
-
-
-def model_folder(model_or_path: Any) -> str:
-    """The folder of a model: one that is named, or that of a name in the cache of this machine.
-
-    Raises:
-        InputError: neither; nothing is looked for elsewhere.
-    """
-    name = str(model_or_path)
-    if name and Path(name).is_dir():
-        return name
-    from huggingface_hub import snapshot_download
-
-    try:
-        return snapshot_download(name, local_files_only=True)
-    except Exception as error:  # no such folder, no name of a model, not in the cache
-        raise InputError(
-            f"Policy({name!r}): there is no such folder, and no model of that name in the cache of "
-            "this machine; nothing is downloaded. Give the folder of a saved causal language model."
-        ) from error
 
 
 def _end_ids(model: Any, tokenizer: object) -> tuple[int, ...]:

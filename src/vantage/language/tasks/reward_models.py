@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from vantage.arguments import checked
-from vantage.errors import InputError, refuse_unless
-from vantage.language.model.policy import model_folder
+from vantage.errors import refuse_unless
+from vantage.language.model.folders import read_model
 from vantage.language.tasks.rewards import RewardFunction
 
 
@@ -37,23 +37,12 @@ def reward_model(
         InputError: what transformers cannot load, another number of labels than one, or files that
             lack weights.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification
 
     refuse_unless(rows >= 1, f"reward_model(rows={rows}): at least 1.")
-    as_data: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    folder = model_folder(path)
-    try:
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=dtype or torch.float32, use_safetensors=True,
-            output_loading_info=True, **as_data,
-        )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(folder, **as_data)
-    except Exception as error:  # of transformers, tokenizers and safetensors there are many
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"reward_model({str(path)!r}): transformers cannot load it: {what}"
-        ) from error
-    missing = sorted(loading["missing_keys"])
+    model, tokenizer, missing = read_model(
+        AutoModelForSequenceClassification, path, "reward_model", "a sequence classifier", dtype
+    )
     refuse_unless(
         not missing,
         f"reward_model({str(path)!r}): its files lack {', '.join(missing[:5])}, which would be "
