@@ -1,5 +1,6 @@
 """What an audit found: one row per estimator, every number with an interval or the word exact."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +27,12 @@ class Measured(Protocol):
 
 
 UNDECLARED = "not declared"  # when a gradient from elsewhere is unbiased
+
+
+def counted(settings: Mapping[str, Any]) -> tuple[str, str]:
+    """What a batch counts, one and several of it: trajectories where nothing else is said."""
+    one, several = settings.get("counted", ("trajectory", "trajectories"))
+    return one, several
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ class Findings:
 
     def worded(self, text: str) -> str:
         """Text about trajectories, in words of what was counted: draws, units, completions."""
-        one, several = self.settings.get("counted", ("trajectory", "trajectories"))
+        one, several = counted(self.settings)
         text = text.replace("Trajectories", several.capitalize())
         return text.replace("trajectories", several).replace("trajectory", one)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vantage.auditing.planner import plan
-from vantage.auditing.record import Measured, Row
+from vantage.auditing.record import Measured, Row, counted
 from vantage.auditing.report import Report
 from vantage.auditing.samples import Looked
 from vantage.auditing.summary import summarise
@@ -54,7 +54,7 @@ def reported(
         {estimator.name for estimator in estimators if estimator.bias in ("none", "scale")},
     )
     by_name = {estimator.name: estimator for estimator in estimators}
-    several = settings.get("counted", ("trajectory", "trajectories"))[1]
+    _, several = counted(settings)
     summary = summarise(rows, planned, units.design.batch, sample, by_name, factors, several)
     notes = limits(rows, units)
     return Report(rows, summary, planned, reference, settings, notes, str(sample), sample.examples)
