@@ -4,20 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from console import code_of as vantage
 
 from vantage.commands.language import commands
 from vantage.commands.main import main
-
-
-def vantage(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; returns its exit code."""
-    monkeypatch.setattr(sys, "argv", ["vantage", *arguments])
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
 
 SMALL = ("--lanes", "4", "--batch", "4", "--updates", "2", "--hidden", "8")
 

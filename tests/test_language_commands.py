@@ -2,16 +2,15 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from console import told
 from safetensors.torch import load_file
 
 from vantage import estimators, language
-from vantage.commands import main as cli
 from vantage.commands.optimizers import optimizer_named
 from vantage.errors import InputError
 from vantage.language.model import tiny
@@ -43,15 +42,8 @@ def command(
         if command == "train":
             line |= {"--batch": 8, "--updates": 3, "--out": tmp_path / "run", "--held-out": 0}
         words = [word for pair in line.items() for word in pair]
-        monkeypatch.setattr(sys, "argv", ["vantage", command, "lm", *map(str, words)])
-        sys.argv += map(str, arguments)
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, " ".join((found.out + found.err).split())
+        code, text = told(monkeypatch, capsys, command, "lm", *words, *arguments)
+        return code, " ".join(text.split())
 
     return run
 

@@ -1,18 +1,17 @@
 """The language-model commands and the arithmetic they print."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from console import told
 from transformers import AutoModelForCausalLM
 
 import vantage as vt
 from vantage import language
-from vantage.commands import main as cli
 from vantage.language import Policy
 from vantage.language.model import tiny
 from vantage.language.scoring.arithmetic import Workload, shape_of
@@ -27,17 +26,7 @@ SMALL = {"hidden": 32, "layers": 2, "heads": 2, "intermediate": 64}
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["vantage", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        found = capsys.readouterr()
-        return code, found.out + found.err
-
-    return run
+    return partial(told, monkeypatch, capsys)
 
 
 @pytest.fixture
