@@ -64,7 +64,7 @@ def inside(env: Any, policy: vt.Policy, seed: int, steps: int) -> list[torch.Ten
     sight = Sight(policy, env.reset(seed))
     rewards = []
     for _ in range(steps):
-        step = env.step(policy.applied(policy.mode(sight.seen)))
+        step = env.step(policy.applied(policy.mode(sight.observation)))
         rewards.append(float(step.reward if step.raw_reward is None else step.raw_reward))
         sight.after(step)
     return rewards

@@ -69,7 +69,7 @@ def test_every_turn_of_a_conversation_goes_through_the_chat_template():
     # the template writes no end after an answer; the policy's own end token stays where it stood
     expected = expected.replace("5", f"5{CHAT.eos_token}", 1) + f"6{CHAT.eos_token}"
     assert CHAT.decode(drawn.sequences.tokens[0]) == expected
-    chosen = drawn.sequences.tokens[0][drawn.sequences.chosen[0]].tolist()
+    chosen = drawn.sequences.tokens[0][drawn.sequences.sampled[0]].tolist()
     assert chosen == [*said[0], *said[1]]
     assert given[0][0] == [
         {"role": "assistant", "content": "5"},
@@ -99,7 +99,7 @@ def test_the_end_that_a_template_writes_stands_once(end, monkeypatch):
     text = "<bos><user>3+4=<assistant>5<eos><user>1<assistant>6<eos>"
     assert CHAT.decode(drawn.sequences.tokens[0]) == text
     # where the answer was cut the template closes it, which the policy did not choose
-    assert int(drawn.sequences.chosen[0].sum()) == 3 + end
+    assert int(drawn.sequences.sampled[0].sum()) == 3 + end
 
 
 def test_an_answer_that_was_begun_in_the_prompt_is_carried_on():

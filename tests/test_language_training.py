@@ -311,7 +311,7 @@ def test_an_environment_speaks_and_is_not_learned_from():
     batch = found.batch.check()
     assert {turn for turn, _ in heard} == {0, 1, 2}
     for n in range(batch.rows):
-        tokens, chosen = found.sequences.tokens[n].tolist(), found.sequences.chosen[n].tolist()
+        tokens, chosen = found.sequences.tokens[n].tolist(), found.sequences.sampled[n].tolist()
         spoken = own.tokenizer.encode("w5 w6", add_special_tokens=False)
         begin = len(own.tokenizer.encode(PROMPTS[0 if n < 4 else 1]))
         starts = [i for i in range(begin, len(tokens) - 1) if tokens[i : i + 2] == spoken]

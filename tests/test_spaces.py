@@ -216,7 +216,7 @@ def test_small_boxes_of_three_dimensions_are_vectors_but_bytes_are_pictures() ->
     env = vt.Gymnasium(lanes_of(spaces.Box(0, 255, (10, 10, 4), np.uint8), spaces.Discrete(2)))
     assert env.value()(env.reset(seed=0)).shape == (4,)
     net = torch.nn.Sequential(torch.nn.Flatten(-3), torch.nn.Linear(400, 2).to(torch.float32))
-    assert env.policy(net=net).made is None
+    assert env.policy(net=net).arguments is None
 
 
 def test_networks_of_ones_own_and_how_they_start() -> None:
@@ -238,15 +238,15 @@ def test_networks_of_ones_own_and_how_they_start() -> None:
 def test_made_makes_the_same_policy_again(choices: dict[str, Any]) -> None:
     env = vt.Gymnasium("Pendulum-v1", lanes=2)
     policy = env.policy(hidden=(6,), seed=3, **choices)
-    assert policy.made is not None
-    again = env.policy(**json.loads(json.dumps(policy.made)))
+    assert policy.arguments is not None
+    again = env.policy(**json.loads(json.dumps(policy.arguments)))
     again.load_state_dict(policy.state_dict())
     assert type(again) is type(policy)
     for one, other in zip(policy.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     value = env.value(hidden=(6,), recurrent=choices.get("recurrent"))
-    assert value.made is not None
-    env.value(**value.made).load_state_dict(value.state_dict())
+    assert value.arguments is not None
+    env.value(**value.arguments).load_state_dict(value.state_dict())
 
 
 def test_recurrent_policies_fit_ids_and_vectors() -> None:
@@ -316,12 +316,14 @@ def test_activations_by_name_or_class(activation: Any) -> None:
     env = vt.Gymnasium("CartPole-v1", lanes=2)
     policy, value = env.policy(activation=activation), env.value(activation=activation)
     kind = (
-        activation if isinstance(activation, type) else getattr(torch.nn, policy.made["activation"])
+        activation
+        if isinstance(activation, type)
+        else getattr(torch.nn, policy.arguments["activation"])
     )  # type: ignore[index]
     for module in (policy, value):
         assert sum(isinstance(each, kind) for each in module.modules()) == 2
         assert not any(isinstance(each, torch.nn.Tanh) for each in module.modules())
-    again = env.policy(**json.loads(json.dumps(policy.made)))
+    again = env.policy(**json.loads(json.dumps(policy.arguments)))
     assert repr(again) == repr(policy)
     with pytest.raises(vt.InputError, match="there are Tanh, ReLU"):
         env.policy(activation="swoosh")

@@ -72,8 +72,8 @@ def test_an_algorithm_brings_its_discount_steps_networks_and_normaliser() -> Non
     assert run.history[-1]["steps"] >= 512
     assert run.env.discount == row.discount
     assert run.env.normalised["rewards"] is False
-    assert run.policy.made["hidden"] == run.value.made["hidden"] == [8]
-    assert run.policy.made["activation"] == "ReLU"
+    assert run.policy.arguments["hidden"] == run.value.arguments["hidden"] == [8]
+    assert run.policy.arguments["activation"] == "ReLU"
     told = vt.train(
         "tensor/CartPole-v1", algorithm, updates=1, discount=0.9, normalise=False, progress=False
     )

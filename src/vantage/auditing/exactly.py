@@ -46,7 +46,7 @@ def rows(
     if value is not None:
         with torch.no_grad():
             values = value(env.mdp.observation).double()
-    found: dict[str, dict[str, Any]] = {}
+    statistics: dict[str, dict[str, Any]] = {}
     refused: dict[str, str] = {}
     for estimator in estimators:
         try:
@@ -55,14 +55,14 @@ def rows(
             refused[estimator.name] = str(error)
             continue
         variance = float(exact_one.trace)
-        found[estimator.name] = _statistics(exact_one.mean, variance, star, design)
+        statistics[estimator.name] = _statistics(exact_one.mean, variance, star, design)
         if exact_one.between is not None:
             between = float(exact_one.between)
-            found[estimator.name] |= {
+            statistics[estimator.name] |= {
                 "between": known(between),
                 "within": known(variance - between),
             }
-    return found, refused
+    return statistics, refused
 
 
 def _moments(

@@ -19,7 +19,7 @@ def signal(report: Findings, estimator: str, number: int) -> str:
     largest = max(end for end in ends if math.isfinite(end) and end < 1e4 * batch)
     sizes = np.geomspace(1, max(largest, 8), 25)
     one = {row.estimator: predicted_snr(row.noise_scale, 1) for row in report.rows}
-    own = one[estimator]
+    ratio = one[estimator]
     with matplotlib.rc_context(SETTINGS):
         figure = Figure(figsize=(3.2, 2.4), layout="constrained")
         axes = figure.subplots()
@@ -28,12 +28,12 @@ def signal(report: Findings, estimator: str, number: int) -> str:
         for other in one.values():
             if math.isfinite(other.value):
                 axes.plot(sizes, sizes * other.value, color=GRID, linewidth=1)
-        low = own.low if math.isfinite(own.low) else 0.0
-        high = own.high if math.isfinite(own.high) and own.high > 0 else top
+        low = ratio.low if math.isfinite(ratio.low) else 0.0
+        high = ratio.high if math.isfinite(ratio.high) and ratio.high > 0 else top
         band = np.clip(np.outer((low, high), sizes), bottom, top)
         axes.fill_between(sizes, band[0], band[1], color=ACCENT, alpha=0.25, linewidth=0)
-        if math.isfinite(own.value):
-            axes.plot(sizes, sizes * own.value, color=ACCENT, linewidth=1.8)
+        if math.isfinite(ratio.value):
+            axes.plot(sizes, sizes * ratio.value, color=ACCENT, linewidth=1.8)
         axes.axhline(target, color=MARK, linewidth=1.2, dashes=(4, 3))
         axes.axvline(batch, color=FAINT, linewidth=0.9, dashes=(1, 2))
         for axis, start, end in ((axes.xaxis, 1.0, float(sizes[-1])), (axes.yaxis, bottom, top)):

@@ -90,13 +90,13 @@ def _row(
 ) -> Row:
     design, name = units.design, estimator.name
     unit = design.unit(estimator)
-    own = units.gradients[name].double()
-    gram = own @ own.T
+    vectors = units.gradients[name].double()
+    gram = vectors @ vectors.T
     per_batch = design.batch / unit
     variance = scaled(intervals.variance(gram), unit)
     snr = intervals.snr(gram, per_batch)  # the costly part: what follows from it is not made again
     batch_cosine = intervals.mapped(snr, lambda c: math.sqrt(1 - 1 / (1 + max(c, 0))))
-    against = _against(name, own, gram, units, reference, squares)
+    against = _against(name, vectors, gram, units, reference, squares)
     between, within = decomposed
     return Row(
         estimator=name,
@@ -119,7 +119,7 @@ def _row(
 
 def _against(
     name: str,
-    own: Float[Tensor, "U k"],
+    vectors: Float[Tensor, "U k"],
     gram: Float[Tensor, "U U"],
     units: Units,
     reference: Float[Tensor, " P"] | tuple[str, Units] | None,
@@ -131,7 +131,7 @@ def _against(
         return {"bias": why, "scale": why, "cosine": why, "variance_ratio": why}
     if isinstance(reference, Tensor):
         star = reference.double()
-        cross, square = own @ star, star @ star
+        cross, square = vectors @ star, star @ star
         ratio = undetermined("the reference is exact and has no variance")
     else:
         title, source = reference
@@ -140,15 +140,15 @@ def _against(
             zero = Estimate(0.0, 0.0, 0.0, True, note=REFERENCE)
             return {"bias": zero, "scale": one, "cosine": one, "variance_ratio": one}
         total = source.design.trajectories
-        size = max(total // len(own), total // len(source.gradients[title]))
-        if size != total // len(own):
-            own = units.units_of(name, size).double()
-            gram = own @ own.T
+        size = max(total // len(vectors), total // len(source.gradients[title]))
+        if size != total // len(vectors):
+            vectors = units.units_of(name, size).double()
+            gram = vectors @ vectors.T
         if size not in squares:
             other = source.units_of(title, size).double()
             squares[size] = other, other @ other.T
         other, square = squares[size]
-        cross = own @ other.T
+        cross = vectors @ other.T
         ratio = intervals.variance_ratio(gram, square)
     return {
         "bias": intervals.relative_bias(gram, cross, square),

@@ -42,12 +42,12 @@ def _facts(report: Findings) -> str:
     settings = report.settings
     steps = f", {settings['steps']:,} steps" if "steps" in settings else ""
     worth = f", mean return {number(settings['mean_return'])}" if "mean_return" in settings else ""
-    said = (
+    sentence = (
         f"{settings['trajectories']:,} {report.worded('trajectories')}{steps}, batch "
         f"{settings['batch']}, seed {settings['seed']}{worth}. Reference: {report.reference}. "
         "Brackets hold 95 % intervals."
     )
-    return f'<p class="faint">{escaped(said)}</p>'
+    return f'<p class="faint">{escaped(sentence)}</p>'
 
 
 def _sampled(report: Findings) -> str:
@@ -68,7 +68,8 @@ def _estimates(report: Findings, name: str) -> dict[str, Estimate]:
 
 def _figures(plots: Sequence[tuple[Forest, str]], first: int) -> str:
     drawn = [
-        figure(plot.title, said, forest(plot, first + i)) for i, (plot, said) in enumerate(plots)
+        figure(plot.title, caption, forest(plot, first + i))
+        for i, (plot, caption) in enumerate(plots)
     ]
     return f'<div class="figures">{"".join(drawn)}</div>'
 
@@ -86,7 +87,7 @@ def _bias(report: Findings) -> str:
 
 
 def _signal(report: Findings) -> str:
-    said = (
+    sentence = (
         f"SNR = B / noise scale, with its 95 % band. Dashed: the target, "
         f"{number(report.plan.target)}. Dotted: the batch audited. Grey: the other estimators. "
         "A band without a line is all that an undetermined noise scale leaves open."
@@ -95,7 +96,9 @@ def _signal(report: Findings) -> str:
         figure(row.estimator, "", signal(report, row.estimator, 101 + i))
         for i, row in enumerate(report.rows)
     ]
-    return f'<p class="faint">{escaped(said)}</p><div class="figures small">{"".join(drawn)}</div>'
+    return (
+        f'<p class="faint">{escaped(sentence)}</p><div class="figures small">{"".join(drawn)}</div>'
+    )
 
 
 def _needs(report: Findings) -> str:
@@ -151,7 +154,7 @@ def _statistics(report: Findings) -> str:
     for name in names:
         read = reading(name)
         first = f"{escaped(read.title)}<span>{escaped(report.worded(read.formula))}</span>"
-        lines.append((first, [cell(own[name]) for own in statistics.values()]))
+        lines.append((first, [cell(cells[name]) for cells in statistics.values()]))
     units = [
         f"{row.unit} ({report.worded('trajectory') if row.couples == 'none' else row.couples})"
         for row in report.rows
@@ -174,7 +177,7 @@ def _statistics(report: Findings) -> str:
 
 def _plan(report: Findings) -> str:
     plan = report.plan
-    said = (
+    sentence = (
         f"{plan.cheapest} reaches SNR {number(plan.target)} in the least time among those without "
         "a bias of direction by their columns."
         if plan.cheapest is not None
@@ -183,16 +186,16 @@ def _plan(report: Findings) -> str:
     lines = []
     for name, needed in plan.trajectories.items():
         seconds = plan.seconds.get(name)
-        chosen = " <span>least time</span>" if name == plan.cheapest else ""
+        mark = " <span>least time</span>" if name == plan.cheapest else ""
         lines.append(
             (
-                f"{breakable(name)}{chosen}",
+                f"{breakable(name)}{mark}",
                 [cell(needed), "–" if seconds is None else number(seconds)],
             )
         )
     target = number(plan.target)
     heads = ["estimator", report.worded(f"trajectories a step for SNR {target}"), "seconds a step"]
-    return f"<p>{escaped(said)}</p>{table('Plan', heads, lines)}"
+    return f"<p>{escaped(sentence)}</p>{table('Plan', heads, lines)}"
 
 
 def _reading(report: Findings) -> str:

@@ -122,10 +122,10 @@ class Findings:
         Raises:
             InputError: it was not audited.
         """
-        found = {row.estimator: row for row in self.rows}
-        if estimator not in found:
-            raise InputError(f"{estimator!r} was not audited; there are {', '.join(found)}.")
-        return found[estimator]
+        rows = {row.estimator: row for row in self.rows}
+        if estimator not in rows:
+            raise InputError(f"{estimator!r} was not audited; there are {', '.join(rows)}.")
+        return rows[estimator]
 
     def worded(self, text: str) -> str:
         """Text about trajectories, in words of what was counted: draws, units, completions."""

@@ -137,10 +137,10 @@ def collect(
             units = empty_units(policy, estimators, design, sketch, batch, stack)
         method = units.method.method
         for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
-            for estimator, own in zip(estimators, vectors, strict=True):
+            for estimator, gradients in zip(estimators, vectors, strict=True):
                 unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor").to(own.device)
-                units.gradients[estimator.name].index_add_(0, place, own / unit)
+                place = torch.div(first + rows, unit, rounding_mode="floor").to(gradients.device)
+                units.gradients[estimator.name].index_add_(0, place, gradients / unit)
         units.note_times(clock, time.perf_counter() - clock[-1], count)
         units.note_worth(batch)
         progress(first + count)

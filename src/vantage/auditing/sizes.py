@@ -14,7 +14,7 @@ def size_in_bytes(text: str) -> int:
     >>> size_in_bytes("4GB"), size_in_bytes("1.5 MB")
     (4294967296, 1572864)
     """
-    found = re.fullmatch(r"([0-9.]+) *([KMGT]?)B?", text.strip().upper())
-    if found is None:
+    match = re.fullmatch(r"([0-9.]+) *([KMGT]?)B?", text.strip().upper())
+    if match is None:
         raise InputError(f"memory {text}: give a size such as 500MB or 4GB.")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " "))
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2] or " "))

@@ -47,16 +47,16 @@ def _next(name: str, vectors: Iterator[Any], n: int) -> Any:
         ) from None
 
 
-def vector(label: str, found: Any, parameters: int | None) -> Float[Tensor, " P"]:
+def vector(label: str, value: Any, parameters: int | None) -> Float[Tensor, " P"]:
     """The gradient as a flat tensor on the CPU, checked.
 
     Raises:
         InputError: no vector, another length than `parameters`, or numbers that are not finite.
     """
     try:
-        flat = torch.as_tensor(found).detach().cpu()
+        flat = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{label}: {type(found).__name__} is no vector of numbers.") from error
+        raise InputError(f"{label}: {type(value).__name__} is no vector of numbers.") from error
     flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
     refuse_unless(flat.ndim == 1, f"{label}: shape {tuple(flat.shape)}; give a flat vector.")
     refuse_unless(

@@ -43,14 +43,14 @@ def decompositions(
         memory: bytes; a quarter of them bounds one chunk of gradients.
         undetermined: reason -> an estimate without a number.
     """
-    found = {e.name: _both(undetermined("it compares trajectories")) for e in estimators}
+    pairs = {e.name: _both(undetermined("it compares trajectories")) for e in estimators}
     alone = [e for e in estimators if e.couples == "none"]
     if not alone:
-        return found
+        return pairs
     try:
         lanes = env.sharing(STARTS * EACH)
     except InputError as error:
-        return found | {e.name: _both(undetermined(str(error))) for e in alone}
+        return pairs | {e.name: _both(undetermined(str(error))) for e in alone}
     # a word more than the audit's chunks have: these are other episodes
     batch = episodes(
         lanes, behaviour or policy, lanes.lanes, seed_of(seed, 0, 1), value, shared=EACH
@@ -60,9 +60,9 @@ def decompositions(
     chunks = list(contributions(policy, batch, torch.stack(weights), method, sketch, memory // 4))
     order = torch.argsort(torch.cat([rows for rows, _ in chunks]))
     vectors = torch.cat([pieces for _, pieces in chunks], 1)[:, order].double()
-    for estimator, own in zip(alone, vectors, strict=True):
-        found[estimator.name] = intervals.decomposition(own @ own.T, batch.group)
-    return found
+    for estimator, gradients in zip(alone, vectors, strict=True):
+        pairs[estimator.name] = intervals.decomposition(gradients @ gradients.T, batch.group)
+    return pairs
 
 
 def _both(estimate: Estimate) -> Pair:

@@ -37,12 +37,12 @@ def summarise(
     penalised = any("reference_log_prob" in each.needs for each in estimators.values())
     if sample.alike and not penalised and not any(row.snr.exact for row in rows):
         return [sample.nothing_to_learn()]
-    said: dict[str, list[str]] = {}
+    names_of: dict[str, list[str]] = {}
     for row in rows:
         name = row.estimator
         sentence = f"{_bias(row, estimators[name], factors.get(name))}; {_signal(row, batch)}"
-        said.setdefault(sentence, []).append(name)
-    sentences = [f"{listed(names)}: {sentence}." for sentence, names in said.items()]
+        names_of.setdefault(sentence, []).append(name)
+    sentences = [f"{listed(names)}: {sentence}." for sentence, names in names_of.items()]
     if all(each.bias == "unknown" for each in estimators.values()):
         return [*sentences, UNTOLD]
     return [*sentences, _advice(rows, plan, several)]

@@ -116,9 +116,9 @@ class Units:
 
     def units_of(self, name: str, size: int) -> Float[Tensor, "U k"]:
         """Unit gradients of an estimator, averaged to units of `size` trajectories."""
-        own = self.gradients[name]
-        factor = size * len(own) // self.design.trajectories
-        return own.view(len(own) // factor, factor, -1).mean(1)
+        vectors = self.gradients[name]
+        factor = size * len(vectors) // self.design.trajectories
+        return vectors.view(len(vectors) // factor, factor, -1).mean(1)
 
 
 def plan_units(
@@ -253,11 +253,11 @@ def weights_of(
     pieces = []
     for start in range(0, batch.rows, size):
         rows = slice(start, start + size)
-        part = batch.select(rows).reweighted()
+        rows_alone = batch.select(rows).reweighted()
         given: dict[str, Any] = {name: each[rows] for name, each in inputs.items()}
         if "scores" in estimator.needs:
-            given["scores"] = scores(policy, part, estimator, **given)
-        pieces.append(size * estimator.weights(part, log_prob[rows], **given))
+            given["scores"] = scores(policy, rows_alone, estimator, **given)
+        pieces.append(size * estimator.weights(rows_alone, log_prob[rows], **given))
     weights = torch.cat(pieces)
     if not weights.isfinite().all():
         row = int((~weights.isfinite()).any(1).nonzero()[0])

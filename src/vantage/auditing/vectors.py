@@ -47,13 +47,13 @@ class Given:
 class Vectors:
     """What was looked at: how many vectors, of how many numbers, and whether all of them are 0."""
 
-    said: str
+    sentence: str
     alike: bool
     several: str
     examples: list[str]
 
     def __str__(self) -> str:
-        return self.said
+        return self.sentence
 
     def nothing_to_learn(self) -> str:
         """Why there is no signal."""
@@ -310,15 +310,17 @@ def _collected(
     for n, round_ in enumerate(every):
         for each in given:
             began = time.perf_counter()
-            found = round_[each.name]()
+            drawn = round_[each.name]()
             elapsed = time.perf_counter() - began
             label = f"{each.name!r}, gradient {n}"
-            own = vector(label, found, None if units is None else units.parameters)
+            flat = vector(label, drawn, None if units is None else units.parameters)
             if units is None:
-                units, sketch = _empty(given, design, own, memory, seed)
-            kept = own if sketch is None else sketch(own)
+                units, sketch = _empty(given, design, flat, memory, seed)
+            stored = flat if sketch is None else sketch(flat)
             place, size = n * step // design.unit(each), design.unit(each)
-            units.gradients[each.name][place] += kept.to(units.gradients[each.name]) * (step / size)
+            units.gradients[each.name][place] += stored.to(units.gradients[each.name]) * (
+                step / size
+            )
             if timed:
                 units.weighing[each.name].append(elapsed / step)
         progress(n + 1)
@@ -354,6 +356,8 @@ def _looked(units: Units, names: list[str], step: int, counted: tuple[str, str])
     number = units.design.trajectories // step
     several = "gradients" if step > 1 else counted[1]
     each = f", of {step} {counted[1]} each" if step > 1 else ""
-    said = f"{number:,} {'draws' if step > 1 else several}{each}, {units.parameters:,} parameters."
+    sentence = (
+        f"{number:,} {'draws' if step > 1 else several}{each}, {units.parameters:,} parameters."
+    )
     alike = all(not vectors.any() for vectors in units.gradients.values())
-    return Vectors(said, bool(alike), several, [])
+    return Vectors(sentence, bool(alike), several, [])

@@ -48,16 +48,16 @@ def audit_trl(
     """
     quieten()
     check_endings(json, html)
-    made: Any = named_in_file(trainer, "Trainer", EXAMPLE)
-    if callable(made) and not is_trl_trainer(made):
-        made = _called(made, trainer)
+    subject: Any = named_in_file(trainer, "Trainer", EXAMPLE)
+    if callable(subject) and not is_trl_trainer(subject):
+        subject = _called(subject, trainer)
     refuse_unless(
-        is_trl_trainer(made),
-        f"Trainer {trainer!r}: it is {type(made).__name__}; let {EXAMPLE} return a GRPOTrainer or "
-        "RLOOTrainer of TRL.",
+        is_trl_trainer(subject),
+        f"Trainer {trainer!r}: it is {type(subject).__name__}; let {EXAMPLE} return a GRPOTrainer "
+        "or RLOOTrainer of TRL.",
     )
     report = audit(
-        made, draws=draws, seed=seed, target_snr=target_snr, memory=memory, threads=threads
+        subject, draws=draws, seed=seed, target_snr=target_snr, memory=memory, threads=threads
     )
     terminal.print(str(report), end="")
     write(report.save, json, html)

@@ -76,10 +76,10 @@ def compare_command(
         f"compare: {len(low)} --low and {len(high)} --high for {len(env)} environments; give one "
         "of each for every environment, in order.",
     )
-    common, own = parse((*set, *settings), estimators)
+    common, apart = parse((*set, *settings), estimators)
     arguments: dict[str, Any] = {
         "environment": list(env),
-        "estimators": {name: (name, own[name]) for name in dict.fromkeys(estimators)},
+        "estimators": {name: (name, apart[name]) for name in dict.fromkeys(estimators)},
         "seeds": seeds,
         "steps": steps,
         "out": out,
@@ -125,17 +125,17 @@ def parse(
         InputError: not of the form NAME=VALUE, or of an estimator that is not compared.
     """
     common: dict[str, object] = {}
-    own: dict[str, dict[str, object]] = {name: {} for name in estimators}
+    apart: dict[str, dict[str, object]] = {name: {} for name in estimators}
     for text in settings:
         name, equals, value = text.partition("=")
         owner, dot, setting = name.rpartition(".")
         refuse_unless(
-            equals and setting and (not dot or owner in own),
+            equals and setting and (not dot or owner in apart),
             f"--set {text}: write NAME=VALUE, or ESTIMATOR.NAME=VALUE with one of "
-            f"{', '.join(own)}.",
+            f"{', '.join(apart)}.",
         )
-        (own[owner] if dot else common)[setting] = literal(value)
-    return common, own
+        (apart[owner] if dot else common)[setting] = literal(value)
+    return common, apart
 
 
 def arithmetic(study: Study, workers: int) -> list[str]:

@@ -184,12 +184,12 @@ def _variances(mdp: MDP, policy: SoftmaxTable, returns: str) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for baseline in BASELINES:
         try:
-            found = moments(mdp, policy, baseline, returns)
+            exact = moments(mdp, policy, baseline, returns)
         except InputError as error:
             return f"Variance, returns {returns}: not finite. {error}"
-        signal = found.mean @ found.mean / found.trace if found.trace > 0 else torch.inf
-        parts = (found.trace, found.state, found.action, found.rest)
-        levels = found.baseline[~mdp.terminal]
+        signal = exact.mean @ exact.mean / exact.trace if exact.trace > 0 else torch.inf
+        parts = (exact.trace, exact.state, exact.action, exact.rest)
+        levels = exact.baseline[~mdp.terminal]
         spread = f"{levels.min().item():.3g} … {levels.max().item():.3g}"
         table.add_row(baseline, *(_number(float(x)) for x in parts), f"{float(signal):.3g}", spread)
     return table

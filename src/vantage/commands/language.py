@@ -57,12 +57,12 @@ def dispatch(arguments: list[str]) -> bool:
 
 def commands() -> dict[str, Callable[..., None]]:
     """What `vantage train` and `audit` can go on with, besides the id of an environment."""
-    made: dict[str, Callable[..., None]] = {
+    functions: dict[str, Callable[..., None]] = {
         "train lm": train_lm,
         "audit lm": audit_lm,
         "audit trl": audit_trl,
     }
-    return made | {f"train {name}": tiny_command(name) for name in tiny_tasks.TASKS}
+    return functions | {f"train {name}": tiny_command(name) for name in tiny_tasks.TASKS}
 
 
 def train_lm(

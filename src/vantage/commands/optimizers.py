@@ -52,11 +52,13 @@ def optimizer_named(name: str, settings: tuple[str, ...]) -> OptimizerFactory:
 
 def _made(make: Any, option: str, settings: dict[str, Any], parameters: Any) -> Optimizer:
     try:
-        made = make(parameters, **settings)
+        optimizer = make(parameters, **settings)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{option}: {' '.join(str(error).split())}.") from error
-    refuse_unless(isinstance(made, Optimizer), f"{option}: it made {made!r}, no torch optimiser.")
-    return made
+    refuse_unless(
+        isinstance(optimizer, Optimizer), f"{option}: it made {optimizer!r}, no torch optimiser."
+    )
+    return optimizer
 
 
 def _classes() -> dict[str, type[Optimizer]]:

@@ -28,5 +28,5 @@ def play(
             f"vantage play --out {out}: {error.strerror}; name a file that can be written."
         ) from error
     opened = show and webbrowser.open(path.as_uri())
-    said = "It is open in your browser." if opened else "Open it in any browser."
-    terminal.print(f"{out}: {path.stat().st_size / 1e6:.2f} MB, whole in itself. {said}")
+    hint = "It is open in your browser." if opened else "Open it in any browser."
+    terminal.print(f"{out}: {path.stat().st_size / 1e6:.2f} MB, whole in itself. {hint}")

@@ -42,8 +42,8 @@ def report_command(
     )
     path = report(run, out)
     opened = show and webbrowser.open(path.resolve().as_uri())
-    said = "It is open in your browser." if opened else "Open it in any browser."
-    terminal.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, whole in itself. {said}")
+    hint = "It is open in your browser." if opened else "Open it in any browser."
+    terminal.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, whole in itself. {hint}")
 
 
 def _serve(root: Path, port: int | None, show: bool) -> None:

@@ -18,6 +18,6 @@ def trackers(
     Raises:
         InputError: a tracker whose package is not installed.
     """
-    chosen: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
-    chosen += [] if wandb is None else [WandB(wandb, folder)]
-    return chosen + ([] if trackio is None else [Trackio(trackio, folder)])
+    trackers_: list[Tracker] = [TensorBoard(folder / "tensorboard")] if tensorboard else []
+    trackers_ += [] if wandb is None else [WandB(wandb, folder)]
+    return trackers_ + ([] if trackio is None else [Trackio(trackio, folder)])

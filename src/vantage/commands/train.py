@@ -146,8 +146,8 @@ def train(
     network: dict[str, Any] = {name: each for name, each in asked.items() if each is not None}
     of_policy = {} if published is None else published.policy_network()
     of_value = {} if published is None else published.value_network()
-    chosen = assignments("--env-set", env_set)
-    world = opened(env, published, lanes, discount, normalise, device, **chosen)
+    constructor = assignments("--env-set", env_set)
+    world = opened(env, published, lanes, discount, normalise, device, **constructor)
     critic = world.value(seed=seed_of(seed, VALUE), **of_value | network)
     if not (with_value if value is None else value):
         critic = None
@@ -276,8 +276,8 @@ def _chosen(
 
 
 def _steps(published: Algorithm | None) -> int:
-    own = None if published is None else published.steps
-    return STEPS if own is None else own
+    steps_published = None if published is None else published.steps
+    return STEPS if steps_published is None else steps_published
 
 
 def print_plan(config: dict[str, Any], folder: Path) -> None:

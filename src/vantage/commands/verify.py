@@ -47,8 +47,8 @@ def verify_command(
             f"--advantage {advantage}: the row {loss!r} has its own; name a FILE.py:LOSS.",
         )
         target = (named_in_file(advantage, "Advantage", "my_loss.py:advantage"), target)
-    found = verify(target, num_generations=num_generations, name=loss.rpartition(":")[2])
-    print(found)
+    examination = verify(target, num_generations=num_generations, name=loss.rpartition(":")[2])
+    print(examination)
     if json_file is not None:
-        json_file.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if found.verdict in ("climbs", "factor") else 1)
+        json_file.write_text(json.dumps(examination.to_dict(), indent=1) + "\n", encoding="utf-8")
+    sys.exit(0 if examination.verdict in ("climbs", "factor") else 1)

@@ -128,9 +128,9 @@ def compare(
         for outcome in failures:
             outcome.job.folder.mkdir(parents=True, exist_ok=True)  # refused before it was made
             (outcome.job.folder / "error.txt").write_text(f"{outcome.error}\n\n{outcome.trace}")
-        found = [result for job in study.jobs if (result := finished(job)) is not None]
+        results = [result for job in study.jobs if (result := finished(job)) is not None]
         refuse_unless(
-            found,
+            results,
             f"compare: every run failed; the first, {failures[0].job}: {failures[0].error}"
             if failures
             else "compare: there is nothing to compare.",
@@ -288,24 +288,24 @@ def _contender(
     lanes: int | None,
     settings: dict[str, object],
 ) -> Contender:
-    weighs, own = spec if isinstance(spec, tuple) else (spec, {})
+    weighs, changes = spec if isinstance(spec, tuple) else (spec, {})
     algorithm, rule = resolve(weighs)
-    chosen = settings | dict(own)
+    merged = settings | dict(changes)
     known = inspect.signature(train).parameters
-    for setting in chosen:
+    for setting in merged:
         refuse_unless(
             setting in known and setting not in OWN,
             f"compare: vantage.train has no setting {setting!r} to give."
             if setting not in known
             else f"compare: {setting} is not a setting of one estimator here; see vantage.compare.",
         )
-    needed = "value" in rule.needs or chosen.get("baseline") == "auto"
+    needed = "value" in rule.needs or merged.get("baseline") == "auto"
     if algorithm is not None:
         needed = needed or algorithm.value
     return Contender(
         name or (rule.name if algorithm is None else algorithm.name),
         rule if algorithm is None else algorithm,
-        chosen,
+        merged,
         needed if value is None else value,
         (LANES if algorithm is None else algorithm.lanes) if lanes is None else lanes,
     )

@@ -47,7 +47,7 @@ class Display:
         self.started = self.printed = time.monotonic()
         self.rows = {job.folder: last_row(job) for job in todo}
         self.done = {job.folder for job in jobs} - self.rows.keys()
-        self.said = 0
+        self.reported = 0
         self.live: Live | None = None
         self.first = self._steps()
         if shown and self.done:
@@ -74,8 +74,8 @@ class Display:
             return
         for job in running:
             self.rows[job.folder] = last_row(job) or self.rows[job.folder]
-        news = outcomes[self.said :]
-        self.said = len(outcomes)
+        news = outcomes[self.reported :]
+        self.reported = len(outcomes)
         self.done |= {outcome.job.folder for outcome in news if outcome.error is None}
         for outcome in news:
             self.console.print(_ended(outcome), soft_wrap=True)
@@ -84,8 +84,8 @@ class Display:
         elif news or time.monotonic() - self.printed > LINE_SECONDS:
             self.printed = time.monotonic()
             now = "; ".join(f"{job} at {_at(self.rows[job.folder])}" for job in running)
-            said = self._progress() + (f". Now: {now}" if now else "")
-            self.console.print(said, soft_wrap=True)
+            line = self._progress() + (f". Now: {now}" if now else "")
+            self.console.print(line, soft_wrap=True)
 
     def _progress(self) -> str:
         steps = self._steps()
@@ -108,11 +108,17 @@ class Display:
         table = Table("environment", "estimator", "done", "failed", "running: seed, steps, return",
                       pad_edge=False)  # fmt: skip
         for world, name in dict.fromkeys((job.world.name, job.contender.name) for job in self.jobs):
-            own = [j for j in self.jobs if (j.world.name, j.contender.name) == (world, name)]
-            now = [f"{job.seed}: {_at(self.rows[job.folder])}" for job in running if job in own]
-            done = sum(job.folder in self.done for job in own)
-            count = sum(job.folder in failed for job in own)
-            cells = (world, name, f"{done} of {len(own)}", str(count or "–"), "\n".join(now) or "–")
+            jobs = [j for j in self.jobs if (j.world.name, j.contender.name) == (world, name)]
+            now = [f"{job.seed}: {_at(self.rows[job.folder])}" for job in running if job in jobs]
+            done = sum(job.folder in self.done for job in jobs)
+            count = sum(job.folder in failed for job in jobs)
+            cells = (
+                world,
+                name,
+                f"{done} of {len(jobs)}",
+                str(count or "–"),
+                "\n".join(now) or "–",
+            )
             table.add_row(*cells)
         return Group(table, self._progress())
 
@@ -148,9 +154,9 @@ def _at(row: dict[str, Any]) -> str:
 def _ended(outcome: Outcome) -> str:
     if outcome.error is not None:
         return f"{outcome.job} failed: {outcome.error}"
-    found = outcome.result
-    score = found["evaluation_return"]
+    result = outcome.result
+    score = result["evaluation_return"]
     named = "training" if score is None else "evaluation"
-    score = found["training_return"] if score is None else score
-    said = "no finished episode" if score is None else f"{named} return {return_text(score)}"
-    return f"{outcome.job}: {said} after {found['steps']:,} steps, {duration(found['seconds'])}"
+    score = result["training_return"] if score is None else score
+    ending = "no finished episode" if score is None else f"{named} return {return_text(score)}"
+    return f"{outcome.job}: {ending} after {result['steps']:,} steps, {duration(result['seconds'])}"

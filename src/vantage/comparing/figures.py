@@ -70,8 +70,8 @@ def bands(
             f"{name} {line.y[-1]:.4g} from {line.low[-1]:.4g} to {line.high[-1]:.4g}"
             for name, line in lines.items()
         )
-        said = f"{labels[1]} against {labels[0]}. At the end: {last}."
-        return coloured(svg(figure, said, number))
+        caption = f"{labels[1]} against {labels[0]}. At the end: {last}."
+        return coloured(svg(figure, caption, number))
 
 
 def every_run(comparison: Findings, environment: str, number: int) -> str:

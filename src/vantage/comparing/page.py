@@ -34,9 +34,9 @@ READING = {
 def page(comparison: Findings) -> str:
     """The comparison as one HTML page; the same comparison gives the same bytes."""
     title = f"Comparison on {', '.join(comparison.settings['environments'])}"
-    found = summary(comparison.summary, comparison.notes, "Nothing was compared.")
+    conclusions = summary(comparison.summary, comparison.notes, "Nothing was compared.")
     sections = {
-        "What was found": found,
+        "What was found": conclusions,
         "Learning curves": _curves(comparison),
         "Final scores": _scores(comparison),
         "Every number": _statistics(comparison),
@@ -51,12 +51,12 @@ def page(comparison: Findings) -> str:
 
 def _facts(comparison: Findings) -> str:
     settings = comparison.settings
-    said = (
+    sentence = (
         f"{len(comparison.rows)} estimators, {len(settings['seeds'])} seeds each, "
         f"{settings['steps']:,} environment steps a run. Score: {comparison.score}. "
         "Brackets and bands hold 95 % intervals."
     )
-    return f'<p class="faint">{escaped(said)}</p>'
+    return f'<p class="faint">{escaped(sentence)}</p>'
 
 
 def _order(comparison: Findings) -> list[str]:
@@ -68,13 +68,13 @@ def _order(comparison: Findings) -> list[str]:
 def _curves(comparison: Findings) -> str:
     drawn = []
     for place, world in enumerate(dict.fromkeys(curve.environment for curve in comparison.curves)):
-        own = [curve for curve in comparison.curves if curve.environment == world]
-        for i, (statistic, said) in enumerate((("iqm", "IQM"), ("mean", "Mean"))):
-            labels = ("environment steps", f"training return, {said} over runs")
-            lines = curve_lines(own, statistic)
+        curves = [curve for curve in comparison.curves if curve.environment == world]
+        for i, (statistic, label) in enumerate((("iqm", "IQM"), ("mean", "Mean"))):
+            labels = ("environment steps", f"training return, {label} over runs")
+            lines = curve_lines(curves, statistic)
             drawn.append(
                 figure(
-                    f"{world}: {said} over runs",
+                    f"{world}: {label} over runs",
                     "Mean return of each update's episodes, between updates by straight lines. "
                     "Each band covers point by point, not the whole curve at once.",
                     bands(lines, _order(comparison), labels, 1 + 2 * place + i),
@@ -169,7 +169,7 @@ def _runs(comparison: Findings) -> str:
 
 def _words(words: dict[str, str]) -> str:
     entries = "".join(
-        f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(said)}</dd>"
-        for name, said in words.items()
+        f"<dt>{escaped(name.replace('_', ' '))}</dt><dd>{escaped(value)}</dd>"
+        for name, value in words.items()
     )
     return f"<dl>{entries}</dl>"

@@ -124,10 +124,10 @@ class Findings:
         Raises:
             InputError: it was not compared.
         """
-        found = {row.estimator: row for row in self.rows}
-        if estimator not in found:
-            raise InputError(f"{estimator!r} was not compared; there are {', '.join(found)}.")
-        return found[estimator]
+        rows = {row.estimator: row for row in self.rows}
+        if estimator not in rows:
+            raise InputError(f"{estimator!r} was not compared; there are {', '.join(rows)}.")
+        return rows[estimator]
 
     def improvement(self, first: str, second: str) -> Estimate:
         """P(first > second) + P(equal)/2, of one run of each.

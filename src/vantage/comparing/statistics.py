@@ -151,11 +151,11 @@ def _expanded(samples: Sequence[Array], statistic: Callable[..., Array]) -> tupl
     # far enough out that the interval is as wide as that of Student's t would be
     out = math.sqrt(runs / (runs - 1)) * float(scipy.stats.t.ppf(1 - TAIL, freedom))
     level = 1 - 2 * float(scipy.stats.norm.sf(out))
-    found = scipy.stats.bootstrap(
+    interval = scipy.stats.bootstrap(
         tuple(samples), statistic, n_resamples=RESAMPLES, batch=BATCH, vectorized=True, axis=0,
         confidence_level=level, method="percentile", rng=np.random.default_rng(SEED),
     ).confidence_interval  # fmt: skip
-    return np.asarray(found.low), np.asarray(found.high)
+    return np.asarray(interval.low), np.asarray(interval.high)
 
 
 def _means(scores: Scores) -> Estimate:

@@ -26,7 +26,7 @@ def comparison(
     jobs: Sequence[Job], settings: dict[str, object], out: Path, failures: Sequence[Outcome]
 ) -> Comparison:
     """The comparison of every finished job; the order of rows is that of the jobs."""
-    done = {job.folder: found for job in jobs if (found := finished(job)) is not None}
+    done = {job.folder: result for job in jobs if (result := finished(job)) is not None}
     runs = [_run(job, done[job.folder], settings, out) for job in jobs if job.folder in done]
     names = list(dict.fromkeys(job.contender.name for job in jobs))
     worlds = list(dict.fromkeys(job.world.name for job in jobs))
@@ -82,21 +82,21 @@ def _row(
     jobs: Sequence[Job],
     settings: dict[str, Any],
 ) -> Row:
-    own = [run for run in runs if run["estimator"] == name]
+    of_name = [run for run in runs if run["estimator"] == name]
     asked = sum(job.contender.name == name for job in jobs)
     target = settings["target"]
-    last = [run["training_return"] for run in own if run["training_return"] is not None]
+    last = [run["training_return"] for run in of_name if run["training_return"] is not None]
     return Row(
         estimator=name,
-        runs=len(own),
-        failed=asked - len(own),
+        runs=len(of_name),
+        failed=asked - len(of_name),
         iqm=statistics.iqm(scores),
         mean=statistics.mean(scores),
         median=statistics.median(scores),
         optimality_gap=None if target is None else statistics.optimality_gap(scores, target),
         training=float(np.mean(last)) if last and len(scores) == 1 else None,
-        seconds=float(np.mean([run["seconds"] for run in own])),
-        steps=float(np.mean([run["steps"] for run in own])),
+        seconds=float(np.mean([run["seconds"] for run in of_name])),
+        steps=float(np.mean([run["steps"] for run in of_name])),
     )
 
 
@@ -104,7 +104,7 @@ def _row(
 
 
 def _curves(jobs: Sequence[Job]) -> list[Curve]:
-    found = []
+    curves = []
     for world in dict.fromkeys(job.world.name for job in jobs):
         histories = {
             job.folder: (job.contender.name, points)
@@ -113,9 +113,13 @@ def _curves(jobs: Sequence[Job]) -> list[Curve]:
         }
         grid = common_grid([points for _, points in histories.values()])
         for name in dict.fromkeys(name for name, _ in histories.values()):
-            lines = [np.interp(grid, *points) for own, points in histories.values() if own == name]
-            found.append(_curve(world, name, grid, np.stack(lines)))
-    return found
+            lines = [
+                np.interp(grid, *points)
+                for estimator, points in histories.values()
+                if estimator == name
+            ]
+            curves.append(_curve(world, name, grid, np.stack(lines)))
+    return curves
 
 
 def history_points(folder: Path) -> tuple[Array, Array]:
@@ -143,11 +147,11 @@ def _curve(world: str, name: str, grid: Array, lines: Array) -> Curve:
 
 
 def _profiles(scores: dict[str, list[Array]]) -> list[Profile]:
-    everything = np.concatenate([s for own in scores.values() for s in own])
+    everything = np.concatenate([s for values in scores.values() for s in values])
     grid = np.linspace(everything.min(), everything.max(), POINTS)
     return [
-        Profile(name, grid.tolist(), *statistics.profile(own, grid).tolist())
-        for name, own in scores.items()
+        Profile(name, grid.tolist(), *statistics.profile(values, grid).tolist())
+        for name, values in scores.items()
     ]
 
 
@@ -156,12 +160,12 @@ def _profiles(scores: dict[str, list[Array]]) -> list[Profile]:
 
 def _score_in_words(settings: dict[str, object]) -> str:
     episodes = settings["evaluation_episodes"]
-    said = (
+    words = (
         f"mean undiscounted return of {episodes} evaluation episodes of the final policy, sampled"
         if episodes
         else f"mean return of the last {RECENT} training episodes (whole updates)"
     )
-    return said + (", normalised" if settings["normalise"] else "")
+    return words + (", normalised" if settings["normalise"] else "")
 
 
 def _sentences(rows: list[Row], pairs: list[Pair]) -> list[str]:
@@ -195,10 +199,10 @@ def _best(rows: list[Row]) -> str:
         if row is not best and not (math.isfinite(row.iqm.high) and row.iqm.high < best.iqm.low)
     ]  # fmt: skip
     iqm = f"{best.iqm.value:.4g} [{best.iqm.low:.4g}, {best.iqm.high:.4g}]"
-    said = f"Highest IQM: {best.estimator}, {iqm}"
+    words = f"Highest IQM: {best.estimator}, {iqm}"
     if not rivals:
-        return f"{said}."
-    return f"{said}; its interval overlaps that of {', '.join(rivals)}."
+        return f"{words}."
+    return f"{words}; its interval overlaps that of {', '.join(rivals)}."
 
 
 def _notes(

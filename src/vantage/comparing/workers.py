@@ -125,7 +125,7 @@ def _start(function: Callable[[object], object]) -> _Worker:
 def _listen(worker: _Worker, outcomes: list[Outcome]) -> bool:
     """Take in what a worker said; False where it has died."""
     try:
-        said, *rest = worker.pipe.recv()
+        message, *rest = worker.pipe.recv()
     except (EOFError, OSError):
         worker.process.join()
         code = worker.process.exitcode
@@ -133,12 +133,12 @@ def _listen(worker: _Worker, outcomes: list[Outcome]) -> bool:
             outcomes.append(Outcome(worker.job, error=f"its process {_death(code)}"))
         worker.job = None
         return False
-    if said == READY:
+    if message == READY:
         worker.ready = True
         return True
     outcomes.append(
         Outcome(worker.job, result=rest[0])
-        if said == DONE
+        if message == DONE
         else Outcome(worker.job, error=rest[0], trace=rest[1])
     )
     worker.job = None

@@ -89,7 +89,7 @@ def padding_is_invisible(estimator: Estimator, seed: int = 0) -> Iterator[str]:
     for left, right in ((0, 2), (2, 0)):
         padded = batch.map(lambda tensor: _pad(tensor, left, right))  # noqa: B023
         more: Inputs = {
-            name: Scores(*(_pad(part, left, right) for part in value))
+            name: Scores(*(_pad(field, left, right) for field in value))
             if isinstance(value, Scores)
             else _pad(value, left, right)
             for name, value in inputs.items()
@@ -117,12 +117,12 @@ def passes_add_up(estimator: Estimator, seed: int = 0) -> Iterator[str]:
     batch, inputs = random_batch(estimator, seed)
     whole = estimator.weights(batch, **inputs)
     advantage, share = estimator.advantage(batch, **inputs), estimator.share(batch)
-    for part in torch.arange(batch.rows).split(2):
-        own = batch.select(part)
+    for rows in torch.arange(batch.rows).split(2):
+        piece = batch.select(rows)
         weights = estimator.weights(
-            own, own.log_prob, advantage[part], share[part], **_rows(inputs, part)
+            piece, piece.log_prob, advantage[rows], share[rows], **_rows(inputs, rows)
         )
-        if not _close(weights, whole[part]):
+        if not _close(weights, whole[rows]):
             yield (
                 "a pass over some rows gets other weights than in the whole batch; what needs the "
                 "whole batch belongs into advantage or aggregate, not into ratio or clip."

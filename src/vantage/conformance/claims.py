@@ -104,9 +104,9 @@ def _batches(every: Batch, size: int, count: int) -> list[tuple[float, Tensor, T
     """(probability, rows, group of each row) of every batch, up to the order of rows and groups."""
     group_of_start: list[tuple[float, tuple[int, ...]]] = []
     for start in every.group.unique().tolist():
-        own = [int(n) for n in (every.group == start).nonzero().flatten()]
-        chance = float(every.weight[own].sum())
-        for rows in combinations_with_replacement(own, size):
+        members = [int(n) for n in (every.group == start).nonzero().flatten()]
+        chance = float(every.weight[members].sum())
+        for rows in combinations_with_replacement(members, size):
             given = [float(every.weight[n]) / chance for n in rows]
             group_of_start.append((chance * _orders(rows) * prod(given), rows))
     out = []

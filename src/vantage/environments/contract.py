@@ -305,15 +305,15 @@ def compared(
     """Where a lane first differs from its reference, if one does."""
     generator = torch.Generator().manual_seed(seed)
     slow = SlowNormaliser(env) if isinstance(env, Normalized) else None
-    seen = env.reset(seed=seed)
-    raw = slow.recorded.first if slow else seen
+    observation = env.reset(seed=seed)
+    raw = slow.recorded.first if slow else observation
     expected = [lane.start(raw[i]) for i, lane in enumerate(references)]
     expected = slow.reset(expected) if slow else expected
-    parted = _parted(seen, expected, tolerance)
+    parted = _parted(observation, expected, tolerance)
     if parted is not None:
-        return [_differs("the first observation", parted[0], 0, seen[parted[0]], parted[1])]
+        return [_differs("the first observation", parted[0], 0, observation[parted[0]], parted[1])]
     for number in range(steps):
-        action = draw(generator).to(seen.device)
+        action = draw(generator).to(observation.device)
         step = env.step(action)
         shown = slow.recorded.last if slow else step
         answers = [

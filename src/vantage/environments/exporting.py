@@ -22,10 +22,10 @@ class Standardised(nn.Module):
     scale: Tensor
     touched: Tensor
 
-    def __init__(self, mean: Tensor, scale: Tensor, clip: float, kept: list[tuple[int, int]]):
+    def __init__(self, mean: Tensor, scale: Tensor, clip: float, untouched: list[tuple[int, int]]):
         super().__init__()
         touched = torch.ones_like(mean, dtype=torch.bool)
-        for first, last in kept:
+        for first, last in untouched:
             touched[first:last] = False
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", scale.clone())
@@ -36,8 +36,8 @@ class Standardised(nn.Module):
         """[n, ...] to the same."""
         flat = observation.flatten(1)
         standard = ((flat - self.mean) * self.scale).clamp(-self.clip, self.clip)
-        chosen = torch.where(self.touched, standard.to(flat.dtype), flat)
-        return chosen.reshape(observation.shape)
+        mixed = torch.where(self.touched, standard.to(flat.dtype), flat)
+        return mixed.reshape(observation.shape)
 
 
 class Acting(nn.Module):
@@ -80,14 +80,14 @@ class Acting(nn.Module):
                 flattened as `gymnasium.spaces.flatten` does it.
             memory: [n, H], zeros where an episode begins; for a policy that has one.
         """
-        seen = observation - self.first if self.ids else observation
-        seen = seen.reshape(seen.shape[0], -1) if self.flat else seen
-        seen = seen if self.normaliser is None else self.normaliser(seen)
+        inputs = observation - self.first if self.ids else observation
+        inputs = inputs.reshape(inputs.shape[0], -1) if self.flat else inputs
+        inputs = inputs if self.normaliser is None else self.normaliser(inputs)
         if not memory:
-            return self._written(self.policy.mode(seen))
+            return self._written(self.policy.mode(inputs))
         # the flag that says where an episode begins changes nothing where the memory is empty
         going_on = torch.zeros_like(memory[0][:, 0], dtype=torch.bool)
-        what = self.policy.see(seen, going_on, memory[0])
+        what = self.policy.see(inputs, going_on, memory[0])
         return self._written(self.policy.mode(what)), self.policy.remember(what)
 
     def example(self) -> tuple[Tensor, ...]:

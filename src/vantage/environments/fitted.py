@@ -89,7 +89,7 @@ def policy(
         f"policy(net=..., recurrent={recurrent}): build it yourself: vantage.Recurrent(inputs, "
         "head, memory, encoder=net).",
     )
-    made: Policy
+    policy_: Policy
     between, outputs = activation_named(activation), _outputs(action)
     table = isinstance(observation, spaces.Discrete) and isinstance(action, spaces.Discrete)
     if recurrent is not None:
@@ -100,26 +100,28 @@ def policy(
             last = nn.Sequential(Columns(0, recurrent), last)
         head = _distribution(action, last, squash, log_std, recurrent if beside else None)
         inputs = width(observation)
-        made = Recurrent(inputs, head, recurrent, inside, encoded, generator, beside)
+        policy_ = Recurrent(inputs, head, recurrent, inside, encoded, generator, beside)
     elif net is None and table:
-        made = SoftmaxTable(width(observation), outputs)
+        policy_ = SoftmaxTable(width(observation), outputs)
     else:
         if net is None:
             reads = network(observation, mask, tuple(hidden), outputs, 0.01, generator, between)
         else:
             reads = _behind_mask(observation, mask, net)
-        made = _distribution(action, reads, squash, log_std, None if mask is None else mask.first)
+        policy_ = _distribution(
+            action, reads, squash, log_std, None if mask is None else mask.first
+        )
     if net is not None:
-        return made if not orthogonal else _restarted(made, net, 0.01, generator)
-    made.hidden = tuple(hidden)
-    made.made = {
+        return policy_ if not orthogonal else _restarted(policy_, net, 0.01, generator)
+    policy_.hidden = tuple(hidden)
+    policy_.arguments = {
         "hidden": list(hidden),
         "squash": squash,
         "log_std": log_std,
         "recurrent": recurrent,
         "activation": between,
     }
-    return made
+    return policy_
 
 
 @checked
@@ -159,8 +161,8 @@ def value(
     generator = torch.Generator().manual_seed(seed)
     gain = 1.0 if orthogonal else 0.01
     if net is not None:
-        made = Value(_behind_mask(observation, mask, net))
-        return made if not orthogonal else _restarted(made, net, gain, generator)
+        value_ = Value(_behind_mask(observation, mask, net))
+        return value_ if not orthogonal else _restarted(value_, net, gain, generator)
     between = activation_named(activation)
     if trunk is not None:
         refuse_unless(
@@ -170,19 +172,19 @@ def value(
         )
         shared: Any = trunk
         body, size = trunk_of(shared.net)
-        made = Value(nn.Sequential(body, mlp(size, (), 1, gain=gain, generator=generator)))
+        value_ = Value(nn.Sequential(body, mlp(size, (), 1, gain=gain, generator=generator)))
     elif recurrent is None:
-        made = Value(network(observation, mask, tuple(hidden), 1, gain, generator, between))
+        value_ = Value(network(observation, mask, tuple(hidden), 1, gain, generator, between))
     else:
-        made = Value(with_memory(observation, tuple(hidden), recurrent, gain, generator, between))
-    made.hidden = tuple(hidden)
-    made.made = {
+        value_ = Value(with_memory(observation, tuple(hidden), recurrent, gain, generator, between))
+    value_.hidden = tuple(hidden)
+    value_.arguments = {
         "hidden": list(hidden),
         "orthogonal": orthogonal,
         "recurrent": recurrent,
         "activation": between,
     } | ({} if trunk is None else {"trunk": True})
-    return made
+    return value_
 
 
 def _behind_mask(space: gymnasium.Space, mask: Part | None, net: nn.Module) -> nn.Module:
@@ -239,6 +241,6 @@ def _distribution(
     return Gaussian(net, _outputs(action), log_std)
 
 
-def _restarted(made: Any, net: nn.Module, gain: float, generator: torch.Generator) -> Any:
+def _restarted(module: Any, net: nn.Module, gain: float, generator: torch.Generator) -> Any:
     orthogonal_(net, gain, generator)
-    return made
+    return module

@@ -99,23 +99,23 @@ class Fragments:
         )
         sight, applied = self.sight, self.passes.policy.applied
         step_all = limited(self.env.step, self.env)
-        generator = torch.Generator(sight.seen.device).manual_seed(seed)
+        generator = torch.Generator(sight.observation.device).manual_seed(seed)
         act = self.passes.acting(steps, self.env.lanes, generator)
         if self.lanes_at_once is not None and isinstance(act, Drawing):
-            seen, actions, record = self.lanes_at_once(act, steps, sight.seen)
-            sight.seen = record[-1].observation
+            observations, actions, record = self.lanes_at_once(act, steps, sight.observation)
+            sight.observation = record[-1].observation
         else:
-            seen, actions, record = [], [], []
+            observations, actions, record = [], [], []
             for t in range(steps):
-                now = sight.seen
+                now = sight.observation
                 action = act(t, now)
-                seen.append(now)
+                observations.append(now)
                 actions.append(action)
                 record.append(sight.after(step_all(applied(action))))
         self.position = position(self.env)
         action = over_time(actions)
         self.actions.append(action)
-        observation = over_time(seen)
+        observation = over_time(observations)
         _refuse_unless_finite(self.env, observation, record)
         log_prob, entropy = act.scored(observation, action)
         values = self.passes.values(observation)
@@ -146,7 +146,7 @@ class Fragments:
             "actions": actions,
             "returns": self.returns,
             "lengths": self.lengths,
-            "seen": self.sight.seen,
+            "seen": self.sight.observation,
         }
         if isinstance(self.env, Normalized):
             state["running_return"] = self.env.running_return
@@ -182,10 +182,10 @@ class Fragments:
         if normaliser is not None:
             normaliser.updating, normaliser.running_return = True, state["running_return"]
         self.returns, self.lengths = state["returns"], state["lengths"]
-        seen = state.get("seen", step.observation)
-        if self.sight.memory is None and not _same(seen, step.observation):
+        shown = state.get("seen", step.observation)
+        if self.sight.memory is None and not _same(shown, step.observation):
             return False
-        self.sight.seen = seen
+        self.sight.observation = shown
         return True
 
     def _value(self, observation: Tensor) -> Tensor:

@@ -238,8 +238,8 @@ class Gymnasium:
             **choices: net, orthogonal, recurrent, activation, trunk; see
                 `vantage.environments.fitted.value`.
         """
-        made = fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
-        return made.to(self.device)
+        value = fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)
+        return value.to(self.device)
 
     def unflatten(self, observation: Tensor) -> object:
         """Observations [..., width] taken apart as the space is: see `spaces.unflatten`."""
@@ -280,9 +280,9 @@ class Gymnasium:
     def _step_lanes(self, action: Tensor) -> Step:
         lanes: Lanes = self.vector  # type: ignore[assignment]
         waiting = self._waiting
-        seen, rewards, ends = lanes.play(self._act(action), waiting)
+        observed, rewards, ends = lanes.play(self._act(action), waiting)
         reward = torch.tensor(rewards, dtype=torch.float64)
-        final = observation = self._read(seen)
+        final = observation = self._read(observed)
         terminated = truncated = self._none_ended
         if ends:
             terminated, truncated, final = terminated.clone(), truncated.clone(), final.clone()
@@ -352,8 +352,8 @@ class Gymnasium:
         """Terminated and truncated as tensors of our own; what terminated was not truncated."""
         if ended is None:
             return self._none_ended, self._none_ended
-        own = terminated.copy()
-        return torch.from_numpy(own), torch.from_numpy(ended & ~own)
+        copied = terminated.copy()
+        return torch.from_numpy(copied), torch.from_numpy(ended & ~copied)
 
 
 def _rewards(gained: Any) -> np.ndarray:

@@ -45,7 +45,7 @@ class Lanes(SyncVectorEnv):
             actions: [lanes, ...].
             waiting: [lanes] True where a lane is left as it is; None: nowhere.
         """
-        seen: Any = self._env_obs
+        observations: Any = self._env_obs
         rewards: list[float] = []
         ends: list[End] = []
         lane = 0
@@ -56,17 +56,17 @@ class Lanes(SyncVectorEnv):
                     continue
                 shown, reward, terminated, truncated, _ = env.step(action)
                 # copies: lanes may write into one array, and a reset into that of the step before
-                seen[lane] = self._copied(shown)
+                observations[lane] = self._copied(shown)
                 rewards.append(number(reward))
                 terminal = flag(terminated, "terminated")
                 if flag(truncated, "truncated") or terminal:
-                    ends.append(End(lane, terminal, seen[lane]))
+                    ends.append(End(lane, terminal, observations[lane]))
                     shown, _ = env.reset()
-                    seen[lane] = self._copied(shown)
+                    observations[lane] = self._copied(shown)
         except (Exception, Overdue) as error:
             error.add_note(f"This was in lane {lane}, whose action was {actions[lane]}.")
             raise
-        return self.batch(seen), rewards, ends
+        return self.batch(observations), rewards, ends
 
     def batch(self, observations: list[object]) -> object:
         """Observations of lanes, as `spaces.observation_reader` takes them."""

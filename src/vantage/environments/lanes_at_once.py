@@ -39,21 +39,21 @@ class LanesAtOnce:
         self.recorded = Recorded(recorder)
 
     def __call__(
-        self, act: Drawing, steps: int, seen: Tensor
+        self, act: Drawing, steps: int, observation: Tensor
     ) -> tuple[list[Tensor], list[Tensor], list[Step]]:
         """What was seen, done and what came of it, at each of `steps` steps.
 
         Args:
             act: draws; what it needs for `scored` is left in it.
             steps: T.
-            seen: [lanes, ...] what lanes show.
+            observation: [lanes, ...] what lanes show.
         """
         env, carry = self.env, self.env._carry()
         random = [env.draw() for _ in range(steps)]
         fresh, noise = (torch.stack(each) for each in zip(*random, strict=True))
         state, elapsed, outputs, actions, *fields = self.recorded(
             partial(self._steps, act), act.address,
-            seen, carry.state, carry.elapsed, fresh, noise, act.shifts,
+            observation, carry.state, carry.elapsed, fresh, noise, act.shifts,
         )  # fmt: skip
         env.carry = Carry(state, elapsed)
         act.outputs = list(outputs.unbind())
@@ -61,13 +61,13 @@ class LanesAtOnce:
             Step(**dict(zip(_OF_A_STEP, at, strict=True)))
             for at in zip(*(field.unbind() for field in fields), strict=True)
         ]
-        shown = [seen, *(step.observation for step in record[:-1])]
+        shown = [observation, *(step.observation for step in record[:-1])]
         return shown, list(actions.unbind()), record
 
     def _steps(
         self,
         act: Drawing,
-        seen: Tensor,
+        observation: Tensor,
         state: Tensor,
         elapsed: Tensor,
         fresh: Tensor,
@@ -77,9 +77,9 @@ class LanesAtOnce:
         act, carry = act.shifted_by(shifts), Carry(state, elapsed)
         actions, record = [], []
         for t, random in enumerate(zip(fresh.unbind(), noise.unbind(), strict=True)):
-            action = act(t, seen)
+            action = act(t, observation)
             carry, step = self.env.advance(carry, self.policy.applied(action), Randomness(*random))
-            seen = step.observation
+            observation = step.observation
             actions.append(action)
             record.append(step)
         outputs = torch.stack(act.outputs) if act.outputs else shifts.new_empty(len(actions))

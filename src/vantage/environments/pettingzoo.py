@@ -94,11 +94,11 @@ class PettingZoo:
         terminated, truncated = torch.zeros_like(waiting), torch.zeros_like(waiting)
         final, renewed = [], torch.zeros_like(waiting)
         for i, env in enumerate(self.envs):
-            own = slice(i * len(self.agents), (i + 1) * len(self.agents))
+            lanes = slice(i * len(self.agents), (i + 1) * len(self.agents))
             acting = {
                 agent: given[i, j].copy() if np.ndim(given[i, j]) else given[i, j]
                 for j, agent in enumerate(self.agents)
-                if not waiting[own][j]
+                if not waiting[lanes][j]
             }
             shown, gained, ends, cuts, _ = env.step(acting)
             for j, agent in enumerate(self.agents):
@@ -109,13 +109,13 @@ class PettingZoo:
                         "observation, and terminated or truncated, in the step in which it leaves.",
                     )
                     self._shown[i][j] = copy.deepcopy(shown[agent])
-                    reward[own][j] = float(gained[agent])
-                    terminated[own][j] = bool(ends[agent])
-                    truncated[own][j] = bool(cuts[agent]) and not bool(ends[agent])
+                    reward[lanes][j] = float(gained[agent])
+                    terminated[lanes][j] = bool(ends[agent])
+                    truncated[lanes][j] = bool(cuts[agent]) and not bool(ends[agent])
             final.append(list(self._shown[i]))
-            if bool((waiting | terminated | truncated)[own].all()):
+            if bool((waiting | terminated | truncated)[lanes].all()):
                 self._shown[i] = self._fresh(env, None)
-                renewed[own] = True
+                renewed[lanes] = True
         last, observation = self._read(final), self._read(self._shown)
         # a lane that waited is a dummy: once its copy starts anew, it shows that and nothing else
         last[waiting] = observation[waiting]

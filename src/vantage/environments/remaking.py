@@ -55,13 +55,13 @@ def remade(
         isinstance(description, dict) and isinstance(description.get("name"), str),
         f"{file}: {str(description)[:200]} names no environment; was it edited by hand?",
     )
-    own = dict(description) | ({} if lanes is None else {"lanes": lanes})
-    name, ours = own.pop("name"), own.pop("given", False)
+    settings = dict(description) | ({} if lanes is None else {"lanes": lanes})
+    name, ours = settings.pop("name"), settings.pop("given", False)
     if isinstance(given, Environment):
         return (
             given
             if isinstance(given, Normalized)
-            else normalised(given, own.get("normalise", False))
+            else normalised(given, settings.get("normalise", False))
         )
     if given is None:
         refuse_unless(
@@ -70,15 +70,15 @@ def remade(
             "vantage.load(path, env=...).",
         )
     if not trust:
-        _refuse_code(file, name, own, given)
-        _refuse_foreign(file, name, own, lanes, given)
-    return make(name if given is None else given, **own)
+        _refuse_code(file, name, settings, given)
+        _refuse_foreign(file, name, settings, lanes, given)
+    return make(name if given is None else given, **settings)
 
 
-def _refuse_code(file: str, name: str, own: dict[str, Any], given: Any) -> None:
+def _refuse_code(file: str, name: str, settings: dict[str, Any], given: Any) -> None:
     """Refuse names of modules."""
     places = [] if given is not None else [name]
-    for text in [*places, *map(str, listed(own.get("wrappers")))]:
+    for text in [*places, *map(str, listed(settings.get("wrappers")))]:
         refuse_unless(
             ":" not in text,
             f"{file} would import {text.partition(':')[0]} and run {text} of it. If the run "
@@ -88,21 +88,21 @@ def _refuse_code(file: str, name: str, own: dict[str, Any], given: Any) -> None:
 
 
 def _refuse_foreign(
-    file: str, name: str, own: dict[str, Any], lanes: int | None, given: Any
+    file: str, name: str, recorded: dict[str, Any], lanes: int | None, given: Any
 ) -> None:
     """Refuse settings that are no plain numbers for parameters that the environment names."""
     for key, kinds in OURS.items():
         refuse_unless(
-            key not in own or isinstance(own[key], kinds),
-            f"{file}: the environment's {key} is {repr(own.get(key))[:100]}, which it cannot "
+            key not in recorded or isinstance(recorded[key], kinds),
+            f"{file}: the environment's {key} is {repr(recorded.get(key))[:100]}, which it cannot "
             "be; restore the file from a copy.",
         )
-    count = own.get("lanes", 1)
+    count = recorded.get("lanes", 1)
     refuse_unless(
         lanes is not None or 1 <= count <= LARGEST_LANES,
         f"{file} asks for {count:,} lanes; say how many with lanes=.",
     )
-    settings = {key: value for key, value in own.items() if key not in OURS}
+    settings = {key: value for key, value in recorded.items() if key not in OURS}
     # constructors of our own read no files and import nothing, whatever they are given
     refused = [key for key, value in settings.items() if name not in TENSOR and not _plain(value)]
     if settings and not refused and given is None:  # what is given, the reader has named

@@ -114,7 +114,7 @@ def episodes_and_returns(
 ) -> tuple[Batch, Finished]:
     """`episodes`, and their returns in the environment's own rewards."""
     record = _Record(env, policy, seed, greedy, shared)
-    quota = quotas(count, env.lanes).to(record.sight.seen.device)
+    quota = quotas(count, env.lanes).to(record.sight.observation.device)
     finished, going = torch.zeros_like(quota), quota > 0
     wait = getattr(env, "pause", None)  # lanes that are stepped one by one need not go on
     taken = 0
@@ -155,16 +155,16 @@ class _Record:
         self.counts: list[Tensor] = []
 
     def advance(self, counts: Tensor) -> Step:
-        seen = self.sight.seen
-        action, log_prob = self.policy.sample(seen, self.generator)
+        observation = self.sight.observation
+        action, log_prob = self.policy.sample(observation, self.generator)
         if self.greedy:
-            action = self.policy.mode(seen)
+            action = self.policy.mode(observation)
             with torch.no_grad():
                 # a policy with a memory scores rows of steps: here, rows of one
-                log_prob = self.policy.log_prob(seen[:, None], action[:, None])[:, 0]
+                log_prob = self.policy.log_prob(observation[:, None], action[:, None])[:, 0]
         step = self.step(self.policy.applied(action))
         refuse_unless_finite_step(step, self.env, f"at step {len(self.steps)}")
-        self.observation.append(seen)
+        self.observation.append(observation)
         self.action.append(action)
         self.log_prob.append(log_prob)
         self.steps.append(self.sight.after(step))
@@ -188,14 +188,14 @@ class Sight:
     """What the policy sees in every lane: the observation, and its memory where it has one.
 
     Attributes:
-        seen: [lanes, ...] what it sees now; this is what a Batch records.
+        observation: [lanes, ...] what it sees now; this is what a Batch records.
     """
 
     def __init__(self, policy: Policy, first: Tensor):
         self.policy = policy
         self.memory = policy.begin(len(first))
         started = torch.ones(len(first), dtype=torch.bool, device=first.device)
-        self.seen = policy.see(first, started, self.memory)
+        self.observation = policy.see(first, started, self.memory)
 
     def after(self, step: Step) -> Step:
         """Look at what a step led to; returns it with the final observation as the policy sees it.
@@ -204,13 +204,13 @@ class Sight:
         dummy step to reset, the memory is emptied at that and again at the start itself.
         """
         if self.memory is None:
-            self.seen = step.observation
+            self.observation = step.observation
             return step
-        self.memory = self.policy.remember(self.seen)
+        self.memory = self.policy.remember(self.observation)
         going_on = torch.zeros_like(step.terminated)
         final = self.policy.see(step.final_observation, going_on, self.memory)
         started = step.terminated | step.truncated | ~step.real
-        self.seen = self.policy.see(step.observation, started, self.memory)
+        self.observation = self.policy.see(step.observation, started, self.memory)
         return step._replace(final_observation=final)
 
 

@@ -137,13 +137,13 @@ def made(what: str | EnvSpec, **settings: Any) -> gymnasium.Env:
         InputError: an id that is unknown or out of date; a package that is missing.
     """
     # What Gymnasium says on the way to an error is said better by the error.
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         try:
             env = gymnasium.make(what, **settings)
         except (gymnasium.error.Error, ImportError) as error:
             raise remedy(what if isinstance(what, str) else what.id, error) from error
-    for each in said:
+    for each in heard:
         warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
     return env
 

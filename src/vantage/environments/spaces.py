@@ -50,16 +50,16 @@ def parts(space: gymnasium.Space, name: str) -> list[Part]:
         InputError: a space without a fixed size (Text, Graph, Sequence, OneOf), of an unknown kind
             or without numbers.
     """
-    found: list[Part] = []
+    leaves: list[Part] = []
     first = 0
     for path, leaf in _leaves(space, (), name):
         last = first + int(spaces.flatdim(leaf))
-        found.append(Part(path, leaf, first, last))
+        leaves.append(Part(path, leaf, first, last))
         first = last
     refuse_unless(
         first > 0, f"Environment {name!r} has observation space {space}, which holds no number."
     )
-    return found
+    return leaves
 
 
 def width(space: gymnasium.Space, name: str = "environment") -> int:
@@ -111,8 +111,8 @@ def observation_reader(
         ids_in = _ids(np.asarray(space.n), np.asarray(space.start), "", space, name)
         return lambda batch: torch.from_numpy(ids_in(np.array(batch, np.int64)))
     if is_picture(space):
-        kept = np.uint8 if space.dtype == np.uint8 else np.float32
-        return lambda batch: torch.from_numpy(_array(batch, kept, space, name))
+        number = np.uint8 if space.dtype == np.uint8 else np.float32
+        return lambda batch: torch.from_numpy(_array(batch, number, space, name))
     if isinstance(space, spaces.Box | spaces.MultiBinary):
         if len(space.shape) == 1:
             return lambda batch: torch.from_numpy(_array(batch, dtype, space, name))

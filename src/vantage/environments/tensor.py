@@ -258,8 +258,8 @@ class TensorEnvironment:
             seed: of the initial weights.
             **choices: net, orthogonal, recurrent; see `vantage.environments.fitted.value`.
         """
-        made = fitted.value(self.observations, hidden, seed, **choices)
-        return made.to(self.device, self.dtype)
+        value = fitted.value(self.observations, hidden, seed, **choices)
+        return value.to(self.device, self.dtype)
 
     def _open(self, lanes: int) -> None:
         self.lanes = lanes

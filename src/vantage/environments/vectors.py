@@ -49,8 +49,8 @@ def _stepped_here(name: str, lanes: int, settings: dict[str, Any]) -> bool:
     spec = gymnasium.registry.get(name)
     if spec is None or "action_mask" in settings or _wrapped_by_name(settings):
         return True
-    said = {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
-    return not said and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
+    explicit = {"vectorization_mode", "vector_kwargs"} & (settings.keys() | spec.kwargs.keys())
+    return not explicit and (spec.vector_entry_point is None or lanes < NATIVE_FROM)
 
 
 def _wrapped_by_name(settings: dict[str, Any]) -> bool:

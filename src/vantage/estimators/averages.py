@@ -38,8 +38,8 @@ def average(
     over, under = _sum_within(x, slot), _sum_within(d, slot)
     enough = torch.finfo(torch.float32).eps ** 2 * under
     if leave_out:
-        own = _numbered(slot * (int(batch.episode.max()) + 1) + batch.episode.flatten())
-        over, under = over - _sum_within(x, own), under - _sum_within(d, own)
+        trajectory = _numbered(slot * (int(batch.episode.max()) + 1) + batch.episode.flatten())
+        over, under = over - _sum_within(x, trajectory), under - _sum_within(d, trajectory)
     mean = torch.where(under > enough, over / under, 0)
     return mean.to(numerator.dtype).reshape(numerator.shape)
 

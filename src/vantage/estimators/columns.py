@@ -152,8 +152,8 @@ def factor(column: Callable[..., object], group: int) -> float | None:
 def stepwise(column: Callable[..., object]) -> bool:
     """Whether a ratio, or an importance by one, declares that it looks at one step at a time."""
     ratio = column.keywords.get("ratio") if isinstance(column, partial) else None
-    own: bool = getattr(function_of(column), "stepwise", False)
-    return own and (ratio is None or stepwise(ratio))
+    declared: bool = getattr(function_of(column), "stepwise", False)
+    return declared and (ratio is None or stepwise(ratio))
 
 
 def describe(column: Callable[..., object] | None) -> str:

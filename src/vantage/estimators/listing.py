@@ -122,12 +122,12 @@ def _column(function: Callable[..., object]) -> RenderableType:
 def _row(name: str, asked: str) -> RenderableType:
     """One row: its equation, columns, claim, source and citations."""
     estimator = named(name)
-    said = parts(TABLE[name])
+    docstring = parts(TABLE[name])
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     for heading, text in (
-        ("Equation", said.get("Equation", "see its columns")),
+        ("Equation", docstring.get("Equation", "see its columns")),
         ("Unbiased when", "\n".join([estimator.unbiased, *_reasons(estimator)])),
         ("Couples", _coupling(estimator)),
         ("Needs", ", ".join(sorted(estimator.needs)) or "nothing but the batch"),
@@ -142,7 +142,7 @@ def _row(name: str, asked: str) -> RenderableType:
             columns.add_row(
                 heading, estimator.columns()[heading], parts(column).get("Equation", "–")
             )
-    title = Text(estimator.name, style="bold") + Text(f"  {said['Summary']}")
+    title = Text(estimator.name, style="bold") + Text(f"  {docstring['Summary']}")
     if asked != name:
         title += Text(f"  ({asked} is its former name)", style="dim")
     return Group(title, Padding(facts, (1, 0)), columns, Text(bibtex(estimator.source)))
@@ -197,16 +197,16 @@ def bibtex(source: str) -> str:
 
 
 def _cells(estimator: Estimator) -> tuple[str, ...]:
-    chosen = estimator.columns()
+    columns = estimator.columns()
     others = [
-        chosen[name]
-        for name in chosen
-        if name not in ("returns", "baseline") and chosen[name] != DEFAULTS[name]
+        columns[name]
+        for name in columns
+        if name not in ("returns", "baseline") and columns[name] != DEFAULTS[name]
     ]
     return (
         estimator.name,
-        chosen["returns"],
-        chosen["baseline"],
+        columns["returns"],
+        columns["baseline"],
         ", ".join(others) or "–",
         ", ".join(sorted(estimator.needs)) or "–",
         estimator.couples,

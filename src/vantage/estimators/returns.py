@@ -95,8 +95,8 @@ def _lambda_return(batch: Batch, lambdas: Float[Tensor, "N T"]) -> Float[Tensor,
     carry = _carry(batch, batch.discount)
     # a masked step hands on what follows it whole: λ must not apply there
     mixed = torch.where(batch.mask, carry * (1 - lambdas) * following, 0)
-    kept = torch.where(batch.mask, carry * lambdas, carry)
-    return recursion(_reward_and_bootstrap(batch) + mixed, kept)
+    decay = torch.where(batch.mask, carry * lambdas, carry)
+    return recursion(_reward_and_bootstrap(batch) + mixed, decay)
 
 
 @declares(needs=("value", "log_prob"), provided=("true_value",))

@@ -214,10 +214,10 @@ def best_of(
     pair = choose[(rank - 2).clamp(min=0), k - 2] if k > 1 else torch.zeros_like(best)
     above = torch.where(rank >= 2, pair, 0) * value
     later = above.flip(1).cumsum(1).flip(1) - above
-    total, own = choose[count, k][:, None], choose[count - 1, k - 1][:, None]
+    total, with_it = choose[count, k][:, None], choose[count - 1, k - 1][:, None]
     mean = (best * value).sum(1, keepdim=True) / total
     spread = ((best * (value - mean) ** 2).sum(1, keepdim=True) / total).sqrt()
-    gain = (best * value + later) / own - mean
+    gain = (best * value + later) / with_it - mean
     noise = 32 * torch.finfo(returns.dtype).eps * value.abs().amax(1, keepdim=True)
     gain = torch.where(spread > noise, gain / spread if normalise else gain, 0)
     return gain.gather(1, order.argsort(1)).flatten()[slot].to(returns.dtype)

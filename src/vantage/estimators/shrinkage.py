@@ -38,9 +38,9 @@ def shrinkage(batch: Batch, returns: Float[Tensor, "N T"]) -> Float[Tensor, "N T
     deviation = torch.where(start, (returns - mean[slot][:, None]) ** 2, 0).double().sum(1)
     variance = _by_slot(deviation, slot) / (count - 1).clamp(min=1)
     target, strength = _towards_others(mean, variance, count)
-    own = mean_of_trajectories(batch, returns, by_group(batch), leave_out=True)
+    group_mean = mean_of_trajectories(batch, returns, by_group(batch), leave_out=True)
     strength, target = strength[slot][:, None], target[slot][:, None]
-    return ((1 - strength) * own + strength * target).to(returns.dtype)
+    return ((1 - strength) * group_mean + strength * target).to(returns.dtype)
 
 
 def _towards_others(

@@ -33,11 +33,11 @@ def action_log_probability(mdp: MDP, policy: nn.Module) -> Float[Tensor, "S A"]:
         "Wrap a module that gives logits as vantage.Categorical(module).",
     )
     live = (~mdp.terminal).nonzero().squeeze(1)
-    seen = mdp.observation[live]
+    observation = mdp.observation[live]
     if isinstance(policy, Categorical):
-        table = torch.log_softmax(_logits(policy, mdp, seen), -1)
+        table = torch.log_softmax(_logits(policy, mdp, observation), -1)
     else:
-        pairs = seen[:, None].expand(len(live), mdp.actions, *seen.shape[1:])
+        pairs = observation[:, None].expand(len(live), mdp.actions, *observation.shape[1:])
         table = policy.log_prob(pairs, torch.arange(mdp.actions).expand(len(live), -1))  # type: ignore[operator]
     refuse_unless(
         table.shape == (len(live), mdp.actions),
@@ -47,13 +47,13 @@ def action_log_probability(mdp: MDP, policy: nn.Module) -> Float[Tensor, "S A"]:
     return empty.index_copy(0, live, table.to(torch.float64))
 
 
-def _logits(policy: Categorical, mdp: MDP, seen: Tensor) -> Tensor:
+def _logits(policy: Categorical, mdp: MDP, observation: Tensor) -> Tensor:
     try:
-        return policy(seen)
+        return policy(observation)
     except IndexError as error:
         raise InputError(
             f"the policy has no row for one of the MDP's observations (largest id "
-            f"{seen.max().item()}): {error}. Build it as SoftmaxTable(mdp.observations, "
+            f"{observation.max().item()}): {error}. Build it as SoftmaxTable(mdp.observations, "
             "mdp.actions)."
         ) from error
 
@@ -204,9 +204,9 @@ def reached(source: np.ndarray, target: np.ndarray, seeds: np.ndarray, states: i
         (np.ones(len(rows)), (rows, columns)), shape=(states + 1, states + 1)
     ).tocsr()
     order = scipy.sparse.csgraph.breadth_first_order(graph, states, return_predecessors=False)
-    found = np.zeros(states + 1, dtype=bool)
-    found[order] = True
-    return found[:states]
+    reachable = np.zeros(states + 1, dtype=bool)
+    reachable[order] = True
+    return reachable[:states]
 
 
 def solve_sparse(system: "scipy.sparse.csr_array", source: np.ndarray) -> np.ndarray:

@@ -264,9 +264,9 @@ def _groups(mdp: MDP, paths: Paths, size: int) -> tuple[Int[Tensor, "M K"], Floa
     refuse_unless(size >= 1, f"exact.expectation(group_size={size}): give at least one.")
     rows, chances = [], []
     for start in paths.start.unique():
-        own = (paths.start == start).nonzero()
+        of_start = (paths.start == start).nonzero()
         share = mdp.initial[start]
-        members, chance = multisets(own, paths.probability[own[:, 0]] / share, size)
+        members, chance = multisets(of_start, paths.probability[of_start[:, 0]] / share, size)
         rows.append(members)
         chances.append(chance * share)
     return torch.cat(rows), torch.cat(chances)
@@ -285,14 +285,14 @@ def multisets(
     )
     if size == 1:
         return units, probability
-    chosen = torch.tensor(list(combinations_with_replacement(range(n), size)))
+    members = torch.tensor(list(combinations_with_replacement(range(n), size)))
     # Members are sorted, so m_i! is the product of the positions within each run of equals.
     orders = torch.full((count,), float(factorial(size)), dtype=torch.float64)
     run = torch.ones(count, dtype=torch.float64)
     for j in range(1, size):
-        run = torch.where(chosen[:, j] == chosen[:, j - 1], run + 1, 1.0)
+        run = torch.where(members[:, j] == members[:, j - 1], run + 1, 1.0)
         orders = orders / run
-    return units[chosen].reshape(count, -1), orders * probability[chosen].prod(1)
+    return units[members].reshape(count, -1), orders * probability[members].prod(1)
 
 
 @dataclass(frozen=True)

@@ -25,22 +25,22 @@ def draw(mdp: MDP, policy: SoftmaxTable, world: str) -> Figure:
     """Variances and baselines of a world, or J and variances against its one number."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    found = {name: moments(mdp, policy, name) for name in BASELINES}
+    by_baseline = {name: moments(mdp, policy, name) for name in BASELINES}
     if (mdp.observations, mdp.actions) == (1, 2):
         _sweep(mdp, left, right)
     else:
-        _bars(left, found)
-        _levels(mdp, right, found)
+        _bars(left, by_baseline)
+        _levels(mdp, right, by_baseline)
     figure.suptitle(f"{world}: one trajectory, reward-to-go, exact")
     return figure
 
 
-def _bars(axes: Axes, found: dict[str, Moments]) -> None:
+def _bars(axes: Axes, by_baseline: dict[str, Moments]) -> None:
     """tr Cov of each baseline, in its three parts."""
-    below = torch.zeros(len(found))
-    for part, label in PARTS:
-        height = torch.tensor([float(getattr(m, part)) for m in found.values()])
-        axes.bar(list(found), height, bottom=below, label=label)
+    below = torch.zeros(len(by_baseline))
+    for component, label in PARTS:
+        height = torch.tensor([float(getattr(m, component)) for m in by_baseline.values()])
+        axes.bar(list(by_baseline), height, bottom=below, label=label)
         below = below + height
     axes.set_ylabel("tr Cov")
     axes.margins(y=0.3)
@@ -48,12 +48,12 @@ def _bars(axes: Axes, found: dict[str, Moments]) -> None:
     axes.legend(frameon=False)
 
 
-def _levels(mdp: MDP, axes: Axes, found: dict[str, Moments]) -> None:
+def _levels(mdp: MDP, axes: Axes, by_baseline: dict[str, Moments]) -> None:
     """The baselines over the states that act."""
     live = (~mdp.terminal).nonzero().squeeze(1)
     style = "o-" if len(live) <= 64 else "-"
     for name in BASELINES[1:]:
-        axes.plot(live, found[name].baseline[live], style, markersize=3, label=name)
+        axes.plot(live, by_baseline[name].baseline[live], style, markersize=3, label=name)
     axes.set_xlabel("state")
     axes.set_ylabel("b(s)")
     axes.legend(frameon=False)

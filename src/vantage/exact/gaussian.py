@@ -196,13 +196,13 @@ class LQR:
             value = fit(G)
             b = (space.at(space.points) @ value)[:, None] if subtract_value else torch.zeros_like(r)
             cross = (psi * ((r - b) * e + gamma * c)).sum(-1, keepdim=True)
-            own = psi.square().sum(-1, keepdim=True) * (G2 - 2 * b * G + b.square())
+            square = psi.square().sum(-1, keepdim=True) * (G2 - 2 * b * G + b.square())
             held = {
                 "v": value,
                 "m2": fit(G2),
                 "e": fit(psi * (G - b) + gamma * e),
                 "c": fit(psi * (G2 - b * G) + gamma * (r * e + gamma * c)),
-                "q": fit(own + 2 * gamma * cross + gamma**2 * q),
+                "q": fit(square + 2 * gamma * cross + gamma**2 * q),
             }
         return held
 
@@ -218,9 +218,9 @@ class Polynomials:
     def __init__(self, dimensions: int):
         self.exponents = torch.tensor(
             [
-                [chosen.count(i) for i in range(dimensions)]
+                [factors.count(i) for i in range(dimensions)]
                 for degree in range(DEGREE + 1)
-                for chosen in combinations_with_replacement(range(dimensions), degree)
+                for factors in combinations_with_replacement(range(dimensions), degree)
             ]
         )
         # Products of Chebyshev points determine every polynomial of this degree, well conditioned.

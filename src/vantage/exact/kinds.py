@@ -88,9 +88,9 @@ def moments_by_steps(
     total.scatter_add_(1, place.flatten(1), weight.flatten(1))
     within = torch.zeros_like(probability)
     for member in range(members.shape[1]):
-        own = weight[:, member]
+        share = weight[:, member]
         spread = kinds.covariance[members[:, member]]
-        within += torch.einsum("uf,ufg,ug->u", own, spread, own)
+        within += torch.einsum("uf,ufg,ug->u", share, spread, share)
     square = probability * (torch.einsum("ux,xy,uy->u", total, flat @ flat.T, total) + within)
     steps = kinds.steps[members].sum(1)
     bins = int(steps.max()) + 1
@@ -104,14 +104,14 @@ def moments_by_steps(
 
 def added(parts: Sequence[BySteps]) -> BySteps:
     """Moments over the union of disjoint sets of multisets."""
-    bins = max(len(part.probability) for part in parts)
+    bins = max(len(moments.probability) for moments in parts)
 
     def grown(tensor: Tensor) -> Tensor:
         return torch.cat([tensor, tensor.new_zeros(bins - len(tensor), *tensor.shape[1:])])
 
     return BySteps(
         *(
-            torch.stack([grown(getattr(part, name)) for part in parts]).sum(0)
+            torch.stack([grown(getattr(moments, name)) for moments in parts]).sum(0)
             for name in ("probability", "mean", "square")
         )
     )

@@ -193,10 +193,10 @@ def garnet(
         reward = torch.cat([reward, reward.new_zeros(pairs, 1)], 1)
         following = torch.cat([following, following.new_full((pairs, 1), states)], 1)
     total = states + (termination > 0)
-    seen = torch.arange(total)
+    observation = torch.arange(total)
     if observations is not None:
-        seen = torch.randint(observations, (total,), generator=generator)
-        seen[:observations] = torch.arange(min(observations, total))
+        observation = torch.randint(observations, (total,), generator=generator)
+        observation[:observations] = torch.arange(min(observations, total))
     # Rows of the terminal state, if there is one, are empty.
     pointer = (torch.arange(total * actions + 1).clamp(max=pairs) * following.shape[1]).numpy()
     shape = (total * actions, total)
@@ -207,7 +207,7 @@ def garnet(
         "reward": _csr(reward, following, pointer, shape),
         "initial": initial,
         "terminal": torch.arange(total) >= states,
-        "observation": seen,
+        "observation": observation,
     }
 
 

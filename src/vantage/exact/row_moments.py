@@ -84,18 +84,18 @@ def row_moments(
             factor *= 1 - 1 / compared
         estimate = recursion_for(mdp, policy, "total", discounted=True)
         assert isinstance(estimate, Total)
-        found = _compared(estimate, compared, shared=base is not baselines.batch_leave_one_out)
+        moments = _compared(estimate, compared, shared=base is not baselines.batch_leave_one_out)
     else:
         levels = _levels(estimator, mdp, worth)
         estimate = _recursion(mdp, policy, estimator, worth)
         mean, second = estimate.moments(levels.expand(estimate.process.layers, -1))
         start = mdp.initial
         G = start @ mean[0]
-        found = RowMoments(
+        moments = RowMoments(
             G, start @ second[0, :, 0] - G @ G, start @ (mean[0] - G).square().sum(1)
         )
-    between = None if found.between is None else factor**2 * found.between
-    return RowMoments(factor * found.mean, factor**2 * found.trace, between)
+    between = None if moments.between is None else factor**2 * moments.between
+    return RowMoments(factor * moments.mean, factor**2 * moments.trace, between)
 
 
 def _factor(estimator: Estimator) -> float:
@@ -176,8 +176,8 @@ def _compared(estimate: Total, count: int, shared: bool) -> RowMoments:
         square = [start @ each for each in square]
     centred = square[2] - 2 * value * square[1] + value.square() * square[0]
     spread = (second - value.square()) * square[0]
-    own = u.square().sum(-1)
-    trace = centred - (count - 2) / (count - 1) * own + spread / (count - 1)
+    squares = u.square().sum(-1)
+    trace = centred - (count - 2) / (count - 1) * squares + spread / (count - 1)
     if not shared:
         return RowMoments(u, trace, None)
     mean = start @ u

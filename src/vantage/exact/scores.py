@@ -59,8 +59,8 @@ class TableScores(ActionScores):
 
     def mean(self, w: Float[Tensor, "S A"]) -> Float[Tensor, "S P"]:
         """E_a[w ψ]."""
-        own = self.policy * (w - (self.policy * w).sum(1, keepdim=True))
-        return self._spread(own)
+        by_action = self.policy * (w - (self.policy * w).sum(1, keepdim=True))
+        return self._spread(by_action)
 
     def square(self, w: Float[Tensor, "S A"]) -> Float[Tensor, "S K"]:
         """E_a[w ψ·ψ]."""
@@ -77,14 +77,14 @@ class TableScores(ActionScores):
         flow = (w[:, None] * self.policy)[..., None] * self.block
         return kernel.onward_by_state(flow, self.place, self.places).flatten(1)
 
-    def _spread(self, own: Float[Tensor, "S A"]) -> Float[Tensor, "S P"]:
-        states, actions = own.shape
-        out = own.new_zeros(states, self.places, actions)
-        out[torch.arange(states), self.place] = own
+    def _spread(self, by_action: Float[Tensor, "S A"]) -> Float[Tensor, "S P"]:
+        states, actions = by_action.shape
+        out = by_action.new_zeros(states, self.places, actions)
+        out[torch.arange(states), self.place] = by_action
         return out.flatten(1)
 
-    def _reduce(self, own: Float[Tensor, "S A"]) -> Float[Tensor, "S K"]:
-        return self._spread(own) if self.by_parameter else own.sum(1, keepdim=True)
+    def _reduce(self, by_action: Float[Tensor, "S A"]) -> Float[Tensor, "S K"]:
+        return self._spread(by_action) if self.by_parameter else by_action.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class FormedScores(ActionScores):
         """Σ_s w(s) Σ_a π(a|s) ψ(s,a) M(s,a,s'), by next state."""
         return kernel.onward((w[:, None] * self.policy)[..., None] * self.table)
 
-    def _reduce(self, own: Float[Tensor, "S P"]) -> Float[Tensor, "S K"]:
-        return own if self.by_parameter else own.sum(1, keepdim=True)
+    def _reduce(self, by_parameter: Float[Tensor, "S P"]) -> Float[Tensor, "S K"]:
+        return by_parameter if self.by_parameter else by_parameter.sum(1, keepdim=True)
 
 
 def scores(process: Chain, policy: nn.Module, by_parameter: bool) -> ActionScores:
@@ -146,8 +146,8 @@ def score_table(mdp: MDP, policy: nn.Module) -> Float[Tensor, "pairs P"]:
     parameters = [p for p in policy.parameters() if p.requires_grad]
     log_probability = action_log_probability(mdp, policy)
     wanted = log_probability.detach().isfinite().reshape(-1)
-    chosen = log_probability.reshape(-1)[wanted]
-    rows = [_rows(chosen, parameters, part) for part in torch.arange(len(chosen)).split(256)]
+    outputs = log_probability.reshape(-1)[wanted]
+    rows = [_rows(outputs, parameters, places) for places in torch.arange(len(outputs)).split(256)]
     width = sum(p.numel() for p in parameters)
     table = torch.zeros(len(wanted), width, dtype=torch.float64)
     table[wanted] = torch.cat(rows).to(torch.float64)
@@ -155,11 +155,11 @@ def score_table(mdp: MDP, policy: nn.Module) -> Float[Tensor, "pairs P"]:
 
 
 def _rows(
-    outputs: Float[Tensor, " n"], parameters: list[nn.Parameter], part: Int[Tensor, " k"]
+    outputs: Float[Tensor, " n"], parameters: list[nn.Parameter], places: Int[Tensor, " k"]
 ) -> Float[Tensor, "k P"]:
     """Gradients of some of the outputs over all parameters, in one batched backward pass."""
-    seeds = torch.zeros(len(part), len(outputs), dtype=outputs.dtype)
-    seeds[torch.arange(len(part)), part] = 1
+    seeds = torch.zeros(len(places), len(outputs), dtype=outputs.dtype)
+    seeds[torch.arange(len(places)), places] = 1
     pieces = torch.autograd.grad(
         outputs,
         parameters,
@@ -169,7 +169,7 @@ def _rows(
         allow_unused=True,
     )
     filled = [
-        torch.zeros(len(part), *p.shape, dtype=outputs.dtype) if piece is None else piece
+        torch.zeros(len(places), *p.shape, dtype=outputs.dtype) if piece is None else piece
         for p, piece in zip(parameters, pieces, strict=True)
     ]
-    return torch.cat([piece.reshape(len(part), -1).to(outputs.dtype) for piece in filled], 1)
+    return torch.cat([piece.reshape(len(places), -1).to(outputs.dtype) for piece in filled], 1)

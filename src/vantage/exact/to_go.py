@@ -36,8 +36,8 @@ class ToGo(Recursion):
         source = self.mean(self.Q2 - b * self.Q) + kappa * self.over_actions(P1, e)
         c = process.backward(source, kappa * gamma)
         cross = self.product(P1, e) - b * self.product(P0, e) + gamma * self.product(P0, c)
-        own = self.square(self.Q2 - 2 * b * self.Q + b.square())
-        return e, process.backward(own + 2 * kappa * cross, kappa**2)
+        squares = self.square(self.Q2 - 2 * b * self.Q + b.square())
+        return e, process.backward(squares + 2 * kappa * cross, kappa**2)
 
     @cached_property
     def e(self) -> Float[Tensor, "L S P"]:

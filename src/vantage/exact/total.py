@@ -123,8 +123,8 @@ class Total(Recursion):
         Earlier scores matter through γ^t G_t, which a_t influences; later ones through E[G^1 S'].
         """
         gamma, process = self.mdp.discount, self.process
-        seen = self._discounted_visits[..., 0]
-        pushed = torch.stack([self.scores.onward(self.kernels[0], d) for d in seen])
+        visits = self._discounted_visits[..., 0]
+        pushed = torch.stack([self.scores.onward(self.kernels[0], d) for d in visits])
         earlier = process.forward(gamma * process.previous_layer(pushed), gamma)
-        later = seen * self._score_times(1, self._vectors(torch.ones_like(seen)))[..., 0]
+        later = visits * self._score_times(1, self._vectors(torch.ones_like(visits)))[..., 0]
         return self.decision_slope() + later + (earlier * self.mean(self.Q)).sum(-1)

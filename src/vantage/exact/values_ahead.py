@@ -49,8 +49,8 @@ class ValuesAhead(ToGo):
         b = b[..., None]
         cross = self.product(P1, self.e) - b * self.product(P0, self.e)
         cross = cross + gamma * self.product(P0, self.ahead_times_estimate(b))
-        own = self.square(self.Q2 - 2 * b * self.Q + b.square())
-        return self.e, self.process.backward(own + 2 * kappa * cross, kappa**2)
+        squares = self.square(self.Q2 - 2 * b * self.Q + b.square())
+        return self.e, self.process.backward(squares + 2 * kappa * cross, kappa**2)
 
     def ahead_times_estimate(self, b: Float[Tensor, "L S 1"]) -> Float[Tensor, "L S P"]:
         """E[z g|s]."""
@@ -125,7 +125,7 @@ class Steps(ValuesAhead):
     def _products(self) -> list[Float[Tensor, "L S A"]]:
         """E[y_j y_n|s,a] for j = 1 … n, by E[y_i y_{i+k}|s], k = n − j, from i = 0 on."""
         gamma, (P0, P1, _) = self.mdp.discount, self.kernels
-        values, found = self._values, []
+        values, products = self._values, []
         for j in range(1, self.n + 1):
             gap = self.n - j
             both, product = self.known * values[gap], self.Q
@@ -134,8 +134,8 @@ class Steps(ValuesAhead):
                 product = self.rewards[1] + gamma * self.ahead(P1, near + far)
                 product = product + gamma**2 * self.ahead(P0, both)
                 both = self.process.mean(product)
-            found.append(product)
-        return found
+            products.append(product)
+        return products
 
     @cached_property
     def Q2(self) -> Float[Tensor, "L S A"]:  # noqa: N802
@@ -148,6 +148,6 @@ class Steps(ValuesAhead):
         c = self.known * self.e
         onward = kappa * self.over_actions(P1, self.e)
         for j in range(1, self.n):
-            own = self.mean(self._products[j - 1] - b * self._following(self._values[j - 1]))
-            c = own + onward + kappa * gamma * self.over_actions(P0, c)
+            now = self.mean(self._products[j - 1] - b * self._following(self._values[j - 1]))
+            c = now + onward + kappa * gamma * self.over_actions(P0, c)
         return c

@@ -19,9 +19,9 @@ def linear_layers(policy: Policy) -> dict[nn.Linear, list[str]]:
     layers: dict[nn.Linear, list[str]] = {}
     for prefix, module in policy.named_modules():
         if isinstance(module, nn.Linear):
-            own = dict(module.named_parameters(recurse=False))
-            if all(owners[id(p)] == 1 and p.requires_grad for p in own.values()):
-                layers[module] = [f"{prefix}.{name}" if prefix else name for name in own]
+            parameters = dict(module.named_parameters(recurse=False))
+            if all(owners[id(p)] == 1 and p.requires_grad for p in parameters.values()):
+                layers[module] = [f"{prefix}.{name}" if prefix else name for name in parameters]
     return layers
 
 
@@ -53,8 +53,8 @@ def scaled_products(
     wide, narrow = (b, a) if a.shape[-1] <= b.shape[-1] else (a, b)
     weight = basis.new_empty(rows, rank, b.shape[-1], a.shape[-1])
     each = rank * steps * narrow.shape[-1]
-    for part in torch.arange(rows).split(max(1, IN_CACHE // max(1, each))):
-        chunk = slice(int(part[0]), int(part[-1]) + 1)
+    for rows_ in torch.arange(rows).split(max(1, IN_CACHE // max(1, each))):
+        chunk = slice(int(rows_[0]), int(rows_[-1]) + 1)
         scaled = basis[chunk, :, None] * narrow[chunk].transpose(1, 2)[:, None]
         product = (scaled.flatten(1, 2) @ wide[chunk]).unflatten(1, (rank, -1))
         weight[chunk] = product if narrow is b else product.transpose(2, 3)
@@ -83,10 +83,12 @@ def largest_change(
     }
     observation, action = batch.observation[batch.mask], batch.action[batch.mask]
     largest = directions.new_zeros(len(directions))
-    for part in torch.arange(len(action)).split(256):
-        log_prob, used = linear_calls(policy, linear, observation[part][None], action[part][None])
+    for places in torch.arange(len(action)).split(256):
+        log_prob, used = linear_calls(
+            policy, linear, observation[places][None], action[places][None]
+        )
         outputs = torch.autograd.grad(log_prob.sum(), [out for _, _, out in used])
-        change = directions.new_zeros(len(part), len(directions))
+        change = directions.new_zeros(len(places), len(directions))
         for (layer, a, _), b in zip(used, outputs, strict=True):
             weight, *bias = (along[name] for name in linear[layer])
             moved = (b[0] @ weight.transpose(0, 1).flatten(1)).unflatten(1, (len(directions), -1))

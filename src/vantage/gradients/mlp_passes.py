@@ -107,9 +107,9 @@ class MlpPasses:
         position = 0
         for module in modules:
             for parameter in module.parameters():
-                part = slice(position, position + parameter.numel())
-                parameter.data = flat[part].view_as(parameter)
-                parameter.grad = self.flat.grad[part].view_as(parameter)
+                place = slice(position, position + parameter.numel())
+                parameter.data = flat[place].view_as(parameter)
+                parameter.grad = self.flat.grad[place].view_as(parameter)
                 position += parameter.numel()
         self.policy_size = sum(parameter.numel() for parameter in policy.parameters())
         self.log_std = policy.log_std if isinstance(policy, Gaussian) else None

@@ -88,9 +88,9 @@ def by_loop(policy: Policy, batch: Batch, basis: Float[Tensor, "N R T"]) -> Floa
     """One backward pass a trajectory and direction: the reference."""
     parts = [slice(n, n + 1) for n in range(batch.rows)]
     every = [
-        weighted_score(policy, batch.select(part), direction[None])
-        for part in parts
-        for direction in basis[part][0]
+        weighted_score(policy, batch.select(rows), direction[None])
+        for rows in parts
+        for direction in basis[rows][0]
     ]
     return torch.stack(every).view(batch.rows, basis.shape[1], -1)
 
@@ -120,8 +120,8 @@ def by_layers(
         return by_vmap(policy, batch, basis)
     for layer, a, out in used:
         if a.ndim != 3 or out.ndim != 3 or len(a) != batch.rows:
-            seen = f"inputs of shape {tuple(a.shape)}, not [{batch.rows} rows, positions, width]"
-            raise RuntimeError(f"the layer of {layers[layer][0]} sees {seen}")
+            inputs = f"inputs of shape {tuple(a.shape)}, not [{batch.rows} rows, positions, width]"
+            raise RuntimeError(f"the layer of {layers[layer][0]} sees {inputs}")
     memoryless = bool(getattr(policy, "memoryless", False))
     passes = [batch.mask.to(basis.dtype)] if memoryless else list(basis.unbind(1))
     backward = []
@@ -129,7 +129,7 @@ def by_layers(
         surrogate = torch.where(batch.mask, w * log_prob, 0).sum()
         keep = i + 1 < len(passes)
         backward.append(torch.autograd.grad(surrogate, outputs, retain_graph=keep))
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for k, (layer, a, _) in enumerate(used):
         if memoryless:
             weight, bias = scaled_products(basis, backward[0][k], a.detach())
@@ -139,13 +139,13 @@ def by_layers(
             flat = b.permute(0, 1, 3, 2).reshape(rows, rank * width, steps)
             weight, bias = (flat @ a.detach()).reshape(rows, rank, -1), b.sum(2)
         for name, piece in zip(layers[layer], (weight, bias), strict=False):
-            found[name] = found[name] + piece if name in found else piece
+            gradients[name] = gradients[name] + piece if name in gradients else piece
     names = [name for name, p in policy.named_parameters() if p.requires_grad]
-    for name in (name for name in names if name not in found):
-        found[name] = torch.stack(
+    for name in (name for name in names if name not in gradients):
+        gradients[name] = torch.stack(
             [row_gradients(policy, batch, w, only=[name]) for w in basis.unbind(1)], 1
         )
-    return torch.cat([found[name] for name in names], -1)
+    return torch.cat([gradients[name] for name in names], -1)
 
 
 METHODS: dict[str, Method] = {"loop": by_loop, "vmap": by_vmap, "layers": by_layers}
@@ -225,8 +225,8 @@ def contributions(
     order = torch.argsort(length, stable=True)
     for rows in order.split(max(1, min(64, memory // each))):
         steps = slice(0, int(length[rows].max()))
-        part = _first_steps(batch.select(rows), steps)
-        vectors = method(policy, part, basis[rows][:, :, steps])
+        shortened = _first_steps(batch.select(rows), steps)
+        vectors = method(policy, shortened, basis[rows][:, :, steps])
         if sketch is not None:
             vectors = sketch(vectors)
         yield rows, torch.einsum("enr,nrk->enk", coefficient[:, rows], vectors)

@@ -99,7 +99,7 @@ def row_gradients_by_loop(
     """`row_gradients` the slow and obvious way: one backward pass a row."""
     parts = [slice(n, n + 1) for n in range(batch.rows)]
     return torch.stack(
-        [weighted_score(policy, batch.select(part), weights[part]) for part in parts]
+        [weighted_score(policy, batch.select(rows), weights[rows]) for rows in parts]
     )
 
 
@@ -189,8 +189,8 @@ def _log_prob_as_function(policy: Policy) -> Callable[..., Tensor]:
     module = _LogProb(policy)
 
     def log_prob(parameters: dict[str, Tensor], observation: Tensor, action: Tensor) -> Tensor:
-        own = {f"policy.{name}": value for name, value in parameters.items()}
-        return torch.func.functional_call(module, own, (observation, action))
+        parameters_ = {f"policy.{name}": value for name, value in parameters.items()}
+        return torch.func.functional_call(module, parameters_, (observation, action))
 
     return log_prob
 

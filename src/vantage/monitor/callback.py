@@ -126,7 +126,7 @@ class TrainerCallback:
         if self.monitor is None or self.split is None:
             return {}
         scale, size = self.monitor.noise_scale, self.split.rows_per_unit
-        found = {
+        estimates = {
             "snr": (self.monitor.snr, 1.0),
             "noise_scale": (scale, 1.0),
             "batch_for_snr_1": (scale, size),
@@ -134,7 +134,7 @@ class TrainerCallback:
         ends = {"": "value", "_low": "low", "_high": "high"}
         row = {
             f"gradient/{name}{end}": factor * getattr(estimate, field)
-            for name, (estimate, factor) in found.items()
+            for name, (estimate, factor) in estimates.items()
             for end, field in ends.items()
         }
         row["gradient/trusted"] = float(is_trusted(self.monitor.snr))

@@ -134,14 +134,14 @@ class Contributions:
 
     def lands(self, name: int) -> None:
         """The gradient whose products are pending was added to `.grad`."""
-        found = self.pending.pop(name, None)
-        if found is None:
+        pending = self.pending.pop(name, None)
+        if pending is None:
             self.outside = True
             return
-        squares, crosses, part = found
-        if part is not None:
+        squares, crosses, rest = pending
+        if rest is not None:
             earlier = self.partial.get(name)
-            self.partial[name] = part if earlier is None else earlier.add_(part)
+            self.partial[name] = rest if earlier is None else earlier.add_(rest)
         elif name in self.arrived:
             self.several.add(name)
             self.unseen_parts = True
@@ -150,7 +150,7 @@ class Contributions:
         self.squares += squares
         if len(self.weights) > 1:
             self.crosses += crosses
-        elif part is None:
+        elif rest is None:
             self.before_first += crosses
 
     def problem(self) -> str:

@@ -133,8 +133,8 @@ def _assumption(split: Split, pieces: int) -> str:
 def _names_of(trainer: Any) -> dict[str, Any]:
     """Where the trainer looks up its shuffle: the names of the module that prepares inputs."""
     for kind in type(trainer).__mro__:
-        own = vars(kind).get("_prepare_inputs")
-        names = getattr(unwrap(own), "__globals__", {}) if own is not None else {}
+        method = vars(kind).get("_prepare_inputs")
+        names = getattr(unwrap(method), "__globals__", {}) if method is not None else {}
         if SHUFFLE in names:
             return names
     return {}

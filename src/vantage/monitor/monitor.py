@@ -197,12 +197,14 @@ class Monitor:
         return columns[0], columns[1], columns[2]
 
     def _row(self) -> dict[str, float]:
-        found = {"snr": self.snr, "noise_scale": self.noise_scale}
+        estimates = {"snr": self.snr, "noise_scale": self.noise_scale}
         ends = {"": "value", "_low": "low", "_high": "high"}
-        row = {k + end: getattr(e, name) for k, e in found.items() for end, name in ends.items()}
-        trusted = is_trusted(found["snr"])
+        row = {
+            k + end: getattr(e, name) for k, e in estimates.items() for end, name in ends.items()
+        }
+        trusted = is_trusted(estimates["snr"])
         if not trusted and len(self.latest) == self.latest.maxlen:
-            self._say_once(f"{UNTRUSTED} Now: {found['snr'].note}.", UNTRUSTED)
+            self._say_once(f"{UNTRUSTED} Now: {estimates['snr'].note}.", UNTRUSTED)
         return row | {"trusted": float(trusted)}
 
     def _say(self, problem: str) -> None:

@@ -6,7 +6,7 @@ from vantage.pages.standalone import PIXELS
 from vantage.pages.tables import escaped
 
 
-def figure(title: str, said: str, drawn: str) -> str:
+def figure(title: str, caption: str, drawn: str) -> str:
     """An SVG of `vantage.pages.forest.svg` with what it shows, in words.
 
     Its width is at most that of its view box, so that the letters of all figures of a page are of
@@ -14,5 +14,5 @@ def figure(title: str, said: str, drawn: str) -> str:
     """
     box = re.search(r'viewBox="0 0 ([\d.]+) ', drawn)
     wide = f' style="max-width:{float(box[1]) * PIXELS:.0f}px"' if box else ""
-    note = f"<span>{escaped(said)}</span>" if said else ""
+    note = f"<span>{escaped(caption)}</span>" if caption else ""
     return f"<figure{wide}><figcaption>{escaped(title)}{note}</figcaption>{drawn}</figure>"

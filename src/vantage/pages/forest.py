@@ -94,16 +94,16 @@ def forest(plot: Forest, number: int) -> str:
 
 def in_words(estimates: dict[str, Estimate]) -> str:
     """The same numbers for those who do not see the figure."""
-    said = []
+    words = []
     for name, estimate in estimates.items():
         if math.isnan(estimate.value):
-            said.append(f"{name} undetermined")
+            words.append(f"{name} undetermined")
         elif estimate.exact:
-            said.append(f"{name} {estimate.value:.3g}, exact")
+            words.append(f"{name} {estimate.value:.3g}, exact")
         else:
             ends = f"from {estimate.low:.3g} to {estimate.high:.3g}"
-            said.append(f"{name} {estimate.value:.3g}, {ends}")
-    return "; ".join(said) + "."
+            words.append(f"{name} {estimate.value:.3g}, {ends}")
+    return "; ".join(words) + "."
 
 
 def svg(figure: Figure, description: str, number: int) -> str:

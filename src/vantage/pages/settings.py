@@ -30,8 +30,8 @@ def settings_table(settings: Mapping[str, Any], deep: int = 0) -> str:
 def pairs(words: Mapping[str, str]) -> str:
     """Names and their values, two to a line; both escaped here."""
     lines = "".join(
-        f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(said)}</td></tr>'
-        for name, said in words.items()
+        f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(value)}</td></tr>'
+        for name, value in words.items()
     )
     return f'<table class="pairs"><tbody>{lines}</tbody></table>' if lines else ""
 

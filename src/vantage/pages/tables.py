@@ -32,8 +32,8 @@ def cell(estimate: Estimate) -> str:
     if note.startswith("optimistic"):
         flag = f'<span class="flag">* {escaped(note)}</span>'
         return f"<strong>{value} *</strong><span>{ends}</span>{flag}"
-    said = f'<span class="why">{escaped(note)}</span>' if note else ""
-    return f"<strong>{value}</strong><span>{ends}</span>{said}"
+    small = f'<span class="why">{escaped(note)}</span>' if note else ""
+    return f"<strong>{value}</strong><span>{ends}</span>{small}"
 
 
 def table(
@@ -57,11 +57,11 @@ def summary(lines: Sequence[str], notes: Sequence[str], nothing: str) -> str:
     Args:
         nothing: said where there are no lines.
     """
-    *found, advice = lines or [nothing]
+    *conclusions, advice = lines or [nothing]
     limits = ""
     if notes:
         limits = f'<div class="limits"><h3>What limits these numbers</h3>{_list(notes)}</div>'
-    return f'<p class="advice">{escaped(advice)}</p>{_list(found)}{limits}'
+    return f'<p class="advice">{escaped(advice)}</p>{_list(conclusions)}{limits}'
 
 
 def _list(lines: Sequence[str]) -> str:

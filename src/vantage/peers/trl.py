@@ -143,12 +143,14 @@ def _prepared(trainer: Any, watch: _Watch, seed: int) -> Iterator[None]:
     """The trainer set for one step at learning rate 0, and put back afterwards."""
     arguments, handler = trainer.args, trainer.callback_handler
     wanted = ARGUMENTS | {"seed": seed, "data_seed": seed}
-    own = {name: getattr(arguments, name) for name in wanted}
+    before = {name: getattr(arguments, name) for name in wanted}
     counters = {name: getattr(trainer, name) for name in COUNTERS if hasattr(trainer, name)}
     callbacks, training = handler.callbacks, trainer.model.training
     objects = {name: getattr(trainer, name) for name in ("optimizer", "lr_scheduler", "state")}
     metrics = getattr(trainer, "_metrics", {})
-    kept = {mode: {name: list(v) for name, v in values.items()} for mode, values in metrics.items()}
+    saved = {
+        mode: {name: list(v) for name, v in values.items()} for mode, values in metrics.items()
+    }
     flow = [each for each in callbacks if type(each).__name__ == "DefaultFlowCallback"]
     try:
         for name, value in wanted.items():
@@ -162,15 +164,15 @@ def _prepared(trainer: Any, watch: _Watch, seed: int) -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
-        for name, value in own.items():
+        for name, value in before.items():
             object.__setattr__(arguments, name, value)
         for name, value in (counters | objects).items():
             setattr(trainer, name, value)
         handler.callbacks = callbacks
         for mode, values in metrics.items():
             for name in list(values):
-                if name in kept.get(mode, {}):
-                    values[name] = kept[mode][name]
+                if name in saved.get(mode, {}):
+                    values[name] = saved[mode][name]
                 else:
                     del values[name]
         trainer.model.train(training)

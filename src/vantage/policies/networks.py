@@ -40,11 +40,11 @@ class Value(nn.Module):
         net: maps observations [..., *shape] to [..., 1].
 
     Attributes:
-        hidden, made: as in `Policy`.
+        hidden, arguments: as in `Policy`.
     """
 
     hidden: tuple[int, ...] | None = None
-    made: dict[str, object] | None = None
+    arguments: dict[str, object] | None = None
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -173,15 +173,15 @@ def orthogonal_(
     Source: Engstrom et al. 2020; Huang et al. 2022, detail 2.
     """
     generator = generator or torch.Generator().manual_seed(0)
-    parts = [part for part in module.modules() if isinstance(part, _WITH_WEIGHTS)]
-    outputs = [part for part in parts if not isinstance(part, nn.GRUCell)][-1:]
+    parts = [layer for layer in module.modules() if isinstance(layer, _WITH_WEIGHTS)]
+    outputs = [layer for layer in parts if not isinstance(layer, nn.GRUCell)][-1:]
     with torch_threads(1):  # the factorisation rounds otherwise on each number of threads
-        for part in parts:
-            gain = output_gain if part in outputs else math.sqrt(2)
-            for name, weights in part.named_parameters(recurse=False):
+        for layer in parts:
+            gain = output_gain if layer in outputs else math.sqrt(2)
+            for name, weights in layer.named_parameters(recurse=False):
                 if "bias" in name:
                     nn.init.zeros_(weights)
-                elif isinstance(part, nn.GRUCell):
+                elif isinstance(layer, nn.GRUCell):
                     for gate in weights.data.chunk(3):
                         nn.init.orthogonal_(gate, generator=generator)
                 else:

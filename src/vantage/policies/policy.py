@@ -43,7 +43,7 @@ class Policy(nn.Module):
     Attributes:
         hidden: widths of the hidden layers where an environment made the policy; None where it is
             the user's own.
-        made: the keyword arguments of `env.policy` that build a network of this shape again; None
+        arguments: the keyword arguments of `env.policy` that build a network of this shape again; None
             where only its owner can.
         terms: how its tensors correspond to an environment's observations and actions, for `act`;
             `env.policy()`, `vantage.train` and `vantage.load` set it.
@@ -52,7 +52,7 @@ class Policy(nn.Module):
     """
 
     hidden: tuple[int, ...] | None = None
-    made: dict[str, object] | None = None
+    arguments: dict[str, object] | None = None
     terms: Terms | None = None
     memoryless: bool = False
     _acts: int = 0  # how often `act` was called: its actions are drawn from (seed, number)
@@ -178,6 +178,6 @@ class Policy(nn.Module):
         """
         return observation
 
-    def remember(self, seen: Tensor) -> Tensor | None:
-        """The memory after the step at which the policy saw `seen`, [lanes, H]; None without."""
+    def remember(self, observation: Tensor) -> Tensor | None:
+        """The memory, [lanes, H], after the step that showed `observation`; None without."""
         return None

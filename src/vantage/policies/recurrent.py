@@ -92,11 +92,11 @@ class Recurrent(Policy):
         features = observation.flatten(1).to(memory.dtype)
         return torch.cat([features, flag.to(memory.dtype), memory.masked_fill(flag, 0)], -1)
 
-    def remember(self, seen: Tensor) -> Tensor:
-        """The memory after the step at which the policy saw `seen`, [lanes, H]."""
-        if self._last is not None and self._last[0] is seen:
+    def remember(self, observation: Tensor) -> Tensor:
+        """The memory after the step at which the policy saw `observation`, [lanes, H]."""
+        if self._last is not None and self._last[0] is observation:
             return self._last[1]
-        return self._step(seen)
+        return self._step(observation)
 
     @torch.no_grad()
     def sample(
@@ -155,7 +155,7 @@ class Recurrent(Policy):
         """One step of the GRU, written out so that function transforms can go through it."""
         cell = self.cell
         reset, update, new = gates.chunk(3, -1)
-        own = nn.functional.linear(memory, cell.weight_hh, cell.bias_hh)
-        own_reset, own_update, own_new = own.chunk(3, -1)
+        recurrent = nn.functional.linear(memory, cell.weight_hh, cell.bias_hh)
+        own_reset, own_update, own_new = recurrent.chunk(3, -1)
         candidate = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
         return torch.lerp(candidate, memory, torch.sigmoid(update + own_update))

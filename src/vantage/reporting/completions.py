@@ -63,10 +63,10 @@ def completions(folder: Path) -> dict[str, Any] | None:
             left -= size
             rows.append(row)
     rows.sort(key=lambda row: row[0])
-    said = f"{len(rows):,} completions of {read:,} of {len(updates):,} recorded updates."
+    count = f"{len(rows):,} completions of {read:,} of {len(updates):,} recorded updates."
     return {
         "tokens": tokens.texts, "prompts": prompts.texts, "parts": list(parts),
-        "rows": rows, "said": said, "faults": faults,
+        "rows": rows, "said": count, "faults": faults,
     }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ TOKENS_AT = 7  # in a row: update, group, prompt, reward, length, cut, parts, to
 def _row(
     record: Mapping[str, Any], tokens: Places, prompts: Places, parts: Sequence[str]
 ) -> list[Any]:
-    said = record["tokens"] if isinstance(record["tokens"], list) else []
+    texts = record["tokens"] if isinstance(record["tokens"], list) else []
     weights, log_probs = ([_short(v) for v in _list(record[n])] for n in ("advantage", "log_prob"))
     alike = weights[0] if weights and len(set(weights)) == 1 else weights
     return [
@@ -84,10 +84,10 @@ def _row(
         _short(record["group"]),
         prompts.of(spoken(str(record["prompt"]))),
         _short(record["reward"]),
-        len(said),
+        len(texts),
         bool(record.get("truncated")),
         [_short(record.get(f"reward/{name}")) for name in parts],
-        [tokens.of(str(text)) for text in said],
+        [tokens.of(str(text)) for text in texts],
         alike,
         log_probs,
     ]

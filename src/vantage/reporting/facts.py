@@ -28,23 +28,23 @@ def state(subject: Subject) -> str:
 def facts(subject: Subject) -> dict[str, str]:
     """What is shown above all else: a name and a value each, those that there are."""
     last = subject.last
-    found: dict[str, str | None] = {"state": state(subject)}
+    facts_: dict[str, str | None] = {"state": state(subject)}
     if subject.language:
-        found["reward at the end"] = _text(subject.late_mean("return"))
+        facts_["reward at the end"] = _text(subject.late_mean("return"))
     else:
-        found["return, last 100 episodes"] = _text(last("return_100"))
-    found |= _evaluation(subject)
+        facts_["return, last 100 episodes"] = _text(last("return_100"))
+    facts_ |= _evaluation(subject)
     snr = signal_at_end(subject)
-    found["SNR at the end"] = None if snr is None else number(snr.value)
-    found["updates"] = f"{len(subject.history):,}"
+    facts_["SNR at the end"] = None if snr is None else number(snr.value)
+    facts_["updates"] = f"{len(subject.history):,}"
     for name, label in (("steps", "steps"), ("num_tokens", "tokens")):
-        found[label] = None if (count := last(name)) is None else f"{count:,.0f}"
+        facts_[label] = None if (count := last(name)) is None else f"{count:,.0f}"
     seconds = float(subject.metric("step_time").sum())
-    found["time"] = duration(seconds) if seconds else None
+    facts_["time"] = duration(seconds) if seconds else None
     for name in ("steps", "tokens"):
         rate = subject.late_mean(f"{name}_per_second")
-        found[f"{name} a second"] = None if rate is None else f"{rate:,.0f}"
-    return {label: text for label, text in found.items() if text is not None}
+        facts_[f"{name} a second"] = None if rate is None else f"{rate:,.0f}"
+    return {label: text for label, text in facts_.items() if text is not None}
 
 
 def duration(seconds: float) -> str:
@@ -57,8 +57,8 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     first = next(i for i, (_, size) in enumerate(units) if seconds >= size)
-    (name, size), (smaller, part) = units[first : first + 2]
-    return f"{int(seconds // size):,} {name} {int(seconds % size // part)} {smaller}"
+    (name, size), (smaller, divisor) = units[first : first + 2]
+    return f"{int(seconds // size):,} {name} {int(seconds % size // divisor)} {smaller}"
 
 
 def checkpoints(folder: Path) -> list[tuple[str, str, str, str]]:
@@ -101,11 +101,11 @@ def resumed(config: Mapping[str, Any]) -> list[str]:
     changes = config.get("resumed")
     if not isinstance(changes, list):
         return []
-    said = []
+    lines = []
     for change in changes:
         if isinstance(change, Mapping) and isinstance(change.get("before"), Mapping):
             names = ", ".join(map(str, change["before"]))
-            said.append(
+            lines.append(
                 f"Carried on after {change.get('updates', '?')} updates with other {names}."
             )
-    return said
+    return lines

@@ -29,12 +29,12 @@ def page(subject: Subject, folder: Path, live: dict[str, str] | None = None) -> 
             it is a file.
     """
     drawn = charts(subject)
-    said = completions(folder)
+    browser = completions(folder)
     data: dict[str, Any] = {
         "charts": drawn,
         "grids": subject.curves.grids,
         "axes": list(subject.curves.axes),
-        "completions": said,
+        "completions": browser,
         "live": live,
     }
     sections = {
@@ -44,7 +44,7 @@ def page(subject: Subject, folder: Path, live: dict[str, str] | None = None) -> 
             for name, place in SHORTER.items()
             if any(chart["section"] == name for chart in drawn)
         },
-        "What it said": ("said", "" if said is None else _text("browser.html")),
+        "What it said": ("said", "" if browser is None else _text("browser.html")),
         "What never changed": ("constant", _constant(subject)),
         "Checkpoints": ("checkpoints", _checkpoints(folder)),
         "Make it again": ("again", _again(subject, folder)),
@@ -95,8 +95,8 @@ def _figures(name: str) -> str:
 
 def _constant(subject: Subject) -> str:
     same = constant(subject)
-    said = ", ".join(f"{name} {value}" for name, value in same.items())
-    return f"<p>{escaped(said)}.</p>" if said else ""
+    values = ", ".join(f"{name} {value}" for name, value in same.items())
+    return f"<p>{escaped(values)}.</p>" if values else ""
 
 
 def _checkpoints(folder: Path) -> str:
@@ -110,10 +110,10 @@ def _checkpoints(folder: Path) -> str:
 
 def _again(subject: Subject, folder: Path) -> str:
     parts = [f"<p>{escaped(line)}</p>" for line in resumed(subject.config)]
-    for said, text in reproducing(subject.config, folder):
+    for title, text in reproducing(subject.config, folder):
         parts.append(
-            f'<p>{escaped(said)}</p><div class="scroll" role="region" tabindex="0" '
-            f'aria-label="{escaped(said)}"><pre>{escaped(text)}</pre></div>'
+            f'<p>{escaped(title)}</p><div class="scroll" role="region" tabindex="0" '
+            f'aria-label="{escaped(title)}"><pre>{escaped(text)}</pre></div>'
         )
     return "".join(parts)
 

@@ -89,9 +89,9 @@ def charts(subject: Subject) -> list[dict[str, Any]]:
                 curves.append({"label": label, **curve})
         if curves:
             drawn.append(_chart(panel, curves))
-    found = subject.curves.signal()
-    if found is not None:
-        drawn += _signal_charts(subject, *found)
+    signal = subject.curves.signal()
+    if signal is not None:
+        drawn += _signal_charts(subject, *signal)
     order = [*dict.fromkeys(panel.section for panel in PANELS), "Other metrics"]
     return sorted(drawn, key=lambda chart: (order.index(chart["section"]), chart["place"]))
 

@@ -49,9 +49,9 @@ def _call(config: Mapping[str, Any], folder: Path) -> str:
     )
     first = ["task", "policy"] if language else [repr(name_in(config.get("environment")))]
     world = config.get("environment")
-    own = {"lanes": world.get("lanes"), "discount": world.get("discount")} if isinstance(
+    of_world = {"lanes": world.get("lanes"), "discount": world.get("discount")} if isinstance(
         world, Mapping) else {}  # fmt: skip
-    given = own | {name: config.get(name) for name in SETTINGS}
+    given = of_world | {name: config.get(name) for name in SETTINGS}
     settings = [
         f"{name}={value!r}"
         for name, value in given.items()

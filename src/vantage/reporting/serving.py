@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *said: Any) -> None:
+    def log_message(self, *words: Any) -> None:
         """Nothing: a line for every refresh would bury what is printed."""
 
 

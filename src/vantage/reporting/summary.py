@@ -21,9 +21,9 @@ GOOD = 2.0  # SNR that a batch is recommended for
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen, and what to do about it, where there is something to be done."""
+    """An observation, and what to do about it, where there is something to be done."""
 
-    seen: str
+    sentence: str
     remedy: str = ""
 
 
@@ -31,10 +31,10 @@ def summarise(subject: Subject) -> list[str]:
     """Sentences; the last is the advice."""
     if not subject.history:
         return ["No update is finished yet."]
-    found = [finding for rule in RULES if (finding := rule(subject)) is not None]
-    remedies = [finding.remedy for finding in found if finding.remedy]
+    findings = [finding for rule in RULES if (finding := rule(subject)) is not None]
+    remedies = [finding.remedy for finding in findings if finding.remedy]
     advice = " ".join(remedies[:2]) or "Nothing in these numbers asks for a change."
-    return [*(finding.seen for finding in found), advice]
+    return [*(finding.sentence for finding in findings), advice]
 
 
 def difference(after: Array, before: Array) -> Estimate:
@@ -68,19 +68,19 @@ def _learned(subject: Subject) -> Finding:
     if len(before) < 2:
         return Finding(f"Too few updates with a {name} to say whether it learned.", "Train longer.")
     change = difference(after, before)
-    said = (
+    numbers = (
         f"The {name} went from {number(before.mean())} (the first {len(before)} updates) to "
         f"{number(after.mean())} (the last {len(after)}): a difference of {number(change.value)} "
         f"[{number(change.low)}, {number(change.high)}]."
     )
     if change.low > 0:
-        return Finding(f"It learned. {said}")
+        return Finding(f"It learned. {numbers}")
     if change.high < 0:
         return Finding(
-            f"It got worse. {said}",
+            f"It got worse. {numbers}",
             "Lower the learning rate, and look at KL and gradient norm where it turned.",
         )
-    return Finding(f"Nothing says that it learned. {said}")
+    return Finding(f"Nothing says that it learned. {numbers}")
 
 
 def _evaluated(subject: Subject) -> Finding | None:
@@ -98,10 +98,10 @@ def _evaluated(subject: Subject) -> Finding | None:
 def _trend(subject: Subject) -> Finding | None:
     """Whether it still rises, or has fallen from its best."""
     values = subject.metric("return")
-    part = len(subject.late("return"))
+    size = len(subject.late("return"))
     if len(values) < 4 * LEAST:
         return None
-    blocks = [values[end - part : end] for end in range(len(values), part - 1, -part)]
+    blocks = [values[end - size : end] for end in range(len(values), size - 1, -size)]
     best = max(blocks, key=lambda block: block.mean())
     fallen = difference(blocks[0], best)
     whole = max(float(values.max() - values.min()), 1e-12)
@@ -121,34 +121,34 @@ def _trend(subject: Subject) -> Finding | None:
 
 
 def _signal(subject: Subject) -> Finding | None:
-    found = signal_at_end(subject)
+    ratio = signal_at_end(subject)
     window = _measured(subject)
-    if found is None or window is None:
+    if ratio is None or window is None:
         return Finding(
             "The signal of the gradient was not measured.",
             "" if subject.language else "Measure the signal: signal_every=10, with two lanes.",
         )
     count, batch = len(window[0]), float(window[2].mean())
-    bounded = math.isfinite(found.low) and math.isfinite(found.high)
-    ends = f" [{number(found.low)}, {number(found.high)}]" if bounded else ""
+    bounded = math.isfinite(ratio.low) and math.isfinite(ratio.high)
+    ends = f" [{number(ratio.low)}, {number(ratio.high)}]" if bounded else ""
     where = f"over the last {count} measured updates, at {batch:,.0f} {subject.rows} each"
-    said = f"The gradient's signal-to-noise ratio is {number(found.value)}{ends} {where}"
+    sentence = f"The gradient's signal-to-noise ratio is {number(ratio.value)}{ends} {where}"
     if not bounded:
-        return Finding(f"{said}; its interval is {found.note}.")
-    if not is_trusted(found):
-        said += f", the interval {found.note}"
-    scale = batch / found.value if found.value > 0 else math.inf
-    if found.low <= 0:
-        return Finding(f"{said}: it cannot be told from noise.", _larger(subject, batch, scale))
-    if found.high < 1:
-        return Finding(f"{said}: more noise than signal.", _larger(subject, batch, scale))
-    if found.low > PLENTY:
+        return Finding(f"{sentence}; its interval is {ratio.note}.")
+    if not is_trusted(ratio):
+        sentence += f", the interval {ratio.note}"
+    scale = batch / ratio.value if ratio.value > 0 else math.inf
+    if ratio.low <= 0:
+        return Finding(f"{sentence}: it cannot be told from noise.", _larger(subject, batch, scale))
+    if ratio.high < 1:
+        return Finding(f"{sentence}: more noise than signal.", _larger(subject, batch, scale))
+    if ratio.low > PLENTY:
         return Finding(
-            f"{said}: far more signal than a step needs.",
+            f"{sentence}: far more signal than a step needs.",
             f"A batch of {number(max(2.0, GOOD * scale))} {subject.rows} would have an SNR of "
             f"{GOOD:g}: smaller batches step more often for the same work.",
         )
-    return Finding(f"{said}: the gradient is signal.")
+    return Finding(f"{sentence}: the gradient is signal.")
 
 
 def _larger(subject: Subject, batch: float, scale: float) -> str:
@@ -187,7 +187,7 @@ class Threshold:
 
     metric: str
     beyond: Callable[[float], bool]
-    seen: str  # with {} for the mean
+    sentence: str  # with {} for the mean
     remedy: str
     language: bool | None = None  # of which runs; None: of both
 
@@ -195,7 +195,7 @@ class Threshold:
         mean = subject.late_mean(self.metric)
         if mean is None or not self.beyond(mean) or self.language not in (None, subject.language):
             return None
-        return Finding(self.seen.format(number(mean)), self.remedy)
+        return Finding(self.sentence.format(number(mean)), self.remedy)
 
 
 def _entropy(subject: Subject) -> Finding | None:

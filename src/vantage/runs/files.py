@@ -25,12 +25,12 @@ def named_in_file(spec: str, what: str, example: str) -> object:
         f"{what} {spec!r}: give FILE.py:FUNCTION, such as {example}.",
     )
     refuse_unless(path.is_file(), f"{what} {spec!r}: there is no file {path}.")
-    found = importlib.util.spec_from_file_location(f"vantage_file_{path.stem}", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    module_spec = importlib.util.spec_from_file_location(f"vantage_file_{path.stem}", path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
     try:
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
     except Exception as error:
         raise InputError(f"{what} {spec!r}: running {path} failed: {error!r}.") from error
     there = [key for key, value in vars(module).items() if getattr(value, "__module__", None)

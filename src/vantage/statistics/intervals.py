@@ -197,13 +197,13 @@ def determined(below: Array, low: float = -np.inf, high: float = np.inf) -> Esti
     """
     units, exact = len(below), np.ptp(below) == 0
     noise = 0.0 if exact or units < 4 else pair_moments(below)[1]
-    found, needed = off_diagonal(below), 2 * 2.85 * np.sqrt(2 * noise / (units * (units - 1)))
-    if found > needed:
+    signal, needed = off_diagonal(below), 2 * 2.85 * np.sqrt(2 * noise / (units * (units - 1)))
+    if signal > needed:
         return None
     note = "undetermined: the squared norm of the reference is 0"
     if needed > 0:
         note = (
             f"undetermined: to be divided by, ||G*||^2 has to exceed {needed:.3g}, twice what "
-            f"noise alone may reach, and is {found:.3g}; to be above 0 takes less. Draw more units"
+            f"noise alone may reach, and is {signal:.3g}; to be above 0 takes less. Draw more units"
         )
     return Estimate(np.nan, low, high, note=note)

@@ -39,7 +39,7 @@ class Resampled(NamedTuple):
     far: float
     shrink: float
     noise: float
-    seen: Array  # [2, 2] covariance of y and of the influence of B
+    covariance: Array  # [2, 2] covariance of y and of the influence of B
     means: Array  # [3, DRAWS] of y, twist and the influence of B
     spreads: Array  # [4, 4, DRAWS] covariances of y, twist, moved mean, influence of B
     wobble: Array
@@ -70,8 +70,8 @@ def interval(gram: Array, over: Array | float | None, *, norm: bool) -> Estimate
     weights = resamples(deviation, BANDWIDTH if norm else 0.0)
     below = denominator(base, size if over is None else np.zeros(units), top.second, weights)
     world = resampled(gram, size, below, weights, norm)
-    error = quadratic(world.seen, np.array([2, -centre]))
-    flat = isinstance(over, np.ndarray) and error <= 1e-12 * 4 * world.seen[0, 0]
+    error = quadratic(world.covariance, np.array([2, -centre]))
+    flat = isinstance(over, np.ndarray) and error <= 1e-12 * 4 * world.covariance[0, 0]
     if flat:
         return Estimate(centre, centre, centre, note=CONSTANT)
     unit = float(np.sqrt(max(error / units + world.noise, 0))) / abs(bottom)
@@ -85,8 +85,8 @@ def moved(second: Array, weights: list[Array]) -> tuple[Array, Array]:
     """Shift of the resampled mean as each unit sees it [DRAWS, U]; degenerate part [DRAWS]."""
     units = len(second)
     shift = weights[0] @ second / units
-    own = weights[1] @ second.diagonal() / units
-    return shift, ((shift * weights[0]).sum(1) - own) / (units - 1)
+    diagonal = weights[1] @ second.diagonal() / units
+    return shift, ((shift * weights[0]).sum(1) - diagonal) / (units - 1)
 
 
 def denominator(
@@ -135,9 +135,11 @@ def resampled(
     first, degenerate, centred = pair_moments(gram)
     pairs = units * (units - 1) / 2
     noises = ((w2 @ centred**2) * w2).sum(1) + (w2**2 - w4) @ size**2
-    seen = np.cov(np.stack([y, influence]))
+    observed = np.cov(np.stack([y, influence]))
     # the variance along gbar counts each unit's own share in gbar; without it, if A is a norm
-    shrink = (max(first, 0) + degenerate / units) / max(float(seen[0, 0]), TINY) if norm else 1.0
+    shrink = (
+        (max(first, 0) + degenerate / units) / max(float(observed[0, 0]), TINY) if norm else 1.0
+    )
     return Resampled(
         value=value,
         norm=max(top.mean, TINY),
@@ -145,7 +147,7 @@ def resampled(
         far=float(y @ twist) / units,
         shrink=float(np.sqrt(min(shrink, 1.0))),
         noise=degenerate / pairs,
-        seen=seen,
+        covariance=observed,
         means=np.array([w1 @ y, w1 @ twist, 2 * w1 @ below.first]) / units,
         spreads=moment - means[:, None] * means[None, :],
         wobble=wobble,
@@ -169,22 +171,22 @@ def margins(world: Resampled, below: Denominator, at: Array, norm: bool) -> Arra
         difference = 2 * world.means[0] - c * world.means[2]
         difference = world.shrink * difference + world.wobble - c * below.wobble
     s, lead = world.spreads, 2 * root * reach * world.shrink
-    own = 2 * root
+    slope_root = 2 * root
     total = (
         lead**2 * (s[0, 0] + 2 * kappa * s[0, 1] + kappa**2 * s[1, 1])
-        + own**2 * s[2, 2]
+        + slope_root**2 * s[2, 2]
         + slope**2 * s[3, 3]
-        - 2 * own * slope * s[2, 3]
-        + 2 * lead * own * (s[0, 2] + kappa * s[1, 2])
+        - 2 * slope_root * slope * s[2, 3]
+        + 2 * lead * slope_root * (s[0, 2] + kappa * s[1, 2])
         - 2 * lead * slope * (s[0, 3] + kappa * s[1, 3])
     )
     law = difference / np.sqrt(np.maximum(np.maximum(total, 0) / units + world.noises, TINY))
-    seen = world.seen
-    error = 4 * root_seen**2 * seen[0, 0] - 4 * root_seen * slope_seen * seen[0, 1]
-    error = (error + slope_seen**2 * seen[1, 1]) / units + world.noise
+    observed = world.covariance
+    error = 4 * root_seen**2 * observed[0, 0] - 4 * root_seen * slope_seen * observed[0, 1]
+    error = (error + slope_seen**2 * observed[1, 1]) / units + world.noise
     test = (world.value - c * below.value) / np.sqrt(np.maximum(error, TINY))
-    found: Array = test[:, 0] - np.quantile(law, [TAIL, 1 - TAIL], axis=1)
-    return found
+    lowest: Array = test[:, 0] - np.quantile(law, [TAIL, 1 - TAIL], axis=1)
+    return lowest
 
 
 def imposed(world: Resampled, below: Denominator, c: Array) -> tuple[Array, ...]:

@@ -92,8 +92,8 @@ def settings_of(name: str) -> dict[str, inspect.Parameter]:
         return known
     # passed on to the one that it is a variant of
     general = inspect.signature(ppo).parameters.items()
-    own = VARIANTS.get(name, {})
-    return {key: item.replace(default=own.get(key, item.default)) for key, item in general}
+    defaults = VARIANTS.get(name, {})
+    return {key: item.replace(default=defaults.get(key, item.default)) for key, item in general}
 
 
 @row

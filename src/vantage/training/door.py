@@ -99,12 +99,12 @@ def entry(
         policy, estimator = None, policy
     algorithm, weighs = resolve(estimator)
     world = opened(env, algorithm, lanes, discount, normalise, device)
-    made = policy is None
+    fresh = policy is None
     network = {} if algorithm is None else algorithm.policy_network()
-    actor = world.policy(seed=seed_of(seed, POLICY), **network) if made else policy
+    actor = world.policy(seed=seed_of(seed, POLICY), **network) if fresh else policy
     check_policy(world, actor)
     wanted = "value" in weighs.needs or (algorithm is not None and algorithm.value)
-    if value is None and made and wanted:
+    if value is None and fresh and wanted:
         network = {} if algorithm is None else algorithm.value_network()
         value = world.value(seed=seed_of(seed, VALUE), **network)
     if value is not None:
@@ -265,18 +265,18 @@ def check_policy(env: Any, policy: object) -> None:
 
 def _try(env: Any, policy: Policy, terms: Terms) -> None:
     """Let the policy see one observation of the space and act."""
-    seen = first_sight(policy, terms)
+    observation = first_sight(policy, terms)
     try:
         with torch.no_grad():
-            action = policy.mode(seen)
-            score = policy.log_prob(seen[:, None], action[:, None])
+            action = policy.mode(observation)
+            score = policy.log_prob(observation[:, None], action[:, None])
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             f"The policy cannot read an observation of {env.name}, which it sees as "
-            f"{tuple(seen.shape[1:])} {seen.dtype}: {_first_line(error)}. Make one that fits with "
-            "env.policy(), or env.policy(net=...) with a network of your own."
+            f"{tuple(observation.shape[1:])} {observation.dtype}: {_first_line(error)}. Make "
+            "one that fits with env.policy(), or env.policy(net=...) with a network of your own."
         ) from error
     refuse_unless(
         tuple(score.shape) == (1, 1),
@@ -286,7 +286,7 @@ def _try(env: Any, policy: Policy, terms: Terms) -> None:
     choices = getattr(env.actions, "n", None)
     logits = getattr(policy, "net", None) if isinstance(policy, Categorical) else None
     if logits is not None and choices is not None:
-        width = policy(seen).shape[-1]
+        width = policy(observation).shape[-1]
         refuse_unless(
             width == choices,
             f"The policy's network gives {width} logits; {env.name} has {choices} actions.",
@@ -313,7 +313,7 @@ def check_value(env: Any, policy: Policy, value: Any) -> None:
     terms = getattr(env, "terms", None)
     if terms is None:
         return
-    seen = first_sight(policy, terms)
+    observation = first_sight(policy, terms)
     memory = (
         f" The policy records its memory: make the value function with "
         f"env.value(recurrent={policy.memory})."
@@ -322,11 +322,11 @@ def check_value(env: Any, policy: Policy, value: Any) -> None:
     )
     try:
         with torch.no_grad():
-            worth = value(seen)
+            worth = value(observation)
     except (RuntimeError, IndexError, TypeError, ValueError) as error:
         raise InputError(
             f"The value function cannot read an observation of {env.name}, which it sees as "
-            f"{tuple(seen.shape[1:])} {seen.dtype}: {_first_line(error)}.{memory}"
+            f"{tuple(observation.shape[1:])} {observation.dtype}: {_first_line(error)}.{memory}"
         ) from error
     refuse_unless(
         isinstance(worth, Tensor) and tuple(worth.shape) == (1,),
@@ -354,8 +354,8 @@ def check_starts(env: Environment, estimator: Estimator, group: int) -> None:
 
 def shared(policy: nn.Module, value: nn.Module | None) -> bool:
     """Whether a policy and a value function have parameters in common."""
-    own = {id(parameter) for parameter in policy.parameters()}
-    return value is not None and any(id(p) in own for p in value.parameters())
+    numbers = {id(parameter) for parameter in policy.parameters()}
+    return value is not None and any(id(p) in numbers for p in value.parameters())
 
 
 def first_sight(policy: Policy, terms: Terms) -> Tensor:

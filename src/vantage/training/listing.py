@@ -101,9 +101,13 @@ def _batch(algorithm: Algorithm) -> str:
 
 
 def _rate(algorithm: Algorithm) -> str:
-    made = algorithm.optimizer
-    own = getattr(made, "keywords", {}).get("lr") if made else getattr(algorithm.update, "lr", None)
-    rate = algorithm.lr if algorithm.lr is not None else own
+    optimizer = algorithm.optimizer
+    rate_of_rule = (
+        getattr(optimizer, "keywords", {}).get("lr")
+        if optimizer
+        else getattr(algorithm.update, "lr", None)
+    )
+    rate = algorithm.lr if algorithm.lr is not None else rate_of_rule
     return "steps of a given KL" if rate is None else f"{rate:g}"
 
 

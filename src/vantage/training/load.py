@@ -85,9 +85,9 @@ def _refuse_networks_of_others(folder: Path, source: Path, config: dict[str, Any
 
 def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> tuple[Policy, Any]:
     """Policy and value function, or None, with their weights."""
-    made = _arguments(config["policy"]["made"])
-    _refuse_unfit(source / "policy.safetensors", made)
-    policy = env.policy(**made)
+    arguments = _arguments(config["policy"]["made"])
+    _refuse_unfit(source / "policy.safetensors", arguments)
+    policy = env.policy(**arguments)
     refuse_unless(
         type(policy).__name__ == config["policy"]["class"],
         f"{folder} holds a {config['policy']['class']}, but {env.name} now asks for a "
@@ -96,18 +96,18 @@ def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> t
     load_module(source / "policy.safetensors", policy)
     if config["value"] is None:
         return policy, None
-    made = _arguments(config["value"]["made"])
-    if not made.get("trunk"):  # whose layers are the policy's, and stand in its file
-        _refuse_unfit(source / "value.safetensors", made)
-    value = env.value(**(made | ({"trunk": policy} if made.get("trunk") else {})))
+    arguments = _arguments(config["value"]["made"])
+    if not arguments.get("trunk"):  # whose layers are the policy's, and stand in its file
+        _refuse_unfit(source / "value.safetensors", arguments)
+    value = env.value(**(arguments | ({"trunk": policy} if arguments.get("trunk") else {})))
     load_module(source / "value.safetensors", value)
     return policy, value
 
 
-def _refuse_unfit(file: Path, made: dict[str, Any]) -> None:
+def _refuse_unfit(file: Path, arguments: dict[str, Any]) -> None:
     """Refuse layers wider than the weights are, before memory is taken for them."""
     width = max((max(tensor.shape, default=0) for tensor in read_tensors(file).values()), default=0)
-    asked = [made.get("recurrent"), *made.get("hidden", ())]
+    asked = [arguments.get("recurrent"), *arguments.get("hidden", ())]
     largest = max((size for size in asked if size), default=0)
     refuse_unless(
         largest <= width and len(asked) <= MOST_LAYERS,
@@ -116,6 +116,6 @@ def _refuse_unfit(file: Path, made: dict[str, Any]) -> None:
     )
 
 
-def _arguments(made: dict[str, object]) -> dict[str, object]:
+def _arguments(arguments: dict[str, object]) -> dict[str, object]:
     """Arguments as they were: JSON has no tuples."""
-    return {name: tuple(a) if isinstance(a, list) else a for name, a in made.items()}
+    return {name: tuple(a) if isinstance(a, list) else a for name, a in arguments.items()}

@@ -90,8 +90,8 @@ class RunOptions:
     def describe(self) -> dict[str, Any]:
         """What config.json says of them."""
         names = [name_of(callback) for callback in self.callbacks]
-        kept = {name: getattr(self, name) for name in KEPT}
-        return {"evaluate_every": self.evaluate_every, **kept, "callbacks": names}
+        counts = {name: getattr(self, name) for name in KEPT}
+        return {"evaluate_every": self.evaluate_every, **counts, "callbacks": names}
 
 
 def carry_out(

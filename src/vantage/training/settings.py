@@ -211,6 +211,6 @@ def _module(module: nn.Module) -> dict[str, object]:
     return {
         "class": type(module).__name__,
         "hidden": getattr(module, "hidden", None),
-        "made": getattr(module, "made", None),
+        "made": getattr(module, "arguments", None),
         "parameters": sum(p.numel() for p in module.parameters()),
     }

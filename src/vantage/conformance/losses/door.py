@@ -163,7 +163,7 @@ def through_the_door(loss: Any, probe: Rows, name: str | None = None) -> Loss:
             lambda form: partial(_called, policy_loss, takes, form), shown, probe, takes
         )
     of_advantage = _arguments(advantage)
-    made = _first_form(
+    first = _first_form(
         lambda form: partial(_called, advantage, of_advantage, form),
         _name(advantage),
         probe,
@@ -171,9 +171,9 @@ def through_the_door(loss: Any, probe: Rows, name: str | None = None) -> Loss:
         shapes=(probe.mask.shape[:1], probe.mask.shape, probe.mask[:, :1].shape),
     )
     both = _first_form(
-        lambda form: partial(_paired, made, policy_loss, takes, form), shown, probe, takes
+        lambda form: partial(_paired, first, policy_loss, takes, form), shown, probe, takes
     )
-    return replace(both, takes=both.takes | made.takes, shapes=made.shapes)
+    return replace(both, takes=both.takes | first.takes, shapes=first.shapes)
 
 
 def _first_form(

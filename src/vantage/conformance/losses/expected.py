@@ -99,13 +99,13 @@ def every_batch(problem: Problem, size: int, ordered: bool = False, copies: int 
         rows = (every.group == group).nonzero()
         chance = every.weight[rows[:, 0]] / every.weight[rows[:, 0]].sum()
         if ordered:
-            own = torch.tensor(list(itertools.product(rows[:, 0].tolist(), repeat=size)))
+            tuples = torch.tensor(list(itertools.product(rows[:, 0].tolist(), repeat=size)))
             places = torch.tensor(list(itertools.product(range(len(rows)), repeat=size)))
             drawn = chance[places].prod(1)
         else:
-            own, drawn = multisets(rows, chance, size)
+            tuples, drawn = multisets(rows, chance, size)
         members = torch.cat(
-            [members.repeat_interleave(len(own), 0), own.repeat(len(members), 1)], 1
+            [members.repeat_interleave(len(tuples), 0), tuples.repeat(len(members), 1)], 1
         )
         probability = (probability[:, None] * drawn).flatten()
     return Batches(members, probability)
@@ -159,7 +159,7 @@ def expected(
     estimates, p = torch.stack(steps), batches.probability
     mean = p @ estimates
     trace = float(p @ (estimates - mean).square().sum(1))
-    own = [weight for weight in weights if weight is not None]
+    known = [weight for weight in weights if weight is not None]
     return Expected(
         problem=problem,
         size=size,
@@ -170,7 +170,7 @@ def expected(
         reinforce=_trace_of_reinforce(problem, size, copies),
         rloo=_trace_of_rloo(problem, size, copies),
         batches=batches,
-        weight=torch.stack(own) if len(own) == len(weights) else None,
+        weight=torch.stack(known) if len(known) == len(weights) else None,
         finite=bool(estimates.isfinite().all()),
     )
 
@@ -217,15 +217,15 @@ class Evaluation:
         key = (*members.tolist(), *group.tolist(), padding)
         if key not in self._made:
             count = len(members)
-            part = self.every.select(members)
-            part = part.map(lambda x: with_padding(x, padding) if padding and x.ndim > 1 else x)
-            old = self.problem.sampler.logits.detach()[part.observation]
+            rows = self.every.select(members)
+            rows = rows.map(lambda x: with_padding(x, padding) if padding and x.ndim > 1 else x)
+            old = self.problem.sampler.logits.detach()[rows.observation]
             batch = replace(
-                part,
-                log_prob=_at(old, part.action),
+                rows,
+                log_prob=_at(old, rows.action),
                 group=group,
-                episode=torch.arange(count)[:, None].expand_as(part.mask).contiguous(),
-                weight=torch.full_like(part.weight, 1 / count),
+                episode=torch.arange(count)[:, None].expand_as(rows.mask).contiguous(),
+                weight=torch.full_like(rows.weight, 1 / count),
             )
             greedy = self.greedy[members, :1].expand_as(batch.reward)
             self._made[key] = (batch, with_padding(self.scores[members], padding), greedy)
@@ -249,10 +249,10 @@ class Evaluation:
             value = loss.call(rows)
             if not value.requires_grad:  # detached: it does nothing to the policy
                 return torch.zeros_like(z).flatten(), torch.zeros_like(rows.log_prob)
-            found = torch.autograd.grad(value.sum(), [z, rows.log_prob], allow_unused=True)
+            slopes = torch.autograd.grad(value.sum(), [z, rows.log_prob], allow_unused=True)
         except Exception as error:  # the user's function, which may fail in any way
             raise RefusedError(f"{type(error).__name__}: {error}") from error
-        by_z, by_log_prob = found
+        by_z, by_log_prob = slopes
         step = torch.zeros_like(z) if by_z is None else -by_z
         reads_logits = by_log_prob is None or "logits" in loss.takes
         return step.flatten(), None if reads_logits else -by_log_prob

@@ -102,7 +102,7 @@ def _formula(cells: Sequence[Expected]) -> str:
     names = sorted(product(BY_GROUP, BY_BATCH, BY_STEPS), key=lambda n: 3 - n.count("1"))
     for group, batch, steps in names:
         parts = (BY_GROUP[group], BY_BATCH[batch], BY_STEPS[steps])
-        worth = [math.prod(part(*size) for part in parts) for size in sizes]
+        worth = [math.prod(factor(*size) for factor in parts) for size in sizes]
         if not all(0 < value < math.inf for value in worth):  # a group of one
             continue
         left = [cell.factor / value for cell, value in zip(cells, worth, strict=True)]
@@ -115,7 +115,7 @@ def _formula(cells: Sequence[Expected]) -> str:
 
 def _changes(loss: Loss, ordered: bool) -> list[tuple[str, Expected, Expected]]:
     """One decision, before and after each change, where the loss can be evaluated."""
-    found = []
+    changes = []
     for what, problem, size, copies, padding in CHANGES:
         # as many completions before, but where their number is the change itself
         before = 2 if problem is ONE else size
@@ -124,8 +124,8 @@ def _changes(loss: Loss, ordered: bool) -> list[tuple[str, Expected, Expected]]:
             changed = expected(loss, problem, size, ordered=ordered, copies=copies, padding=padding)
         except RefusedError:  # the battery reports it, and says on what
             continue
-        found.append((what, base, changed))
-    return found
+        changes.append((what, base, changed))
+    return changes
 
 
 def _equal(one: float, other: float) -> bool:

@@ -52,9 +52,9 @@ def pull(loss: Loss, size: int, ordered: bool) -> Pull | None:
         together = expected(loss, LEVELS, size, ordered=ordered)
     except RefusedError:
         return None
-    part = apart.mean - together.mean
+    difference = apart.mean - together.mean
     forward, reverse = _gradients(policy, reference)
-    return _read(part, -forward, -reverse, together)
+    return _read(difference, -forward, -reverse, together)
 
 
 def _gradients(
@@ -71,14 +71,14 @@ def _gradients(
     )
 
 
-def _read(part: Tensor, forward: Tensor, reverse: Tensor, alone: Expected) -> Pull:
-    if part.norm() < 1e-9 * alone.length:
+def _read(difference: Tensor, forward: Tensor, reverse: Tensor, alone: Expected) -> Pull:
+    if difference.norm() < 1e-9 * alone.length:
         return Pull("none", 0.0, 0.0)
-    angle = _degrees(part, forward)
+    angle = _degrees(difference, forward)
     if angle < STRAIGHT:
-        return Pull("exact", float(part @ forward / (forward @ forward)), angle)
-    if _degrees(part, reverse) < STRAIGHT:
-        return Pull("reverse", float(part @ reverse / (reverse @ reverse)), angle)
+        return Pull("exact", float(difference @ forward / (forward @ forward)), angle)
+    if _degrees(difference, reverse) < STRAIGHT:
+        return Pull("reverse", float(difference @ reverse / (reverse @ reverse)), angle)
     return Pull("wrong sign" if angle > 90 else "beside", float("nan"), angle)
 
 

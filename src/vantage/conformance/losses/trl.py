@@ -58,16 +58,16 @@ class _Answered:
         trainer = self.trainer
         lengths = rows.mask.sum(1).tolist()
         longest = max(lengths)
-        own = {
+        answers = {
             "num_generations": int((rows.group == rows.group[0]).sum()),
             "current_gradient_accumulation_steps": 1,
             "_generate": lambda prompts: self._completions(lengths),
             "_calculate_rewards": lambda *_: rows.reward[:, None],
         }
-        before = {key: vars(trainer).get(key) for key in (*own, METHODS[2])}
+        before = {key: vars(trainer).get(key) for key in (*answers, METHODS[2])}
         training, weights = trainer.model.training, getattr(trainer, "reward_weights", None)
         try:
-            vars(trainer).update(own)
+            vars(trainer).update(answers)
             if isinstance(weights, Tensor):
                 trainer.reward_weights = torch.ones(1, dtype=rows.reward.dtype)
             trainer.model.train()
@@ -106,7 +106,7 @@ class _Answered:
 
         def answer(model: object, *_: object, **__: object) -> tuple[Tensor, Tensor, None]:
             is_reference = model is getattr(self.trainer, "ref_model", None)
-            chosen = reference if is_reference else log_prob
-            return chosen, torch.zeros_like(chosen.detach()), None
+            values = reference if is_reference else log_prob
+            return values, torch.zeros_like(values.detach()), None
 
         return answer

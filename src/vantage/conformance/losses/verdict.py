@@ -82,7 +82,7 @@ class Examination:
     @property
     def faults(self) -> tuple[str, ...]:
         """What is wrong beside bias: everything that a loss should not depend on or do."""
-        found = [
+        faults = [
             ("passes", self.invariance.passes),
             ("padding", self.invariance.padding),
             ("order", self.invariance.order),
@@ -90,8 +90,8 @@ class Examination:
             ("no gradient", "; ".join(self.zero)),
         ]
         if self.kl is not None and self.kl.aim in ("wrong sign", "none", "beside"):
-            found.append(("KL", str(self.kl).removeprefix("KL: ")))
-        return tuple(f"{what}: {text}" for what, text in found if text)
+            faults.append(("KL", str(self.kl).removeprefix("KL: ")))
+        return tuple(f"{what}: {text}" for what, text in faults if text)
 
     @property
     def sentence(self) -> str:
@@ -161,7 +161,7 @@ def _variance(cells: Sequence[Cell]) -> str:
     for name, field in (("REINFORCE", "reinforce_snr"), ("RLOO", "rloo_snr")):
         pairs = [(getattr(cell, field), cell.snr) for cell in cells]
         ratios = [
-            other / own for other, own in pairs if 0 < other < math.inf and 0 < own < math.inf
+            other / ours for other, ours in pairs if 0 < other < math.inf and 0 < ours < math.inf
         ]
         if ratios:
             middle = math.exp(sum(map(math.log, ratios)) / len(ratios))

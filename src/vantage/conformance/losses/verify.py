@@ -140,9 +140,9 @@ def _smallest(cells: Sequence[Expected]) -> Example | None:
     broken = [cell for cell in cells if not cell.finite]
     tilted = [cell for cell in cells if cell.angle > STRAIGHT]
     scaled = [cell for cell in cells if cell.length > NOTHING and abs(cell.factor - 1) > TOLERANCE]
-    for found in (broken, tilted, scaled):
-        if found:
-            return example_of(min(found, key=_numbers))
+    for examples in (broken, tilted, scaled):
+        if examples:
+            return example_of(min(examples, key=_numbers))
     return None
 
 

@@ -184,8 +184,8 @@ def _check_single(
         if subject.distinct and not wrong:
             findings += _unless_masked(env, seed, ends.judge_modes(make, seed, short))
     ran.append("gymnasium")
-    said = _gymnasium(make() if subject.distinct else env, seed, findings)
-    findings += _unless_masked(env, seed, said)
+    remarks = _gymnasium(make() if subject.distinct else env, seed, findings)
+    findings += _unless_masked(env, seed, remarks)
     if not subject.distinct:
         findings.append(_cannot_be_copied())
     facts = _facts(env.observation_space, env.action_space, [trace], _limit(env))
@@ -210,12 +210,12 @@ def _check_vector(
         findings += judge(trace, vector.single_observation_space, subject.name)
     if not findings:
         findings += lanes.judge_alike(traces, lanes.vector_traces(vector, seed + 1, few)[0])
-    kept = contract(env, steps=SHORT, seed=seed)
-    findings += kept.findings
+    outcome = contract(env, steps=SHORT, seed=seed)
+    findings += outcome.findings
     findings += ends.judge_lengths(traces, _limit(vector))
     facts = _facts(vector.single_observation_space, vector.single_action_space, traces, None)
     wrong = any(finding.severity == "error" for finding in findings)
-    ran = [*VALUES, *kept.passed, "lanes", "length"]
+    ran = [*VALUES, *outcome.passed, "lanes", "length"]
     return _report(subject.name, findings, facts, ran, env if measure and not wrong else None)
 
 
@@ -285,8 +285,8 @@ def _aliases(env: gymnasium.Env, seed: int, steps: int) -> Iterator[Finding]:
 def _gymnasium(env: gymnasium.Env, seed: int, so_far: list[Finding]) -> list[Finding]:
     """What Gymnasium's checker says; where something is wrong already, only as a note."""
     wrong = any(finding.severity != "note" for finding in so_far)
-    said = list(ends.by_gymnasium(env, seed))
-    return [Finding("note", f.check, f.evidence, f.remedy) for f in said] if wrong else said
+    remarks = list(ends.by_gymnasium(env, seed))
+    return [Finding("note", f.check, f.evidence, f.remedy) for f in remarks] if wrong else remarks
 
 
 def _unless_masked(env: gymnasium.Env, seed: int, findings: list[Finding]) -> list[Finding]:

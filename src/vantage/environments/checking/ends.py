@@ -105,8 +105,8 @@ def by_gymnasium(env: gymnasium.Env, seed: int) -> Iterator[Finding]:
             logger.min_level = level
     if raised is not None:
         yield Finding("warning", "gymnasium", f"check_env raises {raised}")
-    said = [str(one.message) for one in heard if "WARN" in str(one.message)]
-    for text in dict.fromkeys(said):
+    messages = [str(one.message) for one in heard if "WARN" in str(one.message)]
+    for text in dict.fromkeys(messages):
         plain = text.split("WARN: ", 1)[-1].replace("\x1b[0m", "").strip()
         if not any(words in plain for words in BESIDE):
             yield Finding("note", "gymnasium", plain)

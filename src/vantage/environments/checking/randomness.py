@@ -60,13 +60,13 @@ class Noise(NamedTuple):
         seeded: one for each of `EPISODES` seeds.
         following: as many that follow one another after one seed.
         pinned: generators that every reset without a seed puts back, though steps draw from them.
-        own: generators other than `np_random` that steps draw from.
+        sources: generators other than `np_random` that steps draw from.
     """
 
     seeded: list[Trace]
     following: list[Trace]
     pinned: list[str]
-    own: list[str]
+    sources: list[str]
 
 
 def noise(env: gymnasium.Env, seed: int, steps: int) -> Noise:
@@ -127,12 +127,12 @@ def judge_noise(heard: Noise) -> tuple[list[Finding], bool | None]:
                 "seed generators in reset only where seed is not None; " + REMEDY,
             )
         )
-    elif heard.own:
+    elif heard.sources:
         findings.append(
             Finding(
                 "note",
                 "own generators",
-                f"noise comes from {', '.join(f'`{name}`' for name in heard.own)} and not from "
+                f"noise comes from {', '.join(f'`{name}`' for name in heard.sources)} and not from "
                 "np_random: lanes that an audit starts from one state hear the same noise, so "
                 "what varies within a start cannot be told from what varies between starts.",
                 REMEDY,

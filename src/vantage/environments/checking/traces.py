@@ -92,14 +92,14 @@ def truth(flag: object) -> bool:
 
 def actions_of(space: gymnasium.Space, seed: int) -> Callable[[object], object]:
     """A function from `info` to a random action that is allowed, the same sequence for one seed."""
-    own = copy.deepcopy(space)
-    own.seed(seed)
+    copied = copy.deepcopy(space)
+    copied.seed(seed)
 
     def draw(info: object) -> object:
         mask = info.get("action_mask") if isinstance(info, dict) else None
-        if mask is not None and isinstance(own, gymnasium.spaces.Discrete):
-            return own.sample(np.asarray(mask, np.int8))
-        return own.sample()
+        if mask is not None and isinstance(copied, gymnasium.spaces.Discrete):
+            return copied.sample(np.asarray(mask, np.int8))
+        return copied.sample()
 
     return draw
 

@@ -64,11 +64,11 @@ def _failures(trace: Trace) -> Iterator[Finding]:
         yield Finding("error", "interface", f"{error}.", remedy)
         return
     where = f"in step {step}" if trace.moments else "in reset"
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    fault = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     remedy = "every action of action_space must be possible, or masked by info['action_mask']."
     if not trace.moments:
         remedy = "reset(seed=..., options=...) must work with a seed and without one."
-    yield Finding("error", "runs", f"{where} it raised {shown_short(said, 200)}.", remedy)
+    yield Finding("error", "runs", f"{where} it raised {shown_short(fault, 200)}.", remedy)
 
 
 def _shape(words: str) -> Finding:

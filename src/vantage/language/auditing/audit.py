@@ -181,12 +181,12 @@ def _collect(
     size, groups = task.num_generations, design.batch // task.num_generations
     units: Units | None = None
     alone = [e for e in estimators if e.couples == "none"]
-    kept: dict[str, list[Tensor]] = {e.name: [] for e in alone}
+    pairs: dict[str, list[Tensor]] = {e.name: [] for e in alone}
     for first in range(0, design.trajectories, design.batch):
         clock = [time.perf_counter()]
-        chosen = task.stream(first // size, groups, seed)
+        rows_ = task.stream(first // size, groups, seed)
         generator = generator_of(seed, first)
-        drawn = rollout(task, policy, chosen, generator, environment=environment, turns=turns)
+        drawn = rollout(task, policy, rows_, generator, environment=environment, turns=turns)
         drawn = replace(drawn, batch=drawn.batch.to(policy.device))
         passes = plan_passes(drawn.batch, policy)
         batch = valued(drawn.batch, policy, value, passes)
@@ -202,26 +202,28 @@ def _collect(
         stack = torch.stack(weights)
         if units is None:
             units = empty_units(policy, estimators, design, sketch, batch, stack)
-        own: dict[str, Tensor] = {}
+        by_row: dict[str, Tensor] = {}
         chunks = contributions(policy, batch, stack, units.method.method, sketch, memory // 4)
         for rows, vectors in chunks:
-            for estimator, part in zip(estimators, vectors, strict=True):
+            for estimator, gradients in zip(estimators, vectors, strict=True):
                 unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor").to(part.device)
-                units.gradients[estimator.name].index_add_(0, place, part / unit)
-                if estimator.name in kept and size > 1 and first // size < PROMPTS:
-                    held = own.setdefault(estimator.name, part.new_zeros(batch.rows, part.shape[1]))
-                    held[rows] = part
-        for name, vectors in own.items():
+                place = torch.div(first + rows, unit, rounding_mode="floor").to(gradients.device)
+                units.gradients[estimator.name].index_add_(0, place, gradients / unit)
+                if estimator.name in pairs and size > 1 and first // size < PROMPTS:
+                    held = by_row.setdefault(
+                        estimator.name, gradients.new_zeros(batch.rows, gradients.shape[1])
+                    )
+                    held[rows] = gradients
+        for name, vectors in by_row.items():
             # two completions of each prompt tell the two parts apart
-            kept[name].append(vectors.view(groups, size, -1)[:, :2].flatten(0, 1))
+            pairs[name].append(vectors.view(groups, size, -1)[:, :2].flatten(0, 1))
         units.note_times(clock, time.perf_counter() - clock[-1], batch.rows)
         units.note_worth(batch)
         if not units.examples:
             units.examples = _examples(task, policy, drawn)
         progress(first + batch.rows)
     assert units is not None
-    return units, _decomposed(estimators, kept)
+    return units, _decomposed(estimators, pairs)
 
 
 def _examples(task: Task, policy: Policy, drawn: Rollout) -> list[str]:
@@ -240,12 +242,12 @@ def _examples(task: Task, policy: Policy, drawn: Rollout) -> list[str]:
     return written
 
 
-def _decomposed(estimators: list[Estimator], kept: dict[str, list[Tensor]]) -> dict[str, Pair]:
+def _decomposed(estimators: list[Estimator], pairs: dict[str, list[Tensor]]) -> dict[str, Pair]:
     why = measure.undetermined("it compares completions, or prompts have one completion each")
-    found = {e.name: (why, why) for e in estimators}
-    for name, pieces in kept.items():
+    decompositions = {e.name: (why, why) for e in estimators}
+    for name, pieces in pairs.items():
         if pieces:
             vectors = torch.cat(pieces).double()
             group = torch.arange(len(vectors)) // 2
-            found[name] = intervals.decomposition(vectors @ vectors.T, group)
-    return found
+            decompositions[name] = intervals.decomposition(vectors @ vectors.T, group)
+    return decompositions

@@ -69,16 +69,16 @@ def expectation(
     Raises:
         InputError: too many completions or multisets, with the arithmetic; a missing input.
     """
-    chosen = list(task.train) if rows is None else list(rows)
+    subset = list(task.train) if rows is None else list(rows)
     size = task.num_generations if num_generations is None else num_generations
-    drawn = len(chosen) if prompts is None else prompts
+    drawn = len(subset) if prompts is None else prompts
     refuse_unless(size >= 1, f"expectation(num_generations={size}): at least one completion.")
     refuse_unless(
-        1 <= drawn <= len(chosen),
-        f"expectation(prompts={drawn}): a batch holds 1 to {len(chosen)} different prompts.",
+        1 <= drawn <= len(subset),
+        f"expectation(prompts={drawn}): a batch holds 1 to {len(subset)} different prompts.",
     )
     _refuse(estimator, policy, behaviour, value, reference_policy, size)
-    every = listed(task, policy, chosen, estimator, behaviour, value, reference_policy)
+    every = listed(task, policy, subset, estimator, behaviour, value, reference_policy)
     # the mean over tokens divides the plain sum by one number of the whole batch
     by_token = function_of(estimator.aggregate) is per_token
     rule = replace(estimator, aggregate=per_trajectory) if by_token else estimator
@@ -98,8 +98,8 @@ def _by_prompt(
     means, traces, weighed = [], [], 0
     for prompt in every:
         sorted_out = Sorted.of(rule, policy, [prompt], group)
-        found, count = sorted_out.moments(1 / group)
-        mean, square = found.total
+        totals, count = sorted_out.moments(1 / group)
+        mean, square = totals.total
         means.append(mean)
         traces.append((square - mean @ mean) * group / size)
         weighed += count
@@ -118,29 +118,29 @@ def _over_tokens(
     """The sum over a batch's groups, divided by the number of its tokens."""
     groups, weighed = [], 0
     for prompt in every:
-        found, count = Sorted.of(rule, policy, [prompt], size).moments(1.0)
-        groups.append(found)
+        moments, count = Sorted.of(rule, policy, [prompt], size).moments(1.0)
+        groups.append(moments)
         weighed += count
-    return _mixed([over_steps(own) for own in _subsets(groups, drawn)], weighed)
+    return _mixed([over_steps(subset) for subset in _subsets(groups, drawn)], weighed)
 
 
 def _whole_batches(
     rule: Estimator, policy: Policy, every: list[Prompt], size: int, drawn: int, by_token: bool
 ) -> Expectation:
     """Each batch weighed by itself."""
-    found, weighed = [], 0
-    for own in _subsets(every, drawn):
+    pairs, weighed = [], 0
+    for subset in _subsets(every, drawn):
         row = 1.0 if by_token else 1 / (drawn * size)
-        moments, count = Sorted.of(rule, policy, own, size).moments(row)
-        found.append(over_steps([moments]) if by_token else moments.total)
+        moments, count = Sorted.of(rule, policy, subset, size).moments(row)
+        pairs.append(over_steps([moments]) if by_token else moments.total)
         weighed += count
-    return _mixed(found, weighed)
+    return _mixed(pairs, weighed)
 
 
-def _mixed(found: list[tuple[Tensor, Tensor]], weighed: int) -> Expectation:
+def _mixed(pairs: list[tuple[Tensor, Tensor]], weighed: int) -> Expectation:
     """Mean and trace of ĝ where each of the (E ĝ, E‖ĝ‖²) given is as likely as the others."""
-    mean = torch.stack([each[0] for each in found]).mean(0)
-    square = torch.stack([each[1] for each in found]).mean()
+    mean = torch.stack([each[0] for each in pairs]).mean(0)
+    square = torch.stack([each[1] for each in pairs]).mean()
     return Expectation(mean, square - mean @ mean, weighed)
 
 

@@ -181,18 +181,21 @@ def group_sizes(
     rows: list[GroupSize] = []
     with counting("group sizes", trajectories * len(sizes), progress) as done:
         for finished, size in enumerate(sizes, 1):
-            own = copy.copy(task)
-            own.num_generations = size
+            resized = copy.copy(task)
+            resized.num_generations = size
             able = [e for e in estimators if size > 1 or "group" not in e.needs]
             if not able:
                 continue
             report = audit(
-                own, policy, able, trajectories=trajectories, batch=batch, seed=seed, value=value,
+                resized, policy, able, trajectories=trajectories, batch=batch, seed=seed,
+                value=value,
                 reference_policy=reference_policy, environment=environment, turns=turns,
                 target_snr=target_snr, memory=memory, threads=threads, progress=False,
             )  # fmt: skip
             for estimator, row in zip(able, report.rows, strict=True):
-                work = _Work(own, policy, estimator, value, reference_policy, environment, turns)
+                work = _Work(
+                    resized, policy, estimator, value, reference_policy, environment, turns
+                )
                 with torch_threads(threads):
                     cost = time_interval(_timed(work, batch, seed))
                 seconds = scaled(row.noise_scale, target_snr * cost.value)
@@ -228,8 +231,8 @@ def _timed(work: _Work, batch: int, seed: int) -> list[float]:
     for step in range(TIMED):
         generator = generator_of(seed, step)
         began = time.perf_counter()
-        chosen = task.stream(step * prompts, prompts, seed)
-        drawn = rollout(task, policy, chosen, generator, environment=environment, turns=turns)
+        rows = task.stream(step * prompts, prompts, seed)
+        drawn = rollout(task, policy, rows, generator, environment=environment, turns=turns)
         passes = plan_passes(drawn.batch, policy)
         given = valued(drawn.batch, policy, value, passes)
         inputs = inputs_and_scores(estimator, task, policy, reference, drawn, given, passes)

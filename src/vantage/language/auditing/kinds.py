@@ -89,20 +89,23 @@ def _one_prompt(
     policy: Policy,
     group: int,
 ) -> Prompt:
-    own = (every.group == group).nonzero().flatten()
-    whole = every.select(own)
+    members = (every.group == group).nonzero().flatten()
+    whole = every.select(members)
     counted = whole.mask.any(0).nonzero().flatten()
     steps = slice(int(counted[0]), int(counted[-1]) + 1)
-    part = {
+    fields = {
         name: tensor if name in PER_ROW else tensor[:, steps]
         for name, tensor in whole.tensors().items()
     }
     chance = whole.weight.double()
     row = torch.arange(whole.rows)[:, None]
-    part |= {"weight": chance / chance.sum(), "episode": row.expand_as(part["mask"]).contiguous()}
-    batch = Batch(**part)
-    given = {name: tensor[own][:, steps] for name, tensor in inputs.items()}
-    prompt = Prompt(whole, steps, batch, log_prob[own][:, steps], given)
+    fields |= {
+        "weight": chance / chance.sum(),
+        "episode": row.expand_as(fields["mask"]).contiguous(),
+    }
+    batch = Batch(**fields)
+    given = {name: tensor[members][:, steps] for name, tensor in inputs.items()}
+    prompt = Prompt(whole, steps, batch, log_prob[members][:, steps], given)
     if "scores" in estimator.needs:
         alone = replace(batch, weight=torch.ones_like(batch.weight))
         pieces = [
@@ -163,10 +166,10 @@ class Sorted:
         """Moments of ĝ where each row weighs `row_weight`, and over how many multisets."""
         at_once = 1 if self.rule.couples == "batch" else AT_ONCE
         pieces = []
-        for part in torch.arange(len(self.members)).split(at_once):
-            members = self.members[part]
+        for places in torch.arange(len(self.members)).split(at_once):
+            members = self.members[places]
             weight = self._weights(members, row_weight)
-            pieces.append(moments_by_steps(self.kinds, members, self.probability[part], weight))
+            pieces.append(moments_by_steps(self.kinds, members, self.probability[places], weight))
             if len(pieces) == 64:
                 pieces = [added(pieces)]
         return added(pieces), len(self.members)
@@ -235,10 +238,10 @@ def _made_up(
     )
     members, probability = torch.zeros(1, 0, dtype=torch.long), torch.ones(1, dtype=torch.float64)
     for number, kinds in enumerate(every):
-        own, chance = multisets(torch.arange(counts[number])[:, None], kinds.probability, size)
-        own = own + sum(counts[:number])
+        tuples, chance = multisets(torch.arange(counts[number])[:, None], kinds.probability, size)
+        tuples = tuples + sum(counts[:number])
         members = torch.cat(
-            [members.repeat_interleave(len(own), 0), own.repeat(len(members), 1)], 1
+            [members.repeat_interleave(len(tuples), 0), tuples.repeat(len(members), 1)], 1
         )
         probability = (probability[:, None] * chance).flatten()
     return members, probability
@@ -250,12 +253,12 @@ def _scores(
     """∇ log π of every step of the completions, some rows at a time, in float64."""
     width = prompt.batch.mask.shape[1]
     for rows in torch.arange(prompt.batch.rows).split(ROWS):
-        part = prompt.whole.select(rows)
+        batch = prompt.whole.select(rows)
         steps = []
         for step in range(width):
-            one = torch.zeros_like(part.log_prob)
+            one = torch.zeros_like(batch.log_prob)
             one[:, prompt.steps.start + step] = 1
-            steps.append(row_gradients(policy, part, one).double())
+            steps.append(row_gradients(policy, batch, one).double())
         yield rows, torch.stack(steps, 1)
 
 

@@ -171,8 +171,8 @@ def merged(model: Any) -> Any:
 @torch.no_grad()
 def apart(model: Any, other: Any) -> tuple[float, float]:
     """The largest difference between the logits of two models on a row of tokens; the largest."""
-    own, theirs = (m(input_ids=_row(m), use_cache=False).logits.float() for m in (model, other))
-    return float((own - theirs).abs().max()), float(own.abs().max())
+    ours, theirs = (m(input_ids=_row(m), use_cache=False).logits.float() for m in (model, other))
+    return float((ours - theirs).abs().max()), float(ours.abs().max())
 
 
 @torch.no_grad()

@@ -135,39 +135,39 @@ class _LinearScore(torch.autograd.Function):
         log_prob = torch.empty(len(hidden), dtype=wide, device=hidden.device)
         entropy = torch.empty_like(log_prob)
         one_chunk = len(hidden) <= width
-        kept = None
+        saved = None
         for start in range(0, len(hidden), width):
-            part = slice(start, start + width)
-            logs = _log_probs(hidden[part], weight, bias, tokens[part], law)
-            log_prob[part] = logs.gather(-1, tokens[part, None]).squeeze(-1)
-            entropy[part] = _entropy(logs, law)
-            kept = logs if one_chunk else None
+            chunk = slice(start, start + width)
+            logs = _log_probs(hidden[chunk], weight, bias, tokens[chunk], law)
+            log_prob[chunk] = logs.gather(-1, tokens[chunk, None]).squeeze(-1)
+            entropy[chunk] = _entropy(logs, law)
+            saved = logs if one_chunk else None
         ctx.law, ctx.width = law, width
         # one chunk's log-probabilities are kept: the backward pass has no need to make them again
-        ctx.save_for_backward(hidden, weight, bias, tokens, entropy, kept)
+        ctx.save_for_backward(hidden, weight, bias, tokens, entropy, saved)
         ctx.set_materialize_grads(False)
         return log_prob, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         u, v = grads
-        hidden, weight, bias, tokens, entropy, kept = ctx.saved_tensors
+        hidden, weight, bias, tokens, entropy, saved = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         d_hidden = torch.empty_like(hidden) if wants_hidden else None
         d_weight = torch.zeros_like(weight) if wants_weight else None
         d_bias = torch.zeros_like(bias) if wants_bias and bias is not None else None
         for start in range(0, len(hidden), ctx.width):
-            part = slice(start, start + ctx.width)
-            h = hidden[part]
-            logs = kept
+            chunk = slice(start, start + ctx.width)
+            h = hidden[chunk]
+            logs = saved
             if logs is None:
-                logs = _log_probs(h, weight, bias, tokens[part], ctx.law)
-            own_u, own_v = (None if g is None else g[part] for g in (u, v))
-            dz = _logit_gradient(logs, tokens[part], own_u, own_v, entropy[part])
+                logs = _log_probs(h, weight, bias, tokens[chunk], ctx.law)
+            own_u, own_v = (None if g is None else g[chunk] for g in (u, v))
+            dz = _logit_gradient(logs, tokens[chunk], own_u, own_v, entropy[chunk])
             del logs
             dz = dz.div_(ctx.law.temperature).to(h.dtype)
             if d_hidden is not None:
-                d_hidden[part] = dz @ weight
+                d_hidden[chunk] = dz @ weight
             if d_weight is not None:
                 d_weight.addmm_(dz.T, h)
             if d_bias is not None:

@@ -68,18 +68,18 @@ class SamplingLaw:
         return self.top_k is not None or self.top_p is not None or self.min_p is not None
 
     def log_probs(
-        self, logits: Float[Tensor, "*grid V"], chosen: Int[Tensor, "*grid"] | None = None
+        self, logits: Float[Tensor, "*grid V"], sampled: Int[Tensor, "*grid"] | None = None
     ) -> Float[Tensor, "*grid V"]:
         """log π(·|s) from a model's logits, −∞ outside the support; in float32 at least.
 
         Args:
-            chosen: tokens [...] that were sampled under this law, which belong to the support by
+            sampled: tokens [...] drawn under this law, which belong to the support by
                 that: rounding may not push one on its edge out.
         """
-        return torch.log_softmax(self.scaled(logits, chosen), -1)
+        return torch.log_softmax(self.scaled(logits, sampled), -1)
 
     def scaled(
-        self, logits: Float[Tensor, "*grid V"], chosen: Int[Tensor, "*grid"] | None = None
+        self, logits: Float[Tensor, "*grid V"], sampled: Int[Tensor, "*grid"] | None = None
     ) -> Float[Tensor, "*grid V"]:
         """Logits over the temperature, −∞ outside the support: log π up to a constant."""
         wide = logits if logits.dtype == torch.float64 else logits.float()
@@ -87,8 +87,8 @@ class SamplingLaw:
         if not self.truncates:
             return z
         keep = self.support(z.detach())
-        if chosen is not None:
-            keep = keep.scatter(-1, chosen.unsqueeze(-1), True)
+        if sampled is not None:
+            keep = keep.scatter(-1, sampled.unsqueeze(-1), True)
         return torch.where(keep, z, NEVER)
 
     def support(self, z: Float[Tensor, "*grid V"]) -> Bool[Tensor, "*grid V"]:

@@ -52,25 +52,25 @@ def attention_masks(
         allowed: which keys a query may see, apart from positions; all where None.
     """
     apart = query[:, :, None] - key[:, None, :]
-    seen = (apart >= 0) & (key != NOWHERE)[:, None, :]
+    visible = (apart >= 0) & (key != NOWHERE)[:, None, :]
     if allowed is not None:
-        seen &= allowed
+        visible &= allowed
     text = config.get_text_config()
-    made = {}
+    masks = {}
     for kind in layer_kinds(config):
-        near = seen & (apart < text.sliding_window) if kind == SLIDING else seen
-        made[kind] = _in_form(near[:, None], text._attn_implementation, dtype)
-    return made if len(made) > 1 else next(iter(made.values()))
+        near = visible & (apart < text.sliding_window) if kind == SLIDING else visible
+        masks[kind] = _in_form(near[:, None], text._attn_implementation, dtype)
+    return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def _in_form(seen: Bool[Tensor, "N 1 Q K"], implementation: str, dtype: torch.dtype) -> Tensor:
+def _in_form(visible: Bool[Tensor, "N 1 Q K"], implementation: str, dtype: torch.dtype) -> Tensor:
     refuse_unless(
         implementation in ("sdpa", "eager"),
         f"attn_implementation={implementation!r} takes no 4-D mask; load the model with "
         "attn_implementation='sdpa'.",
     )
-    if implementation == "sdpa" and seen.device.type != "cpu":
-        return seen
+    if implementation == "sdpa" and visible.device.type != "cpu":
+        return visible
     # on a CPU every layer would turn a boolean mask into numbers anew
-    added = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-    return added.masked_fill_(~seen, torch.finfo(dtype).min)
+    added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return added.masked_fill_(~visible, torch.finfo(dtype).min)

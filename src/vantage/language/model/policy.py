@@ -97,8 +97,8 @@ class Policy(policies.Policy):
         self.max_completion_length = max_completion_length
         model, self.tokenizer = _loaded(model_or_path, tokenizer, dtype)
         if lora is not None:
-            own = not isinstance(model_or_path, nn.Module) and hasattr(model, "peft_config")
-            model = adapters.with_lora(adapters.merged(model) if own else model, lora, seed)
+            adapted = not isinstance(model_or_path, nn.Module) and hasattr(model, "peft_config")
+            model = adapters.with_lora(adapters.merged(model) if adapted else model, lora, seed)
         self.model: Any = model.to(device).eval()
         self.gradient_checkpointing = gradient_checkpointing
         self._recomputed = recomputed_layers(self.model) if gradient_checkpointing else []
@@ -170,16 +170,16 @@ class Policy(policies.Policy):
 
         Shapes: observation and action [N, T], or [T] of one row.
         """
-        rows, chosen = _as_rows(observation), _as_rows(action)
-        counted = chosen != NOT_COUNTED
+        rows, tokens = _as_rows(observation), _as_rows(action)
+        counted = tokens != NOT_COUNTED
         if _inside_vmap():
             with sdpa_kernel(SDPBackend.MATH):  # the others cannot be vectorised over rows
                 hidden = self.states(rows)
-            every = score_directly(self.head, self.law, hidden, chosen.clamp(min=0)).log_prob
+            every = score_directly(self.head, self.law, hidden, tokens.clamp(min=0)).log_prob
             return torch.where(counted, every, 0).view_as(action)
         hidden = self.states(rows)
-        found = score_hidden(self.head, self.law, hidden[counted], chosen[counted]).log_prob
-        grid = found.new_zeros(chosen.shape).masked_scatter(counted, found)
+        log_prob = score_hidden(self.head, self.law, hidden[counted], tokens[counted]).log_prob
+        grid = log_prob.new_zeros(tokens.shape).masked_scatter(counted, log_prob)
         return grid.view_as(action)
 
     def entropy(self, observation: Int[Tensor, "*grid T"]) -> Float[Tensor, "*grid T"]:
@@ -190,8 +190,8 @@ class Policy(policies.Policy):
             with torch.no_grad():
                 parts = [self.head.logits(h).argmax(-1) for h in hidden.split(64)]
                 likeliest = torch.cat(parts)
-        found = score_hidden(self.head, self.law, hidden, likeliest)
-        return found.entropy.view(observation.shape)
+        scores = score_hidden(self.head, self.law, hidden, likeliest)
+        return scores.entropy.view(observation.shape)
 
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "*grid T"]) -> Int[Tensor, "*grid T"]:
@@ -257,16 +257,17 @@ class Policy(policies.Policy):
             InputError: transformers refuses to write a configuration or the tokenizer.
         """
         parts = [self.base.config, getattr(self.base, "generation_config", None), self.tokenizer]
-        for part in parts:
-            if part is None:
+        for component in parts:
+            if component is None:
                 continue
             try:
                 with TemporaryDirectory() as folder:
-                    part.save_pretrained(folder)
+                    component.save_pretrained(folder)
             except Exception as error:
                 raise InputError(
-                    f"The {type(part).__name__} of the policy cannot be saved, and so the trained "
-                    f"model could not be: {' '.join(str(error).split())} Change it before training."
+                    f"The {type(component).__name__} of the policy cannot be saved, and so the "
+                    f"trained model could not be: {' '.join(str(error).split())} Change it "
+                    "before training."
                 ) from error
 
     @torch.no_grad()
@@ -277,7 +278,7 @@ class Policy(policies.Policy):
         """
         tokens = torch.arange(2, device=self.device)[None]
         try:
-            own = self.head.logits(self.states(tokens)).float()
+            ours = self.head.logits(self.states(tokens)).float()
             logits = self.base(input_ids=tokens, use_cache=False).logits.float()
         except Exception as error:  # architectures fail in ways of their own
             raise InputError(
@@ -285,7 +286,7 @@ class Policy(policies.Policy):
                 f"hidden states ({type(error).__name__}: {error}); this architecture is not "
                 "supported."
             ) from error
-        apart = float((own - logits).abs().max()) / max(1.0, float(logits.abs().max()))
+        apart = float((ours - logits).abs().max()) / max(1.0, float(logits.abs().max()))
         refuse_unless(
             apart <= TOLERANCE.get(next(self.base.parameters()).dtype, 1e-4),
             f"Policy: the logits of {type(self.base).__name__} are not its vocabulary head applied "
@@ -304,8 +305,8 @@ def _loaded(
 
     folder = Path(model_folder(model_or_path, "Policy", CAUSAL))
     if (folder / adapters.CONFIG).is_file():
-        own = folder if (folder / "tokenizer_config.json").is_file() else None
-        base, tokens = _loaded(adapters.base_of(folder), tokenizer, dtype, own)
+        beside = folder if (folder / "tokenizer_config.json").is_file() else None
+        base, tokens = _loaded(adapters.base_of(folder), tokenizer, dtype, beside)
         return adapters.with_own(base, folder), tokens
     model, tokenizer, missing = read_model(
         AutoModelForCausalLM, model_or_path, "Policy", CAUSAL, dtype, tokenizer, tokens
@@ -321,12 +322,12 @@ def _loaded(
 def _end_ids(model: Any, tokenizer: object) -> tuple[int, ...]:
     """What ends a completion: the tokenizer's end and those of the model's generation settings."""
     settings = getattr(model, "generation_config", None)
-    found = [
+    ends = [
         getattr(tokenizer, "eos_token_id", None),
         getattr(settings, "eos_token_id", None),
         getattr(model.config, "eos_token_id", None),
     ]
-    flat = [i for ids in found for i in (ids if isinstance(ids, (list, tuple)) else [ids])]
+    flat = [i for ids in ends for i in (ids if isinstance(ids, (list, tuple)) else [ids])]
     vocabulary = model.config.vocab_size
     return tuple(dict.fromkeys(int(i) for i in flat if i is not None and 0 <= i < vocabulary))
 

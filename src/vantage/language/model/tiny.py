@@ -55,7 +55,7 @@ def tokenizer(alphabet: str = DIGITS + LETTERS + ">: ", chat: bool = False) -> A
         core.post_processor = processors.TemplateProcessing(
             single=f"{start} $A", special_tokens=[(start, words.index(start))]
         )
-    made = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=core,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -63,8 +63,8 @@ def tokenizer(alphabet: str = DIGITS + LETTERS + ">: ", chat: bool = False) -> A
         **SPECIAL,
     )
     if chat:
-        made.chat_template = CHAT_TEMPLATE
-    return made
+        fast.chat_template = CHAT_TEMPLATE
+    return fast
 
 
 def model(

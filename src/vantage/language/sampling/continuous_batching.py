@@ -90,12 +90,12 @@ class ContinuousBatching:
             results = policy.base.generate_batch(
                 prompts, generation_config=config, continuous_batching_config=paging
             )
-        said = {result.error for result in results.values()} - {None}
-        if said or len(results) != len(prompts) * num_generations:
+        errors = {result.error for result in results.values()} - {None}
+        if errors or len(results) != len(prompts) * num_generations:
             raise RuntimeError(
                 f"transformers' continuous batching finished {len(results)} of "
                 f"{len(prompts) * num_generations} completions"
-                + (f" and said: {'; '.join(sorted(map(str, said)))}" if said else ".")
+                + (f" and said: {'; '.join(sorted(map(str, errors)))}" if errors else ".")
             )
         tokens = torch.full((len(results), steps), policy.pad_id)
         log_prob = torch.zeros(len(results), steps)

@@ -35,7 +35,7 @@ class Episode:
         label: of its data row, in messages.
         prompt: as the task has it.
         row: a copy of the data row, which the environment may keep its state in.
-        tokens, chosen, log_prob: of each token so far: prompt, policy and environment.
+        tokens, sampled, log_prob: of each token so far: prompt, policy and environment.
         messages: what followed the prompt, by role; of a conversation.
         truncated: cut by a limit: on length, on turns, or of the model's positions.
     """
@@ -44,18 +44,18 @@ class Episode:
     prompt: Prompt
     row: dict[str, Any]
     tokens: list[int]
-    chosen: list[bool] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
     log_prob: list[float] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     truncated: bool = False
 
     def __post_init__(self) -> None:
-        self.chosen, self.log_prob = [False] * len(self.tokens), [0.0] * len(self.tokens)
+        self.sampled, self.log_prob = [False] * len(self.tokens), [0.0] * len(self.tokens)
 
     def add(self, tokens: list[int], log_prob: list[float] | None) -> None:
         """Tokens that the policy chose with these log-probabilities, or that it hears."""
         self.tokens += tokens
-        self.chosen += [log_prob is not None] * len(tokens)
+        self.sampled += [log_prob is not None] * len(tokens)
         self.log_prob += log_prob if log_prob is not None else [0.0] * len(tokens)
 
 
@@ -84,27 +84,29 @@ def episodes(
             drawn = engine.generate(policy, prompts, len(begun) // len(prompts), generator)
         else:
             drawn = engine.generate(policy, [begun[n].tokens for n in going], 1, generator)
-        said = decoded(policy.tokenizer, drawn.ids(), skip_special_tokens)
+        answers = decoded(policy.tokenizer, drawn.ids(), skip_special_tokens)
         for place, n in enumerate(going):
             length = int(drawn.length[place])
-            own = begun[n]
-            own.add(drawn.tokens[place, :length].tolist(), drawn.log_prob[place, :length].tolist())
-            own.truncated = bool(drawn.truncated[place])
-            own.messages.append({"role": "assistant", "content": said[place]})
-        asked = list(zip(going, said, strict=True))
+            episode = begun[n]
+            episode.add(
+                drawn.tokens[place, :length].tolist(), drawn.log_prob[place, :length].tolist()
+            )
+            episode.truncated = bool(drawn.truncated[place])
+            episode.messages.append({"role": "assistant", "content": answers[place]})
+        asked = list(zip(going, answers, strict=True))
         going = []
         for n, words in asked:
-            own = begun[n]
-            answer = _answer(environment, words, turn, own, n)
+            episode = begun[n]
+            answer = _answer(environment, words, turn, episode, n)
             if answer is None:
                 continue
-            heard = _heard(policy, own, answer)
-            longest = len(own.tokens) + len(heard) + policy.max_completion_length
+            heard = _heard(policy, episode, answer)
+            longest = len(episode.tokens) + len(heard) + policy.max_completion_length
             if turn + 1 == turns or longest > room:
-                own.truncated = True  # it would have gone on
+                episode.truncated = True  # it would have gone on
                 continue
-            own.add(heard, None)
-            own.messages += [] if isinstance(answer, str) else answer
+            episode.add(heard, None)
+            episode.messages += [] if isinstance(answer, str) else answer
             going.append(n)
         if not going:
             break
@@ -123,16 +125,16 @@ def begin(
 
 
 def _answer(
-    environment: Environment, said: str, turn: int, episode: Episode, number: int
+    environment: Environment, text: str, turn: int, episode: Episode, number: int
 ) -> str | list[Message] | None:
     """What the environment answers: text after a plain prompt, messages in a conversation.
 
     Raises:
         InputError: it raised, or returned something else, naming row, episode and turn.
     """
-    where = f"at {episode.label}, episode {number} of the batch, turn {turn}, after {said!r}"
+    where = f"at {episode.label}, episode {number} of the batch, turn {turn}, after {text!r}"
     try:
-        answer: Any = limited(environment, environment)(said, turn, episode.row)
+        answer: Any = limited(environment, environment)(text, turn, episode.row)
     except LateError as error:
         raise InputError(f"{error} This was {where}.") from None
     except Exception as error:
@@ -199,13 +201,15 @@ def _heard(policy: Policy, episode: Episode, answer: str | list[Message]) -> lis
 
 
 def _stacked(episodes: list[Episode], pad_id: int) -> Sequences:
-    width = max(len(own.tokens) for own in episodes)
+    width = max(len(episode.tokens) for episode in episodes)
     tokens = torch.full((len(episodes), width), pad_id)
-    chosen = torch.zeros(len(episodes), width, dtype=torch.bool)
+    mask = torch.zeros(len(episodes), width, dtype=torch.bool)
     log_prob = torch.zeros(len(episodes), width)
-    for n, own in enumerate(episodes):
-        end = len(own.tokens)
-        tokens[n, :end] = torch.tensor(own.tokens)
-        chosen[n, :end] = torch.tensor(own.chosen)
-        log_prob[n, :end] = torch.tensor(own.log_prob)
-    return Sequences(tokens, chosen, log_prob, torch.tensor([own.truncated for own in episodes]))
+    for n, episode in enumerate(episodes):
+        end = len(episode.tokens)
+        tokens[n, :end] = torch.tensor(episode.tokens)
+        mask[n, :end] = torch.tensor(episode.sampled)
+        log_prob[n, :end] = torch.tensor(episode.log_prob)
+    return Sequences(
+        tokens, mask, log_prob, torch.tensor([episode.truncated for episode in episodes])
+    )

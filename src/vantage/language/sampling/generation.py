@@ -41,8 +41,8 @@ class Completions:
 
     def ids(self) -> list[list[int]]:
         """Token ids of each completion, without what ended it."""
-        kept = (self.length - (~self.truncated).long()).tolist()
-        return [row[:n] for row, n in zip(self.tokens.tolist(), kept, strict=True)]
+        lengths = (self.length - (~self.truncated).long()).tolist()
+        return [row[:n] for row, n in zip(self.tokens.tolist(), lengths, strict=True)]
 
 
 @runtime_checkable
@@ -124,18 +124,18 @@ class Decoding:
         tokens = torch.full((count, steps), policy.pad_id)
         wide = next(policy.parameters()).dtype == torch.float64
         log_prob = torch.zeros(count, steps, dtype=torch.float64 if wide else torch.float32)
-        for chosen in _together(policy, prompts, max(1, self.rows // num_generations)):
-            places = torch.tensor(chosen)[:, None] * num_generations
+        for numbers in _together(policy, prompts, max(1, self.rows // num_generations)):
+            places = torch.tensor(numbers)[:, None] * num_generations
             rows = (places + torch.arange(num_generations)).flatten()
             with torch.inference_mode():
-                found = _decode(
+                decoded = _decode(
                     policy,
-                    [prompts[i] for i in chosen],
+                    [prompts[i] for i in numbers],
                     num_generations,
                     uniform[rows].to(policy.device),
                     self.greedy,
                 )
-            tokens[rows], log_prob[rows] = found[0].cpu(), found[1].cpu().to(log_prob.dtype)
+            tokens[rows], log_prob[rows] = decoded[0].cpu(), decoded[1].cpu().to(log_prob.dtype)
         return finished(tokens, log_prob, policy.end_ids, policy.pad_id)
 
 
@@ -244,10 +244,10 @@ def _decode(
         logs = policy.law.log_probs(policy.head.logits(decoding.hidden.flatten(0, 1)))
         if greedy:
             best = logs.max(-1)
-            token, chosen = best.indices, best.values
+            token, value = best.indices, best.values
         else:
-            token, chosen = draw(logs, uniform[which, step])
-        tokens[which, step], log_prob[which, step] = token, chosen.to(log_prob.dtype)
+            token, value = draw(logs, uniform[which, step])
+        tokens[which, step], log_prob[which, step] = token, value.to(log_prob.dtype)
         if step + 1 == uniform.shape[1]:
             break
         wanted = decoding.without_ended(token, torch.isin(token, ends))
@@ -352,9 +352,9 @@ class _Sequences:
         index = None
         if keep is not None and self.past and self.which.shape[1] > 1:
             begins = self.prompt + self.which.shape[1] * torch.arange(self.past, device=rows.device)
-            own = (begins[None, :, None] + keep[:, None, :]).flatten(1)
+            generated = (begins[None, :, None] + keep[:, None, :]).flatten(1)
             prompt = torch.arange(self.prompt, device=rows.device).expand(len(rows), -1)
-            index = torch.cat([prompt, own], 1)
+            index = torch.cat([prompt, generated], 1)
         self.cache = self.caches.taken(self.cache, rows, capacity, index)
 
     def _forward(self, tokens: Tensor, position: Tensor | None, masks: Any, cache: Any) -> Tensor:

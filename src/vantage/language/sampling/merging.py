@@ -65,9 +65,12 @@ def _width(drawn: Rollout) -> int:
     return drawn.sequences.tokens.shape[1]
 
 
-def _widened(own: Sequences, width: int) -> Sequences:
-    extra = (0, width - own.tokens.shape[1])
+def _widened(sequences: Sequences, width: int) -> Sequences:
+    extra = (0, width - sequences.tokens.shape[1])
     pad = torch.nn.functional.pad
     return Sequences(
-        pad(own.tokens, extra), pad(own.chosen, extra), pad(own.log_prob, extra), own.truncated
+        pad(sequences.tokens, extra),
+        pad(sequences.sampled, extra),
+        pad(sequences.log_prob, extra),
+        sequences.truncated,
     )

@@ -122,8 +122,10 @@ def rollout(
             generator,
         )
         ends = zip(begun, before, _ends(sequences).tolist(), strict=True)
-        ids = [own.tokens[len(prompt) : end] for own, prompt, end in ends]
-        rewards = _scored(task, policy, repeated, ids, [own.messages for own in begun], state)
+        ids = [episode.tokens[len(prompt) : end] for episode, prompt, end in ends]
+        rewards = _scored(
+            task, policy, repeated, ids, [episode.messages for episode in begun], state
+        )
     counted = rewards.scorable
     if mask_truncated_completions:
         counted = counted & ~sequences.truncated
@@ -228,9 +230,9 @@ def _scored(
 
 
 def _ends(sequences: Sequences) -> Int[Tensor, " N"]:
-    """One more than the last chosen token of each row: episodes end with what the policy said."""
+    """One more than the last sampled token of each row: episodes end with what the policy said."""
     place = torch.arange(1, sequences.tokens.shape[1] + 1)
-    return torch.where(sequences.chosen, place, 0).amax(1)
+    return torch.where(sequences.sampled, place, 0).amax(1)
 
 
 def greedy_reward(

@@ -1,7 +1,7 @@
 """Rows of tokens, and the Batch made of them.
 
     tokens   what  is  2  +  2  =  |  4  <end>  <pad>
-    chosen   0     0   0  0  0  0  |  1  1      0
+    sampled  0     0   0  0  0  0  |  1  1      0
 
 The Batch looks one token ahead: its observation at step t is the tokens up to t, its action the
 token at t + 1. A row is one trajectory, in one group with the other completions of its prompt.
@@ -25,14 +25,14 @@ class Sequences:
 
     Attributes:
         tokens: [N, L].
-        chosen: [N, L] True where the policy chose the token; False in prompts, in what an
+        sampled: [N, L] True where the policy sampled the token; False in prompts, in what an
             environment said in between, and in padding.
-        log_prob: [N, L] log π of chosen tokens when they were drawn, 0 elsewhere.
+        log_prob: [N, L] log π of sampled tokens when they were drawn, 0 elsewhere.
         truncated: [N] whether the last completion was cut by the limit on its length.
     """
 
     tokens: Int[Tensor, "N L"]
-    chosen: Bool[Tensor, "N L"]
+    sampled: Bool[Tensor, "N L"]
     log_prob: Float[Tensor, "N L"]
     truncated: Bool[Tensor, " N"]
 
@@ -44,13 +44,13 @@ def joined(prompts: Sequence[Sequence[int]], completions: Completions, pad_id: i
     padded = [[*prompt] + [pad_id] * (longest - len(prompt)) for prompt in prompts]
     width = int((before[:, 0] + completions.length).max())
     place = torch.arange(width)
-    own = (place - before).clamp(0, completions.tokens.shape[1] - 1)
-    chosen = (place >= before) & (place < before + completions.length[:, None])
+    index = (place - before).clamp(0, completions.tokens.shape[1] - 1)
+    completed = (place >= before) & (place < before + completions.length[:, None])
     prompt = torch.nn.functional.pad(torch.tensor(padded), (0, width - longest), value=pad_id)
     return Sequences(
-        tokens=torch.where(chosen, completions.tokens.gather(1, own), prompt[:, :width]),
-        chosen=chosen,
-        log_prob=torch.where(chosen, completions.log_prob.gather(1, own), 0),
+        tokens=torch.where(completed, completions.tokens.gather(1, index), prompt[:, :width]),
+        sampled=completed,
+        log_prob=torch.where(completed, completions.log_prob.gather(1, index), 0),
         truncated=completions.truncated,
     )
 
@@ -64,7 +64,7 @@ def as_batch(
 ) -> Batch:
     """The record that estimators read.
 
-    The reward comes with the last chosen token, and the trajectory ends there: γ is 1 before it and
+    The reward comes with the last sampled token; the trajectory ends there: γ is 1 before it and
     0 at it. That is so at an end token and at the limit on length alike: the objective is the
     reward of the text as it was cut, which is what reward functions see, and nothing follows that
     a value could stand for. (To leave cut completions out, see `mask_truncated_completions`.)
@@ -76,15 +76,15 @@ def as_batch(
         counted: [N] rows that take part; the others have an empty mask and no weight. All if None.
         weight: [N]; 1 over the number of rows that take part where None.
     """
-    mask = sequences.chosen[:, 1:]
+    mask = sequences.sampled[:, 1:]
     if counted is not None:
         mask = mask & counted[:, None]
     rows, steps = mask.shape
     place = torch.arange(steps)
     last = (place == torch.where(mask, place, -1).amax(1, keepdim=True)) & mask
-    kept = mask.any(1)
+    usable = mask.any(1)
     if weight is None:
-        weight = kept.double() / max(1, int(kept.sum()))
+        weight = usable.double() / max(1, int(usable.sum()))
     kind = sequences.log_prob.dtype
     return Batch(
         observation=sequences.tokens[:, :-1],

@@ -133,9 +133,9 @@ class Workload:
         # what backward needs of a token: in attention the norm's input and output (twice), q, k, v
         # (before and after positions) and the output; three of the inner width in the MLP
         layer = 7 * shape.hidden + 4 * shape.kv_width + 4 * shape.intermediate
-        kept = shape.layers * (shape.hidden if self.checkpointing else layer)
-        kept += layer if self.checkpointing else 0
-        found = {
+        widths = shape.layers * (shape.hidden if self.checkpointing else layer)
+        widths += layer if self.checkpointing else 0
+        sizes = {
             "parameters": shape.parameters * shape.width,
             "gradients": shape.trained * shape.width,
             "optimiser (AdamW)": 2 * shape.trained * shape.width,
@@ -146,12 +146,12 @@ class Workload:
             * decoded
             * longest
             * shape.width,
-            "activations of a pass": at_once * kept * shape.width,
+            "activations of a pass": at_once * widths * shape.width,
             "chunk of logits": 3
             * min(chunk(shape.vocabulary, shape.hidden), scored * shape.vocabulary)
             * 4,
         }
-        return {name: size for name, size in found.items() if size}
+        return {name: size for name, size in sizes.items() if size}
 
     def refuse_what_does_not_fit(self) -> None:
         """Refuse prompts that leave no room for a completion.
@@ -171,8 +171,8 @@ class Workload:
         lengths, shape = sorted(self.lengths), self.shape
         middle = statistics.median(lengths)
         before, after = max(lengths), self.max_completion_length
-        own = f"{_count(self.num_iterations, 'iteration')} × "
-        own += f"{_count(self.minibatches, 'minibatch', 'es')}"
+        product = f"{_count(self.num_iterations, 'iteration')} × "
+        product += f"{_count(self.minibatches, 'minibatch', 'es')}"
         steps = _count(self.num_iterations * self.minibatches, "optimiser step")
         shared = f"{self.together} completions share" if self.together > 1 else "none share"
         memory = self.memory()
@@ -186,7 +186,7 @@ class Workload:
                 f"batch      {self.batch} completions = {self.prompts} prompts × "
                 f"{self.num_generations} completions: {self.prompts} groups of "
                 f"{self.num_generations}",
-                f"update     {own} = {steps}, each on {self.batch // self.minibatches} "
+                f"update     {product} = {steps}, each on {self.batch // self.minibatches} "
                 f"completions; at most {_count(self.passes, 'pass', 'es')} of "
                 f"{self.token_budget:,} tokens an iteration; of a prompt's "
                 f"completions {shared} its computation",

@@ -84,7 +84,7 @@ def conformance(
     scored, _ = score_batch(policy, batch, alone)
     shared, _ = score_batch(policy, batch, together)
     allowed = tolerance or ROUNDING.get(next(policy.base.parameters()).dtype, 1e-4)
-    found = Conformance(
+    differences = Conformance(
         completions=batch.rows,
         tokens=batch.steps,
         sampled=_apart(batch.log_prob, reference),
@@ -94,7 +94,7 @@ def conformance(
         tolerance=allowed,
     )
     for name in ("sampled", "scored", "shared"):
-        difference = getattr(found, name)
+        difference = getattr(differences, name)
         refuse_unless(
             difference <= allowed,
             f"conformance: {name} log-probabilities differ by {difference:.3g} from the model's "
@@ -102,7 +102,7 @@ def conformance(
             f"{sorted(layer_kinds(policy.base.config))} and attn_implementation="
             f"{policy.base.config._attn_implementation!r}.",
         )
-    return found
+    return differences
 
 
 def _made_up(policy: Policy, seed: int) -> list[list[int]]:
@@ -114,7 +114,7 @@ def _made_up(policy: Policy, seed: int) -> list[list[int]]:
 
 @torch.no_grad()
 def _by_whole_logits(policy: Policy, batch: Batch) -> torch.Tensor:
-    found = torch.zeros_like(batch.log_prob)
+    log_prob = torch.zeros_like(batch.log_prob)
     for n in range(batch.rows):
         counted = batch.mask[n]
         end = int(counted.nonzero().max()) + 1
@@ -122,8 +122,8 @@ def _by_whole_logits(policy: Policy, batch: Batch) -> torch.Tensor:
         action = batch.action[n, :end].clamp(min=0).to(policy.device)
         logits = policy.base(input_ids=tokens, use_cache=False).logits[0]
         logs = policy.law.log_probs(logits, action).gather(-1, action[:, None])[:, 0]
-        found[n, :end] = torch.where(counted[:end], logs.to(found), 0)
-    return found
+        log_prob[n, :end] = torch.where(counted[:end], logs.to(log_prob), 0)
+    return log_prob
 
 
 def _gradients_apart(policy: Policy, batch: Batch, one: Passes, other: Passes) -> float:
@@ -132,11 +132,11 @@ def _gradients_apart(policy: Policy, batch: Batch, one: Passes, other: Passes) -
     sums = []
     for passes in (one, other):
         total = [torch.zeros_like(p) for p in trained]
-        for found in scored_passes(policy, batch, passes):
-            sign = (1.0 - 2.0 * (found.rows % 2))[:, None].expand_as(found.mask)
-            weight = sign[found.mask].to(found.log_prob)
+        for scored in scored_passes(policy, batch, passes):
+            sign = (1.0 - 2.0 * (scored.rows % 2))[:, None].expand_as(scored.mask)
+            weight = sign[scored.mask].to(scored.log_prob)
             pieces = torch.autograd.grad(
-                (weight * found.log_prob).sum(), trained, allow_unused=True
+                (weight * scored.log_prob).sum(), trained, allow_unused=True
             )
             total = [t if g is None else t + g for t, g in zip(total, pieces, strict=True)]
         sums.append(torch.cat([t.flatten().double() for t in total]))

@@ -34,13 +34,13 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
     Raises:
         InputError: more completions than can be listed, with the arithmetic; a truncated law.
     """
-    chosen = list(task.train) if rows is None else rows
+    subset = list(task.train) if rows is None else rows
     vocabulary = policy.base.config.get_text_config().vocab_size
     steps, ends = policy.max_completion_length, policy.end_ids
-    count = (vocabulary - len(ends)) ** steps * len(chosen)
+    count = (vocabulary - len(ends)) ** steps * len(subset)
     refuse_unless(
         count <= MOST,
-        f"enumerated: {vocabulary} tokens, {steps} steps and {len(chosen)} prompts make more than "
+        f"enumerated: {vocabulary} tokens, {steps} steps and {len(subset)} prompts make more than "
         f"{count:,} completions, of which {MOST:,} can be listed; lower max_completion_length, or "
         "give fewer rows.",
     )
@@ -55,11 +55,11 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
         for end in ends
     ]
     listed += [list(whole) for whole in itertools.product(going, repeat=steps)]
-    tokens = torch.tensor([own + [policy.pad_id] * (steps - len(own)) for own in listed])
-    repeated = [row for row in chosen for _ in listed]
+    tokens = torch.tensor([ids + [policy.pad_id] * (steps - len(ids)) for ids in listed])
+    repeated = [row for row in subset for _ in listed]
     wide = next(policy.parameters()).dtype == torch.float64
     unknown = torch.zeros(len(repeated), steps, dtype=torch.float64 if wide else torch.float32)
-    drawn = finished(tokens.repeat(len(chosen), 1), unknown, ends, policy.pad_id)
+    drawn = finished(tokens.repeat(len(subset), 1), unknown, ends, policy.pad_id)
     prompts = task.encode(policy.tokenizer)
     rewards = task.score_ids(repeated, drawn.ids(), policy.tokenizer)
     refuse_unless(
@@ -68,8 +68,8 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
         "group: groups of random size have no exact value here. Give every completion a number.",
     )
     sequences = joined([prompts[row] for row in repeated], drawn, policy.pad_id)
-    group = torch.arange(len(chosen)).repeat_interleave(len(listed))
+    group = torch.arange(len(subset)).repeat_interleave(len(listed))
     batch = as_batch(sequences, rewards.total.to(unknown.dtype), group)
     log_prob, _ = score_batch(policy, batch, Passes(1, 16384))
-    weight = log_prob.double().sum(1).exp() / len(chosen)
+    weight = log_prob.double().sum(1).exp() / len(subset)
     return replace(batch, log_prob=log_prob, weight=weight.to(batch.weight))

@@ -42,23 +42,27 @@ class Passes:
 
     def split(self, batch: Batch, rows: Int[Tensor, " n"] | None = None) -> list[list[list[int]]]:
         """Passes over the rows given (all if None): a list of packs of rows for each."""
-        chosen = torch.arange(batch.rows) if rows is None else rows
-        kept = chosen[batch.mask[chosen].any(1)]
-        if len(kept) == 0:
+        candidates = torch.arange(batch.rows) if rows is None else rows
+        usable = candidates[batch.mask[candidates].any(1)]
+        if len(usable) == 0:
             return []
-        part = batch.select(kept)
-        numbers = kept.tolist()
-        before, until = prompt_lengths(part).tolist(), last_steps(part).tolist()
-        own = packs(part, self.together) if self.together > 1 else [[n] for n in range(part.rows)]
-        sizes = [before[p[0]] + sum(until[n] - before[n] for n in p) for p in own]
-        order = sorted(range(len(own)), key=lambda i: sizes[i])
+        selected = batch.select(usable)
+        numbers = usable.tolist()
+        before, until = prompt_lengths(selected).tolist(), last_steps(selected).tolist()
+        packs_ = (
+            packs(selected, self.together)
+            if self.together > 1
+            else [[n] for n in range(selected.rows)]
+        )
+        sizes = [before[p[0]] + sum(until[n] - before[n] for n in p) for p in packs_]
+        order = sorted(range(len(packs_)), key=lambda i: sizes[i])
         passes: list[list[list[int]]] = []
         room = 0
         for i in reversed(order):  # the longest first: it sets the width of its pass
             if room < 1:
                 passes.append([])
                 room = max(1, self.token_budget // sizes[i])
-            passes[-1].append([numbers[n] for n in own[i]])
+            passes[-1].append([numbers[n] for n in packs_[i]])
             room -= 1
         return passes
 
@@ -74,15 +78,15 @@ def plan_passes(
         token_budget: tokens of one pass.
     """
     refuse_unless(token_budget >= 1, f"token_budget={token_budget}: at least one token a pass.")
-    kept = batch.mask.any(1)
-    _, sizes = batch.group[kept].unique(return_counts=True)
+    usable = batch.mask.any(1)
+    _, sizes = batch.group[usable].unique(return_counts=True)
     group = int(sizes.max()) if len(sizes) else 1
     if not shared or group == 1 or not policy.packed:
         return Passes(1, token_budget)
     if shared is True:
         return Passes(group, token_budget)
-    before = prompt_lengths(batch)[kept].double()
-    after = (last_steps(batch)[kept] - before).clamp(min=0).double()
+    before = prompt_lengths(batch)[usable].double()
+    after = (last_steps(batch)[usable] - before).clamp(min=0).double()
     width = policy.base.config.get_text_config().hidden_size
     return Passes(packing(float(before.mean()), float(after.mean()), group, width), token_budget)
 
@@ -109,17 +113,17 @@ def scored_passes(
     device = policy.device
     for pack in passes.split(batch, rows):
         flat = torch.tensor([n for p in pack for n in p], device=batch.mask.device)
-        part = batch.select(flat)
+        piece = batch.select(flat)
         if passes.together > 1:
             layout = packed(batch, pack, policy.pad_id)
             states = shared_states(policy, layout)
         else:
-            width = int(last_steps(part).max())
-            counted = part.mask[:, :width].to(device)
-            states = policy.states(part.observation[:, :width].to(device))[counted]
-        tokens = part.action[part.mask].to(device)
-        found = score_hidden(policy.head, policy.law, states, tokens)
-        yield Pass(flat, part.mask, states, found.log_prob, found.entropy)
+            width = int(last_steps(piece).max())
+            counted = piece.mask[:, :width].to(device)
+            states = policy.states(piece.observation[:, :width].to(device))[counted]
+        tokens = piece.action[piece.mask].to(device)
+        scores = score_hidden(policy.head, policy.law, states, tokens)
+        yield Pass(flat, piece.mask, states, scores.log_prob, scores.entropy)
 
 
 @torch.no_grad()

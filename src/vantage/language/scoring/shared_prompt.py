@@ -42,8 +42,8 @@ class Packed:
     def masks(self, config: Any, dtype: torch.dtype) -> Any:
         """The attention masks of a model with this configuration."""
         key = torch.where(self.segment == PADDING, NOWHERE, self.position)
-        own = self.segment[:, :, None] == self.segment[:, None, :]
-        allowed = own | (self.segment == PROMPT)[:, None, :]
+        same = self.segment[:, :, None] == self.segment[:, None, :]
+        allowed = same | (self.segment == PROMPT)[:, None, :]
         return attention_masks(config, self.position, key, dtype, allowed)
 
 
@@ -88,15 +88,15 @@ def packs(batch: Batch, together: int) -> list[list[int]]:
     lengths = prompt_lengths(batch).tolist()
     observation = batch.observation
     open_packs: dict[tuple[int, bytes], list[int]] = {}
-    made: list[list[int]] = []
+    rows: list[list[int]] = []
     for row, group in enumerate(batch.group.tolist()):
         prompt = observation[row, : lengths[row]].cpu().numpy().tobytes()
         pack = open_packs.get((group, prompt))
         if pack is None or len(pack) >= together:
             pack = open_packs[group, prompt] = []
-            made.append(pack)
+            rows.append(pack)
         pack.append(row)
-    return made
+    return rows
 
 
 def packed(batch: Batch, rows: list[list[int]], pad_id: int) -> Packed:
@@ -120,11 +120,11 @@ def packed(batch: Batch, rows: list[list[int]], pad_id: int) -> Packed:
         position[r, :end] = place[:end]
         segment[r, :end] = PROMPT
         for number, n in enumerate(pack):
-            own = slice(before[n], max(until[n], before[n]))
-            start, end = end, end + own.stop - own.start
+            tail = slice(before[n], max(until[n], before[n]))
+            start, end = end, end + tail.stop - tail.start
             offset.append(start)
-            tokens[r, start:end] = batch.observation[n, own]
-            position[r, start:end] = place[own]
+            tokens[r, start:end] = batch.observation[n, tail]
+            position[r, start:end] = place[tail]
             segment[r, start:end] = number
     flat = torch.tensor([n for pack in rows for n in pack], device=tokens.device)
     of_pack = torch.tensor([r for r, pack in enumerate(rows) for _ in pack], device=tokens.device)
@@ -138,7 +138,7 @@ def packed(batch: Batch, rows: list[list[int]], pad_id: int) -> Packed:
 
 def shared_states(policy: Any, layout: Packed) -> Float[Tensor, "M H"]:
     """The hidden states at the counted steps."""
-    here = Packed(**{name: part.to(policy.device) for name, part in vars(layout).items()})
+    here = Packed(**{name: tensor.to(policy.device) for name, tensor in vars(layout).items()})
     masks = here.masks(policy.base.config, next(policy.base.parameters()).dtype)
     hidden = policy.states(here.tokens, here.position, masks)
     return hidden[here.row, here.column]

@@ -41,18 +41,19 @@ def settle_packing(
     tried = [ordered[0], ordered[-1]]
     allowed = _rounding(policy)
     model = type(policy.base).__name__
-    said = ""
+    reason = ""
     for packed in [True, False] if policy.packed else [False]:
         mean, most, raised = _apart(policy, tried, num_generations, packed)
         if not beyond_rounding(policy, mean, most):
             if policy.packed and not packed:
                 note(
                     f"{caller}: {model} goes by places instead of the positions it is given "
-                    f"({said}); prompts are computed for each completion, which is exact and slow."
+                    f"({reason}); prompts are computed for each completion, which is exact and "
+                    "slow."
                 )
             policy.packed = packed
             return
-        said = raised or f"differing by {most:.2g} nats where prompts are shared"
+        reason = raised or f"differing by {most:.2g} nats where prompts are shared"
         why = raised or (
             f"log-probabilities differ by {mean:.2g} nats on average and {most:.2g} at most"
         )
@@ -98,7 +99,7 @@ def _apart(
         raise
     except Exception as error:  # architectures fail in ways of their own
         return math.inf, math.inf, f"it raises {type(error).__name__}: {error}"
-    apart = [(own - alone)[batch.mask].abs() for own in scored]
+    apart = [(log_prob - alone)[batch.mask].abs() for log_prob in scored]
     means, largest = [float(d.mean()) for d in apart], [float(d.max()) for d in apart]
     return max(means), max(largest), ""
 
@@ -106,13 +107,13 @@ def _apart(
 @torch.no_grad()
 def _alone(policy: Policy, batch: Batch) -> torch.Tensor:
     """log π by the model's own forward pass over each row by itself, as transformers calls it."""
-    found = torch.zeros_like(batch.log_prob)
+    log_prob = torch.zeros_like(batch.log_prob)
     for n in range(batch.rows):
         counted = batch.mask[n]
         end = int(counted.nonzero().max()) + 1
         tokens = batch.observation[n : n + 1, :end].to(policy.device)
         hidden = policy.decoder(input_ids=tokens, use_cache=False).last_hidden_state[0]
-        chosen = batch.action[n][counted].to(policy.device)
-        scored = score_hidden(policy.head, policy.law, hidden[counted[:end]], chosen)
-        found[n, counted] = scored.log_prob.to(found)
-    return found
+        sampled = batch.action[n][counted].to(policy.device)
+        scored = score_hidden(policy.head, policy.law, hidden[counted[:end]], sampled)
+        log_prob[n, counted] = scored.log_prob.to(log_prob)
+    return log_prob

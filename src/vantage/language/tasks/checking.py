@@ -84,9 +84,9 @@ def check_reward(
     empty                  4         0         0         0     0
     Gold answers get the full reward, wrong ones less; repeatable.
     """
-    chosen, golds = _gold(task, rows, completion, seed)
-    tried = {"gold": (chosen, golds), "of other rows": _swapped(chosen, golds, wrong, seed)}
-    tried["empty"] = (chosen, [""] * len(chosen))
+    subset, golds = _gold(task, rows, completion, seed)
+    tried = {"gold": (subset, golds), "of other rows": _swapped(subset, golds, wrong, seed)}
+    tried["empty"] = (subset, [""] * len(subset))
     given = {kind: _score(task, *pair, tokenizer) for kind, pair in tried.items()}
     for kind, (places, texts) in tried.items():
         _refuse_chance(task, places, texts, given[kind], tokenizer)
@@ -98,7 +98,7 @@ def check_reward(
     best = float(torch.cat(list(scored.values())).max()) if full is None else full
     _refuse_unfair(task, tried, given, best)
     missing = {kind: int((~rewards.scorable).sum()) for kind, rewards in given.items()}
-    return RewardCheck(len(chosen), best, scored, missing)
+    return RewardCheck(len(subset), best, scored, missing)
 
 
 def _gold(
@@ -112,19 +112,19 @@ def _gold(
     )
     having = having if completion is None else list(range(len(task.rows)))
     order = np.random.default_rng([seed, PICK]).permutation(len(having))
-    chosen = sorted(having[place] for place in order[:rows])
+    places = sorted(having[place] for place in order[:rows])
     write = completion or (lambda row: str(row[task.answer]))
-    return chosen, [write(task.rows[row]) for row in chosen]
+    return places, [write(task.rows[row]) for row in places]
 
 
 def _swapped(
-    chosen: Sequence[int], golds: Sequence[str], wrong: int, seed: int
+    numbers: Sequence[int], golds: Sequence[str], wrong: int, seed: int
 ) -> tuple[list[int], list[str]]:
     """Up to `wrong` answers of other rows for every row, none equal to its own."""
     random = np.random.default_rng([seed, PICK, 1])
     distinct = list(dict.fromkeys(golds))
     places, texts = [], []
-    for row, gold in zip(chosen, golds, strict=True):
+    for row, gold in zip(numbers, golds, strict=True):
         picks = random.permutation(len(distinct))[: wrong + 1]
         others = [distinct[pick] for pick in picks if distinct[pick] != gold][:wrong]
         places += [row] * len(others)

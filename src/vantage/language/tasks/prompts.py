@@ -122,8 +122,8 @@ def text_of(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
     try:
-        own = [message["content"] for message in completion if message["role"] == "assistant"]
-        return "\n".join(own)
+        texts = [message["content"] for message in completion if message["role"] == "assistant"]
+        return "\n".join(texts)
     except (TypeError, KeyError) as error:
         raise InputError(
             f"The completion is {completion!r}; it must be a string or a list of messages."

@@ -96,13 +96,13 @@ class Task:
             reward_timeout is None or reward_timeout > 0,
             f"Task(reward_timeout={reward_timeout}): give seconds, or None.",
         )
-        own = read_rows(rows)
+        given = read_rows(rows)
         share = held_out if isinstance(held_out, int | float) else 0.0
         apart = [] if isinstance(held_out, int | float) else read_rows(held_out)
         refuse_unless(0 <= share < 1, f"Task(held_out={share}): a share lies in [0, 1).")
-        self.rows: list[Row] = [*own, *apart]
-        self._own = len(own)
-        columns = [column for column in own[0] if column != prompt]
+        self.rows: list[Row] = [*given, *apart]
+        self._own = len(given)
+        columns = [column for column in given[0] if column != prompt]
         self._check_columns(prompt, columns)
         self.columns = columns
         self.prompts: list[Prompt] = [
@@ -113,9 +113,11 @@ class Task:
             len(forms) == 1,
             "Some prompts are strings and some conversations; give all of them in one form.",
         )
-        self.train, self.held_out = split([repr(p) for p in self.prompts[: len(own)]], share, seed)
-        self.held_out += range(len(own), len(self.rows))
-        self._refuse_leaks(len(own))
+        self.train, self.held_out = split(
+            [repr(p) for p in self.prompts[: len(given)]], share, seed
+        )
+        self.held_out += range(len(given), len(self.rows))
+        self._refuse_leaks(len(given))
         self.scoring = scorers(reward, weights, columns)
         self.prompt, self.answer, self.system, self.name = prompt, answer, system, name
         self.num_generations, self.seed = num_generations, seed
@@ -158,10 +160,10 @@ class Task:
 
     def stream(self, start: int, prompts: int, seed: int | None = None) -> list[int]:
         """The rows at places start, start + 1, ... of the stream that `draw` runs through."""
-        chosen = self.seed if seed is None else seed
+        first_seed = self.seed if seed is None else seed
         first, last = start // len(self), (start + prompts - 1) // len(self)
         orders = [
-            np.random.default_rng([chosen, ORDER, epoch]).permutation(len(self))
+            np.random.default_rng([first_seed, ORDER, epoch]).permutation(len(self))
             for epoch in range(first, last + 1)
         ]
         places = np.concatenate(orders)[start - first * len(self) :][:prompts]
@@ -253,7 +255,7 @@ class Task:
                 not missing, f"held-out row {number} has no {', '.join(missing)}; the others have."
             )
 
-    def _refuse_leaks(self, own: int) -> None:
+    def _refuse_leaks(self, rows: int) -> None:
         trained = {repr(self.prompts[row]) for row in self.train}
         leaked = [row for row in self.held_out if repr(self.prompts[row]) in trained]
         refuse_unless(
@@ -262,7 +264,7 @@ class Task:
             f"{self.label((leaked or [0])[0])}; take them out of one of the two.",
         )
         refuse_unless(
-            self.train, f"All {own} rows are held out; lower held_out, or give more rows."
+            self.train, f"All {rows} rows are held out; lower held_out, or give more rows."
         )
 
 

@@ -81,13 +81,13 @@ def number(answer: str = "answer", tolerance: float = 0.0) -> Reward:
     def _same(text: str, gold: object) -> float | None:
         if gold is None:
             return None
-        target, found = last_number(str(gold)), last_number(text)
+        target, value = last_number(str(gold)), last_number(text)
         if target is None:
             raise InputError(f"The gold answer {gold!r} holds no number.")
-        if found is None:
+        if value is None:
             return 0.0
         allowed = Fraction(tolerance) * max(Fraction(1), abs(target))
-        return float(abs(found - target) <= allowed)
+        return float(abs(value - target) <= allowed)
 
     number.reads = (answer,)  # type: ignore[attr-defined]
     return number
@@ -100,8 +100,8 @@ def last_number(text: str) -> Fraction | None:
     (Fraction(2401, 2), None)
     """
     plain = LATEX_COMMA.sub(",", text).replace(r"\$", "$")
-    found = NUMBER.findall(LATEX_FRACTION.sub(r"\1/\2", plain))
-    return _value(found[-1]) if found else None
+    numbers = NUMBER.findall(LATEX_FRACTION.sub(r"\1/\2", plain))
+    return _value(numbers[-1]) if numbers else None
 
 
 def regular_expression(pattern: str, flags: int = re.DOTALL) -> Reward:
@@ -195,8 +195,8 @@ def _value(written: str) -> Fraction | None:
     plain = re.sub(r"[\s,$€£]", "", written.replace("−", "-"))
     top, _, bottom = plain.partition("/")
     try:
-        parts = [Decimal(part) for part in (top, bottom or "1")]
-        if any(part and abs(part.adjusted()) > LONGEST for part in parts):
+        parts = [Decimal(term) for term in (top, bottom or "1")]
+        if any(term and abs(term.adjusted()) > LONGEST for term in parts):
             return None
         return Fraction(parts[0]) / Fraction(parts[1])
     except (InvalidOperation, ZeroDivisionError):

@@ -28,7 +28,7 @@ def fixed_weights(policy: Policy, reference: Policy | None) -> str | None:
     return digest.hexdigest() if named else None
 
 
-def refuse_other_weights(folder: Path, found: str | None) -> None:
+def refuse_other_weights(folder: Path, digest: str | None) -> None:
     """Refuse to resume a run with other fixed weights than it began with.
 
     Raises:
@@ -37,7 +37,7 @@ def refuse_other_weights(folder: Path, found: str | None) -> None:
     if not (folder / CONFIG).exists():
         return
     refuse_unless(
-        read_config(folder).get(NAME) == found,
+        read_config(folder).get(NAME) == digest,
         f"train(resume=True): {folder} began with other weights than those given, of the policy's "
         "frozen part or of the reference, which its checkpoint does not hold. Give the policy that "
         f"the run began with, not the one in {folder / 'model'}; its trained weights come from the "

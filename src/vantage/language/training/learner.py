@@ -326,8 +326,8 @@ class TrainedParameters(nn.Module):
 
     def __init__(self, policy: Policy, masters: Masters):
         super().__init__()
-        own = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
-        self.masters, self.trained = masters, {name: masters.of(p) for name, p in own}
+        trainable = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        self.masters, self.trained = masters, {name: masters.of(p) for name, p in trainable}
 
     def state_dict(self, *args: object, **kwargs: object) -> dict[str, object]:  # type: ignore[override]
         return {name: p.detach() for name, p in self.trained.items()}

@@ -38,12 +38,12 @@ class Masters:
     def attach(self, optimizer: Optimizer) -> None:
         """Gradients go to the copies, and weights follow their steps, until `detach`."""
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        kept = {key: pair for key, pair in self._copies.items() if id(pair[1]) in stepped}
-        self._copies = kept
-        for parameter, copy in kept.values():
+        stepping = {key: pair for key, pair in self._copies.items() if id(pair[1]) in stepped}
+        self._copies = stepping
+        for parameter, copy in stepping.values():
             hook = parameter.register_post_accumulate_grad_hook(partial(_passed_on, copy))
             self._hooks.append(hook)
-        if kept:
+        if stepping:
             self._hooks.append(optimizer.register_step_post_hook(lambda *_: self.round()))
 
     def detach(self) -> None:

@@ -42,7 +42,7 @@ def reward_metrics(drawn: Rollout) -> dict[str, Any]:
     are the same numbers under the names of TRL.
     """
     counted, scored = drawn.batch.mask.any(1), drawn.scorable
-    length, ended = drawn.sequences.chosen.sum(1).double(), ~drawn.sequences.truncated
+    length, ended = drawn.sequences.sampled.sum(1).double(), ~drawn.sequences.truncated
     mean, spread = group_rewards(drawn)
     grouped = len(mean) < len(drawn.reward)
     rewards = drawn.reward[scored].double()

@@ -304,9 +304,9 @@ def _refuse_unfit(policy: Policy, given: Policy, estimator: Estimator, needed: b
         "train(reference=...): it shares weights with the policy that is trained, and would "
         "move with it; leave reference out, or make it from a copy of the model.",
     )
-    own, other = (each.tokenizer and each.tokenizer.get_vocab() for each in (policy, given))
+    ours, other = (each.tokenizer and each.tokenizer.get_vocab() for each in (policy, given))
     refuse_unless(
-        own is None or other is None or own == other,
+        ours is None or other is None or ours == other,
         "train(reference=...): its tokenizer has another vocabulary than the policy's, so that one "
         "id would be two tokens; take a model of the same tokenizer.",
     )

@@ -57,21 +57,21 @@ def transcripts(
         advantage: [N, T] on the grid of `drawn.batch`.
     """
     texts = decoded(tokenizer, drawn.completion_ids, task.skip_special_tokens)
-    said = drawn.sequences.chosen[:, 1:]
+    sampled = drawn.sequences.sampled[:, 1:]
     columns = {f"extra/{name}": _column(values) for name, values in drawn.extra.items()}
     records = []
     for n, row in enumerate(drawn.rows):
-        ids = drawn.sequences.tokens[n, 1:][said[n]].tolist()
+        ids = drawn.sequences.tokens[n, 1:][sampled[n]].tolist()
         prompt = task.prompts[row]
-        scores = {f"reward/{name}": _number(part[n]) for name, part in drawn.parts.items()}
+        scores = {f"reward/{name}": _number(rewards[n]) for name, rewards in drawn.parts.items()}
         records.append(
             {
                 "prompt": prompt if isinstance(prompt, str) else json.dumps(prompt),
                 "completion": texts[n],
                 "tokens": token_texts(tokenizer, ids),
                 "token_ids": ids,
-                "advantage": advantage[n][said[n]].tolist(),
-                "log_prob": drawn.sequences.log_prob[n, 1:][said[n]].tolist(),
+                "advantage": advantage[n][sampled[n]].tolist(),
+                "log_prob": drawn.sequences.log_prob[n, 1:][sampled[n]].tolist(),
                 "reward": float(drawn.reward[n]) if drawn.scorable[n] else None,
                 **scores,
                 **{name: values[n] for name, values in columns.items()},
@@ -139,11 +139,11 @@ def chosen(
     every = list(records)
     scored = sorted((r for r in every if r["reward"] is not None), key=lambda r: r["reward"])
     low, high = scored[:worst], scored[::-1][:best]
-    kept: list[Record] = []
+    selection: list[Record] = []
     for record in [*every[:first], *low, *high]:
-        if not any(record is other for other in kept):
-            kept.append(record)
-    return kept
+        if not any(record is other for other in selection):
+            selection.append(record)
+    return selection
 
 
 def _column(values: Sequence[Any]) -> list[Any]:
