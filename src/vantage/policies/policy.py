@@ -43,7 +43,7 @@ class Policy(nn.Module):
     Attributes:
         hidden: widths of the hidden layers where an environment made the policy; None where it is
             the user's own.
-        arguments: the keyword arguments of `env.policy` that build a network of this shape again; None
+        arguments: those of `env.policy` by keyword that build a network of this shape again; None
             where only its owner can.
         terms: how its tensors correspond to an environment's observations and actions, for `act`;
             `env.policy()`, `vantage.train` and `vantage.load` set it.
