@@ -22,6 +22,7 @@
   return {
     out: out.map((e) => `${e.tagName} ${e.textContent.trim().slice(0, 60)}`),
     text,
+    words: frame.innerText,
     sideways: document.documentElement.scrollWidth > wide + 1,
     scrolling: all(".md-content pre > code, div.arithmatex")
       .filter((e) => e.scrollWidth > e.clientWidth + 1 && !e.closest("details:not([open])"))

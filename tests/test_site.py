@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import re
 import subprocess
 import sys
 import threading
@@ -81,6 +82,7 @@ def test_a_page_is_whole_and_stays_in_its_frame(browser: Browser, address: str, 
         assert look["text"] == [], width
         assert width < 1300 or look["scrolling"] == []
         assert look["untypeset"] == 0, width
+        assert not re.search("--8 ?<", look["words"])  # the name of a file, not what is in it
         assert look["mute"] == look["broken"] == look["anchors"] == [], width
         page.context.close()
 
