@@ -16,7 +16,7 @@ from rich.console import Console
 
 import vantage as vt
 from vantage import language as vl
-from vantage.language.transcripts.records import chosen
+from vantage.language.transcripts.records import selected
 from vantage.language.transcripts.view import show
 from vantage.runs.progress import windowed_snr
 
@@ -59,7 +59,7 @@ def main(updates: int = 600, seed: int = 0, out: Path = Path("runs/addition")) -
     written = vl.read_transcripts(out)
     wrong = [r for r in written if r["update"] == written[-1]["update"] and r["reward"] == 0]
     console.print(f"\nStill wrong at update {written[-1]['update']}, 3 of {len(wrong)}:\n")
-    show(chosen(wrong, first=3), console)
+    show(selected(wrong, first=3), console)
 
 
 if __name__ == "__main__":

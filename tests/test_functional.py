@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 import vantage as vt
-from vantage.environments.functional import Shown, chosen
+from vantage.environments.functional import Shown, select
 
 LIMIT = 30
 SPACES: dict[str, Any] = {
@@ -175,13 +175,13 @@ def test_states_of_every_make_are_chosen_lane_by_lane() -> None:
     mask = torch.tensor([True, False])
     one = {"a": [np.zeros((2, 3))], "b": (torch.zeros(2), 1.0), "c": None}
     other = {"a": [np.ones((2, 3))], "b": (torch.ones(2), 2.0), "c": None}
-    mixed = chosen(mask, one, other)
+    mixed = select(mask, one, other)
     assert mixed["a"][0].tolist() == [[0, 0, 0], [1, 1, 1]]
     assert mixed["b"][0].tolist() == [0, 1]
     assert mixed["b"][1] == 2.0
     assert mixed["c"] is None
     with pytest.raises(vt.InputError, match="array API"):
-        chosen(mask, Odd(), Odd())
+        select(mask, Odd(), Odd())
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from vantage.language import Task, rollout, train
 from vantage.language.model import tiny
 from vantage.language.transcripts import records as module
 from vantage.language.transcripts.records import (
-    chosen,
     read_transcripts,
     recorder,
+    selected,
     transcripts,
     write_transcripts,
 )
@@ -136,10 +136,10 @@ def record(reward: float | None, **changes: Any) -> dict[str, Any]:
 def test_worst_best_and_first() -> None:
     rewards = [0.3, None, 0.1, 0.9, 0.2]
     records = [record(reward) for reward in rewards]
-    assert [r["reward"] for r in chosen(records, worst=2)] == [0.1, 0.2]
-    assert [r["reward"] for r in chosen(records, best=2)] == [0.9, 0.3]
-    assert [r["reward"] for r in chosen(records, worst=9, best=9)] == [0.1, 0.2, 0.3, 0.9]
-    assert [r["reward"] for r in chosen(records, first=2)] == [0.3, None]
+    assert [r["reward"] for r in selected(records, worst=2)] == [0.1, 0.2]
+    assert [r["reward"] for r in selected(records, best=2)] == [0.9, 0.3]
+    assert [r["reward"] for r in selected(records, worst=9, best=9)] == [0.1, 0.2, 0.3, 0.9]
+    assert [r["reward"] for r in selected(records, first=2)] == [0.3, None]
 
 
 def printed(records: list[dict[str, Any]], terminal: bool) -> str:

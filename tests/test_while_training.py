@@ -20,7 +20,7 @@ from torch.nn.utils import parameters_to_vector
 import vantage as vt
 from vantage import language as vl
 from vantage.commands.main import main
-from vantage.runs import kept
+from vantage.runs import retained
 from vantage.runs.lock import locked
 from vantage.runs.run import read_metrics, read_run
 
@@ -96,7 +96,7 @@ def test_the_last_checkpoints_are_kept_and_load(
         held[state.update] = flat(state.policy).clone()
 
     run, _ = train(out=tmp_path, updates=7, evaluate_every=2, keep_last=3, callbacks=[note])
-    assert list(kept.kept_updates(tmp_path)) == [4, 6, 7]  # evaluated ones, and the end
+    assert list(retained.kept_updates(tmp_path)) == [4, 6, 7]  # evaluated ones, and the end
     for update in (4, 6, 7):
         _, policy, _ = vt.load(tmp_path, update=update)
         assert torch.equal(flat(policy), held[update])
@@ -335,7 +335,7 @@ def test_killed_with_all_of_it_on_a_run_resumes_to_the_same_bits(
     train(out=killed, updates=updates, resume=True, **ALL_ON)
     train(out=whole, updates=updates, **ALL_ON)
     assert plain(read_metrics(killed)) == plain(read_metrics(whole))
-    assert list(kept.kept_updates(killed)) == list(kept.kept_updates(whole))
+    assert list(retained.kept_updates(killed)) == list(retained.kept_updates(whole))
     for file in sorted(whole.rglob("*.safetensors")):
         assert file.read_bytes() == (killed / file.relative_to(whole)).read_bytes(), file
 
@@ -482,7 +482,7 @@ def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
     if best == 4:
         shutil.rmtree(tmp_path / "best")
     episodes(out=tmp_path, updates=4, resume=True, **settings)
-    assert list(kept.kept_updates(tmp_path)) == [2, 4]
+    assert list(retained.kept_updates(tmp_path)) == [2, 4]
     assert json.loads((tmp_path / "best" / "position.json").read_text())["updates"] == best
 
 
@@ -511,7 +511,7 @@ def test_all_of_it_is_on_the_command_line(
     # no episode of CartPole is over within 7 steps
     assert "Ended early: return" in said
     assert "reached stop_at=7.5 at update 2." in said
-    assert list(kept.kept_updates(out)) == [2]
+    assert list(retained.kept_updates(out)) == [2]
     for choice in (("--best",), ("--update", "2")):
         assert "mean return" in command("evaluate", str(out), "--episodes", "2", *choice)
     with pytest.raises(SystemExit) as refused:

@@ -36,7 +36,7 @@ from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.train import train
-from vantage.language.transcripts.records import chosen, read_transcripts
+from vantage.language.transcripts.records import read_transcripts, selected
 from vantage.language.transcripts.view import show
 from vantage.runs.progress import terminal
 from vantage.runs.transcripts import updates_of
@@ -165,7 +165,7 @@ def transcripts(
     number = update if update is not None or not written else written[-1]
     records = read_transcripts(run, number)
     opening = first if first is not None else (0 if worst or best else 3)
-    picked = chosen(records, worst, best, opening)
+    picked = selected(records, worst, best, opening)
     terminal.print(f"{run}, update {number}: {len(picked)} of {len(records)} completions.\n")
     show(picked, terminal)
 

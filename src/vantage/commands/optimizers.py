@@ -47,10 +47,10 @@ def optimizer_named(name: str, settings: tuple[str, ...]) -> OptimizerFactory:
             f"--optimizer-set {each}: {name} takes {', '.join(taken) or 'no settings'}; the "
             "learning rate is --lr.",
         )
-    return partial(_made, make, f"--optimizer {name}", given)
+    return partial(_built, make, f"--optimizer {name}", given)
 
 
-def _made(make: Any, option: str, settings: dict[str, Any], parameters: Any) -> Optimizer:
+def _built(make: Any, option: str, settings: dict[str, Any], parameters: Any) -> Optimizer:
     try:
         optimizer = make(parameters, **settings)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -134,7 +134,7 @@ def train(
         threads: torch threads; small networks want one.
         dry_run: print the settings and the batch arithmetic, and stop.
     """
-    weighs, label = _chosen(env, algorithm, estimator, tuned, set)
+    weighs, label = _estimator_of(env, algorithm, estimator, tuned, set)
     published = weighs if isinstance(weighs, Algorithm) else None
     if published is None:
         assert isinstance(weighs, Estimator)
@@ -245,7 +245,7 @@ def folder_name(weighs: Estimator | Algorithm) -> str:
     return f"{weighs.name}-estimator" if taken else weighs.name
 
 
-def _chosen(
+def _estimator_of(
     env: str,
     algorithm: str | None,
     estimator: str | None,

@@ -61,7 +61,7 @@ def _transition(state: State, action: Int[Tensor, " lanes"], noise: Uniform) -> 
     return following, terminated.to(state.dtype) - 1, terminated
 
 
-def _seen(state: State) -> Float[Tensor, "lanes 6"]:
+def _shown(state: State) -> Float[Tensor, "lanes 6"]:
     cosine, sine = state[:2].cos(), state[:2].sin()
     return torch.stack([cosine[0], sine[0], cosine[1], sine[1], state[2], state[3]]).T
 
@@ -73,7 +73,7 @@ class Acrobot(TensorEnvironment):
         name="tensor/Acrobot-v1",
         initial=_start,
         transition=_transition,
-        observe=_seen,
+        observe=_shown,
         observations=box([1.0, 1.0, 1.0, 1.0, MAX_SPEED_1, MAX_SPEED_2]),
         actions=Discrete(3),
         starts=4,

@@ -109,7 +109,7 @@ def contract(
     try:
         one = play(still, draw, steps, seed)
         findings += [*forms(env.lanes, one), *repeatable(still, one, draw, seed)]
-        findings += [*kept(one), *ends(one), *dummies(one), *shared_starts(still, seed)]
+        findings += [*untouched(one), *ends(one), *dummies(one), *shared_starts(still, seed)]
         ended = sum(int((s.terminated | s.truncated).sum()) for s in one.copies)
         facts["played"] = f"{steps} steps of {env.lanes} lanes, {ended} ends"
         if not ended:
@@ -229,7 +229,7 @@ def repeatable(
                 return
 
 
-def kept(one: Play) -> Iterator[Finding]:
+def untouched(one: Play) -> Iterator[Finding]:
     """Whether what was handed out, and in, is as it was."""
     for number, (step, copied) in enumerate(zip(one.steps, one.copies, strict=True)):
         for name in TENSORS:

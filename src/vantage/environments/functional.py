@@ -172,7 +172,7 @@ class Functional:
         ended = terminated | truncated
         observation = final
         if bool(ended.any()):
-            following = chosen(ended, reset(self.keys(self._seeds())), following)
+            following = select(ended, reset(self.keys(self._seeds())), following)
             observation = self._observation(show(following))
             self.elapsed = self.elapsed.masked_fill(ended, 0)
         self.state = following
@@ -228,7 +228,7 @@ _NO_SHARED = (
 )
 
 
-def chosen(mask: Tensor, one: Any, other: Any) -> Any:
+def select(mask: Tensor, one: Any, other: Any) -> Any:
     """Where `mask` [lanes] holds the first of two batches of states, else the second.
 
     Args:
@@ -239,14 +239,14 @@ def chosen(mask: Tensor, one: Any, other: Any) -> Any:
         InputError: something with lanes that is neither a tensor nor an array.
     """
     if isinstance(other, dict):
-        return {key: chosen(mask, one[key], other[key]) for key in other}
+        return {key: select(mask, one[key], other[key]) for key in other}
     if isinstance(other, tuple) and hasattr(other, "_fields"):
-        return type(other)(*(chosen(mask, a, b) for a, b in zip(one, other, strict=True)))
+        return type(other)(*(select(mask, a, b) for a, b in zip(one, other, strict=True)))
     if isinstance(other, tuple | list):
-        return type(other)(chosen(mask, a, b) for a, b in zip(one, other, strict=True))
+        return type(other)(select(mask, a, b) for a, b in zip(one, other, strict=True))
     if dataclasses.is_dataclass(other) and not isinstance(other, type):
         names = [field.name for field in dataclasses.fields(other)]
-        parts = {name: chosen(mask, getattr(one, name), getattr(other, name)) for name in names}
+        parts = {name: select(mask, getattr(one, name), getattr(other, name)) for name in names}
         return dataclasses.replace(other, **parts)
     if other is None or not np.shape(other) or np.shape(other)[0] != len(mask):
         return other

@@ -55,6 +55,6 @@ def limited(call: F, env: object) -> F:
                 silent_lanes(innermost(env)),
                 "Mend what hangs, or allow it more time.",
             ]
-            raise LateError(" ".join(part for part in told if part)) from None
+            raise LateError(" ".join(text for text in told if text)) from None
 
     return held  # type: ignore[return-value]

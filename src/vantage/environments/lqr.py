@@ -76,7 +76,7 @@ class LQR(TensorEnvironment):
 def _dynamics(problem: gaussian.LQR, device: torch.device, dtype: torch.dtype) -> Dynamics:
     n, m = problem.B.shape
     parts = (problem.A, problem.B, problem.state_cost, problem.action_cost)
-    A, B, state_cost, action_cost = (part.to(device, dtype) for part in parts)
+    A, B, state_cost, action_cost = (matrix.to(device, dtype) for matrix in parts)
     scales = (problem.noise, problem.start_mean, problem.start_std)
     spread, mean, std = (scale.to(device, dtype)[:, None] for scale in scales)
 

@@ -65,10 +65,10 @@ def source(given: object) -> Source:
     """
     if isinstance(given, str):
         register(given)
-        return _from_module(given) if ":" in given else Source(given, partial(made, given), given)
+        return _from_module(given) if ":" in given else Source(given, partial(built, given), given)
     if isinstance(given, EnvSpec):
         plain = gymnasium.registry.get(given.id) == given
-        return Source(given.id, partial(made, given), given.id if plain else None, plain)
+        return Source(given.id, partial(built, given), given.id if plain else None, plain)
     if isinstance(given, gymnasium.Env):
         name = given.spec.id if given.spec is not None else type(given.unwrapped).__name__
         return Source(name, partial(_copied, given, name), named=False)
@@ -130,7 +130,7 @@ def wrapper(text: str) -> Callable[[gymnasium.Env], gymnasium.Env]:
     return partial(kind, **settings)
 
 
-def made(what: str | EnvSpec, **settings: Any) -> gymnasium.Env:
+def built(what: str | EnvSpec, **settings: Any) -> gymnasium.Env:
     """`gymnasium.make`, whose errors end in one line with the remedy.
 
     Raises:
@@ -232,7 +232,7 @@ def _from_module(text: str) -> Source:
             name in gymnasium.registry or _newest(name) is not None,
             f"{text}: {module_name} has no {name!r} and registers none; {_nearest(name, module)}.",
         )
-        return Source(text, partial(made, name), name if name in gymnasium.registry else None)
+        return Source(text, partial(built, name), name if name in gymnasium.registry else None)
     return source(getattr(module, name))._replace(name=text, named=True)
 
 

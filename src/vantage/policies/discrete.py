@@ -35,13 +35,13 @@ class Categorical(Policy):
         """Draw actions; returns action [...] and log π(a|s) [...]."""
         log_probs = torch.log_softmax(self(observation), -1)
         action = _race(log_probs, generator)
-        return action, _chosen(log_probs, action)
+        return action, _at_action(log_probs, action)
 
     def log_prob(
         self, observation: Shaped[Tensor, "..."], action: Int[Tensor, "*grid"]
     ) -> Float[Tensor, "*grid"]:
         """log π(a|s), [...]."""
-        return _chosen(torch.log_softmax(self(observation), -1), action)
+        return _at_action(torch.log_softmax(self(observation), -1), action)
 
     def entropy(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"]:
         """H = −Σ_a π(a|s) log π(a|s) in nats, [...]."""
@@ -157,13 +157,13 @@ class MultiCategorical(Policy):
         """Draw actions; returns action [..., K] and log π(a|s) [...]."""
         log_probs = torch.log_softmax(self(observation), -1)
         action = _race(log_probs, generator)
-        return action, _chosen(log_probs, action).sum(-1)
+        return action, _at_action(log_probs, action).sum(-1)
 
     def log_prob(
         self, observation: Shaped[Tensor, "..."], action: Int[Tensor, "*grid K"]
     ) -> Float[Tensor, "*grid"]:
         """log π(a|s) = Σ_k log π_k(a_k|s), [...]."""
-        return _chosen(torch.log_softmax(self(observation), -1), action).sum(-1)
+        return _at_action(torch.log_softmax(self(observation), -1), action).sum(-1)
 
     def entropy(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"]:
         """H = Σ_k H(π_k(·|s)) in nats, [...]."""
@@ -231,7 +231,7 @@ def _race(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
     return (log_probs.exp() / race.clamp_min_(torch.finfo(race.dtype).tiny)).argmax(-1)
 
 
-def _chosen(log_probs: Tensor, action: Tensor) -> Tensor:
+def _at_action(log_probs: Tensor, action: Tensor) -> Tensor:
     return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 

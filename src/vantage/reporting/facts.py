@@ -9,8 +9,8 @@ from vantage.pages.numbers import number
 from vantage.reporting.subject import Subject
 from vantage.reporting.summary import signal_at_end
 from vantage.runs.checkpoint import POSITION
-from vantage.runs.kept import BEST, kept_updates
 from vantage.runs.progress import return_text
+from vantage.runs.retained import BEST, kept_updates
 from vantage.runs.run import CHECKPOINT
 from vantage.runs.stored import object_of
 

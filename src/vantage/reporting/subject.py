@@ -80,12 +80,12 @@ class Subject:
     def early(self, name: str) -> Array:
         """Its values in the first tenth of the updates."""
         values = self.metric(name)
-        return values[: _part(len(values))]
+        return values[: _span(len(values))]
 
     def late(self, name: str) -> Array:
         """Its values in the last tenth of the updates."""
         values = self.metric(name)
-        return values[len(values) - _part(len(values)) :]
+        return values[len(values) - _span(len(values)) :]
 
     def late_mean(self, name: str) -> float | None:
         """Their mean; None where there is none."""
@@ -109,5 +109,5 @@ def name_in(record: Any) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _part(count: int) -> int:
+def _span(count: int) -> int:
     return min(max(LEAST, count // PART), count // 2) if count > 1 else count

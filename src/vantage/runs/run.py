@@ -5,7 +5,7 @@ runs/cartpole/
   metrics.jsonl     one line per update
   checkpoint/       weights and optimiser state (safetensors), position (JSON)
   checkpoint.old/   the one before
-  checkpoints/      the last few that were kept; best/ the best (see `kept`)
+  checkpoints/      the last few that were kept; best/ the best (see `retained`)
   lock              the number of the process that writes here
 """
 

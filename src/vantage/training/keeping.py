@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vantage.policies import Policy
-from vantage.runs import kept
+from vantage.runs import retained
 from vantage.runs.checkpoint import POSITION, read_tensors
 from vantage.runs.run import append_metrics, line_of
 from vantage.runs.stored import naming, object_of
@@ -90,7 +90,7 @@ class Keeper:
             return False
         self.save()
         if better:
-            kept.keep_best(self.folder, self.learner.export)
+            retained.keep_best(self.folder, self.learner.export)
         if keeps:
             self._keep_update(self.folder, number)
         return True
@@ -99,7 +99,11 @@ class Keeper:
         """Save, and keep the last update's checkpoint."""
         self.save()
         number = len(self.learner.history)
-        if self.folder is not None and self.last and number not in kept.kept_updates(self.folder):
+        if (
+            self.folder is not None
+            and self.last
+            and number not in retained.kept_updates(self.folder)
+        ):
             self._keep_update(self.folder, number)
 
     def best_policy(self) -> Callable[[], Policy] | None:
@@ -109,19 +113,19 @@ class Keeper:
         if self.folder is None:
             states = self.best_states
             return None if states is None else lambda: self.learner.policy_at(states)
-        folder = self.folder / kept.BEST
+        folder = self.folder / retained.BEST
         if not folder.exists():
             return None
         return lambda: self.learner.policy_at(_states_in(folder, self.learner))
 
     def _keep_update(self, folder: Path, number: int) -> None:
-        kept.keep_update(folder, number, self.last, self.learner.export)
+        retained.keep_update(folder, number, self.last, self.learner.export)
 
     def _best_before(self) -> float:
         """The score of the best checkpoint in the folder, as the history has it."""
-        if self.folder is None or not (self.folder / kept.BEST).exists():
+        if self.folder is None or not (self.folder / retained.BEST).exists():
             return float("-inf")
-        position = self.folder / kept.BEST / POSITION
+        position = self.folder / retained.BEST / POSITION
         with naming(position):
             number = int(object_of(position)["updates"])
         score = self.score(number) if 1 <= number <= self.recorded else None
@@ -133,9 +137,9 @@ class Keeper:
         score = self.score(number) if self.keeps_best else None
         if score is not None and score > self.best_score:
             self.best_score = score
-            kept.keep_best(folder, self.learner.export)
+            retained.keep_best(folder, self.learner.export)
         evaluated = self.evaluate_every > 0 and number % self.evaluate_every == 0
-        if self.last and evaluated and number not in kept.kept_updates(folder):
+        if self.last and evaluated and number not in retained.kept_updates(folder):
             self._keep_update(folder, number)
 
 

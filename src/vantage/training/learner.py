@@ -22,8 +22,8 @@ from torch.optim import Optimizer
 from vantage.errors import NonFiniteError, refuse_unless
 from vantage.policies import Policy
 from vantage.runs import checkpoint
-from vantage.runs.kept import intact
 from vantage.runs.progress import note
+from vantage.runs.retained import intact
 from vantage.runs.run import CHECKPOINT, METRICS, line_of, read_metrics, write_metrics
 from vantage.runs.seeds import generator_of
 from vantage.runs.stored import naming

@@ -10,7 +10,7 @@ from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
 from vantage.runs.checkpoint import load_module, read_tensors
-from vantage.runs.kept import checkpoint_at
+from vantage.runs.retained import checkpoint_at
 from vantage.runs.run import CONFIG, read_config
 from vantage.runs.stored import naming
 

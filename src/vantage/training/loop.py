@@ -189,15 +189,15 @@ def train(
         seed=seed,
     )
     world, actor, critic, weighs = given.env, given.policy, given.value, given.estimator
-    own = given.settings
+    preset = given.settings
     rule = with_changes(
-        update or own.get("update") or update_rules.default(weighs),
+        update or preset.get("update") or update_rules.default(weighs),
         epochs,
         minibatches,
         max_grad_norm,
     )
     if fragment is None and batch is None:
-        fragment, batch = own.get("fragment"), own.get("batch")
+        fragment, batch = preset.get("fragment"), preset.get("batch")
     fragment, batch = resolved(rule, fragment, batch, weighs, critic)
     if steps is None and updates is None and given.algorithm is not None:
         steps = given.algorithm.steps
@@ -210,9 +210,9 @@ def train(
         target_snr=target_snr,
         baseline=baseline,
         group_size=group_size,
-        lr=own.get("lr") if lr is None else lr,
-        schedule=schedules.named(schedule or own.get("schedule", "constant")),
-        delay=own.get("delay", 0) if delay is None else delay,
+        lr=preset.get("lr") if lr is None else lr,
+        schedule=schedules.named(schedule or preset.get("schedule", "constant")),
+        delay=preset.get("delay", 0) if delay is None else delay,
         restart=restart,
         signal_every=signal_every,
         seed=seed,
@@ -245,7 +245,7 @@ def train(
     # the gradients of whole episodes are taken row by row, which needs modules as they are
     in_rows = fragment is None and rule.wants_gradient
     passes = AutogradPasses(actor, critic) if in_rows else fastest(actor, critic)
-    optimizers = rule.optimizers(passes, optimizer or own.get("optimizer"), settings.lr)
+    optimizers = rule.optimizers(passes, optimizer or preset.get("optimizer"), settings.lr)
     config = describe(world, actor, critic, weighs, optimizers.get("policy"), settings)
     evaluation = (
         lanes_to_evaluate(world, evaluation_episodes, evaluation_env) if evaluate_every else None

@@ -113,16 +113,16 @@ def _task(
     )
     train, held = split(keys, held_out, seed)
     return Task(
-        _chosen(rows, train),
+        _rows_at(rows, train),
         exact_match(),
         num_generations=num_generations,
-        held_out=_chosen(rows, held) if held else 0.0,
+        held_out=_rows_at(rows, held) if held else 0.0,
         seed=seed,
         name=name,
     )
 
 
-def _chosen(rows: list[dict[str, str]], places: Iterable[int]) -> list[dict[str, str]]:
+def _rows_at(rows: list[dict[str, str]], places: Iterable[int]) -> list[dict[str, str]]:
     return [rows[place] for place in places]
 
 

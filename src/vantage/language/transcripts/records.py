@@ -129,7 +129,7 @@ def read_transcripts(path: str | Path, update: int | None = None) -> list[Record
     return [record for number in numbers for record in read_update(run, number)]
 
 
-def chosen(
+def selected(
     records: Iterable[Record], worst: int = 0, best: int = 0, first: int = 0
 ) -> list[Record]:
     """The `first` records, then the `worst` of least reward, then the `best` of largest, once each.
