@@ -18,6 +18,8 @@ from vantage.runs.run import read_run
 
 SMALL = {"hidden": 16, "layers": 1, "heads": 2, "intermediate": 32}
 
+LOSS_OF_ROW = {"dapo": "k3_in_loss(beta=0.1)", "reinforce_leave_one_out": "k2_in_loss(beta=0.1)"}
+
 
 @pytest.fixture
 def command(
@@ -133,6 +135,22 @@ def test_an_audit_measures_its_kl_to_the_model_named(command: Any, tmp_path: Pat
     assert code == 2
     code, text = command(*line, "--reference", tmp_path / "other", command="audit")
     assert code == 0, text
+    code, text = command(*line, "--beta", 0, command="audit")
+    assert code == 0, text
+    line = ("--estimators", "dapo", "reinforce", "--beta", 0.1, "--trajectories", 64, *line[4:])
+    code, text = command(*line, command="audit")
+    assert code == 2
+    assert "'dapo' measures a KL to a reference policy" in text
+    code, text = command(*line, "--reference", tmp_path / "other", command="audit")
+    assert code == 0, text
+
+
+@pytest.mark.parametrize("name", ["dapo", "reinforce_leave_one_out"])
+def test_any_row_has_its_kl_from_the_command_line(command: Any, tmp_path: Path, name: str) -> None:
+    code, text = command("--estimator", name, "--beta", 0.1, "--updates", 1)
+    assert code == 0, text
+    told = json.loads((tmp_path / "run" / "config.json").read_text())["estimator"]
+    assert told["kl_in_loss"] == LOSS_OF_ROW[name]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from vantage.policies import Policy
 from vantage.runs.progress import counting
 from vantage.runs.threads import torch_threads
 from vantage.training.door import check_policy, check_value, estimator_of, opened, several
+from vantage.training.settings import refuse_penalised
 
 
 @singledispatch
@@ -151,6 +152,7 @@ def _checked(
     """The reference estimator, once all are known to have what they need."""
     refuse_namesakes(rows)
     yardstick = reference or _default_reference(rows, value)
+    refuse_penalised([*rows, yardstick], "audit")
     available = {"group", "scores"} | ({"value"} if value is not None else set())
     for estimator in [*rows, yardstick]:
         estimator.require(available)

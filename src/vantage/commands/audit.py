@@ -11,6 +11,7 @@ from vantage.auditing.sizes import size_in_bytes
 from vantage.commands.arguments import assignments
 from vantage.environments import Environment, Gymnasium, Tabular
 from vantage.errors import refuse_unless
+from vantage.estimators import table
 from vantage.estimators.estimator import Estimator, compares
 from vantage.exact.mdp import MDP
 from vantage.policies import Policy, Value
@@ -103,9 +104,11 @@ def audit(
     write(report.save, json, html)
 
 
-def rows_named(estimators: tuple[str, ...]) -> list[Estimator]:
-    """Estimators by name, of rows of the table or of algorithms."""
-    return [estimator_of(name) for name in estimators]
+def rows_named(estimators: tuple[str, ...], beta: float | None = None) -> list[Estimator]:
+    """Estimators by name, of rows of the table or of algorithms; of rows, where beta is given."""
+    if beta is None:
+        return [estimator_of(name) for name in estimators]
+    return [table.named(name, beta=beta) for name in estimators]
 
 
 def check_endings(json: Path | None, html: Path | None) -> None:

@@ -19,6 +19,7 @@ def audit_lm(
     model: OmitArgPrefixes[ModelOptions],
     rows: OmitArgPrefixes[TaskOptions],
     estimators: tuple[str, ...] = ("reinforce_leave_one_out", "rloo", "grpo"),
+    beta: float | None = None,
     group_sizes: tuple[int, ...] = (),
     trajectories: int = 512,
     batch: int = 64,
@@ -35,6 +36,7 @@ def audit_lm(
 
     Args:
         estimators: rows of the table that `vantage estimators` prints.
+        beta: weight of the KL penalty of each of them, to --reference or the model as it is.
         group_sizes: audit each of these numbers of completions per prompt instead, and name the
             one that reaches the target in the least time.
         trajectories: completions to sample (for each group size).
@@ -47,7 +49,7 @@ def audit_lm(
         html: also write the report there, as one page with figures.
     """
     quieten()
-    measured = rows_named(estimators)
+    measured = rows_named(estimators, beta)
     check_endings(json, html)
     refuse_unless(
         not group_sizes or html is None,

@@ -161,7 +161,8 @@ class LearningOptions:
 
     Attributes:
         estimator: a row of the table that `vantage estimators` prints.
-        beta: of the KL to the model as it was, for estimators that have one.
+        beta: weight of the KL penalty, to --reference or to the model as it was; 0 by default, in
+            the row's own form, which `vantage estimators NAME` shows.
         batch: completions per update; "auto" follows the gradient's noise scale.
         target_snr: of a batch's gradient, held by --batch auto.
         baseline: "auto" takes the unbiased baseline of least measured variance at every update.

@@ -55,6 +55,7 @@ def dual_clip(
     maximum: float = 3.0,
     lambda_: float = 1.0,
     correction: int = 0,
+    beta: float = 0.0,
 ) -> Estimator:
     """PPO with a dual clip, the default loss of verl.
 
@@ -69,6 +70,7 @@ def dual_clip(
         ratio=ratios.token,
         clip=partial(ratios.dual, epsilon=epsilon, epsilon_high=epsilon_high, maximum=maximum),
         aggregate=per_token,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
 
@@ -91,7 +93,9 @@ def sapo(
 
 
 @row
-def luspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0) -> Estimator:
+def luspo(
+    epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GSPO with each completion's term times its length.
 
     Equation: ĝ = (1/m) Σ_i |τ_i| ∇ min(s_i A_i, clip(s_i, 1−ε, 1+ε_high) A_i), s_i = (Π_t
@@ -99,12 +103,14 @@ def luspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0
         of GSPO.
     Source: Liu et al. 2026 [liu2026].
     """
-    estimator = gspo(epsilon=epsilon, epsilon_high=epsilon_high, correction=correction)
+    estimator = gspo(epsilon=epsilon, epsilon_high=epsilon_high, correction=correction, beta=beta)
     return estimator.replace(aggregate=per_trajectory, name="custom", source="")
 
 
 @row
-def gmpo(epsilon: float = 0.4, epsilon_high: float | None = None, correction: int = 0) -> Estimator:
+def gmpo(
+    epsilon: float = 0.4, epsilon_high: float | None = None, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO's advantage times the geometric mean of the completion's clipped ratios.
 
     Equation: ĝ = (1/m) Σ_i ∇ A_i exp((1/|τ_i|) Σ_t l̃_it), sgn(A_i) l̃_it = min(sgn(A_i) log ρ_it,
@@ -115,11 +121,12 @@ def gmpo(epsilon: float = 0.4, epsilon_high: float | None = None, correction: in
         scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.geometric, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_sequence,
+        beta=beta,
     )
 
 
 @row
-def gpg() -> Estimator:
+def gpg(beta: float = 0.0) -> Estimator:
     """The group mean as the baseline, made up for groups without a signal; mean over tokens.
 
     Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t s_it α (R_i − mean), α = B/(B − M), B trajectories, M of
@@ -127,7 +134,11 @@ def gpg() -> Estimator:
     Source: Chu et al. 2025 [chu2025], with F_norm = 1.
     """
     return clipped_group(
-        scale=scales.live_groups, ratio=ratios.none, clip=ratios.unclipped, aggregate=per_token
+        scale=scales.live_groups,
+        ratio=ratios.none,
+        clip=ratios.unclipped,
+        aggregate=per_token,
+        beta=beta,
     )
 
 
@@ -152,7 +163,7 @@ def reinforce_pp_baseline(
 
 
 @row
-def pass_at_k(k: int = 2, normalise: bool = True) -> Estimator:
+def pass_at_k(k: int = 2, normalise: bool = True, beta: float = 0.0) -> Estimator:
     """The advantage of the best of k completions: pass@k, where rewards are 0 and 1.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (S_i − S̄)/σ, S̄ the mean of the largest return over all sets of
@@ -160,44 +171,59 @@ def pass_at_k(k: int = 2, normalise: bool = True) -> Estimator:
         `normalise` no σ, and E ĝ = ((1 − k/G)/k) ∇ pass@k.
     Source: Chen et al. 2025 [chen2025]; S_i: Walder & Karkhanis 2025 [walder2025].
     """
-    return Estimator(scale=partial(scales.best_of, k=k, normalise=normalise))
+    return Estimator(
+        scale=partial(scales.best_of, k=k, normalise=normalise),
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def weighted_reinforce(positive: float = 0.1, negative: float = 1.0) -> Estimator:
+def weighted_reinforce(
+    positive: float = 0.1, negative: float = 1.0, beta: float = 0.0
+) -> Estimator:
     """Good and bad rewards, each times a factor: learning from mistakes more than from successes.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it λ_i R_i, λ_i = `positive` where R_i > 0, else `negative`; with
         rewards of 1 and −1.
     Source: Zhu et al. 2025 [zhu2025].
     """
-    return Estimator(scale=partial(scales.by_sign, positive=positive, negative=negative))
+    return Estimator(
+        scale=partial(scales.by_sign, positive=positive, negative=negative),
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def asymre(shift: float = -0.1) -> Estimator:
+def asymre(shift: float = -0.1, beta: float = 0.0) -> Estimator:
     """REINFORCE off policy, without a ratio, with a baseline below the group mean.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − mean − δ), δ = shift ≤ 0: what went well weighs more.
     Source: Arnal et al. 2025 [arnal2025].
     """
-    return Estimator(baseline=partial(baselines.group_mean, shift=shift))
+    return Estimator(
+        baseline=partial(baselines.group_mean, shift=shift),
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def optimal_token_baseline() -> Estimator:
+def optimal_token_baseline(beta: float = 0.0) -> Estimator:
     """A baseline of each position of each prompt, weighted by the squared scores up to there.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_it − b_t), b_t = Σ_j W_jt R_jt / Σ_j W_jt, W_jt = Σ_{u≤t}
         ‖s_ju‖².
     Source: Li et al. 2026 [li2026].
     """
-    return Estimator(returns=returns.to_go, baseline=baselines.cumulative_norm_weighted)
+    return Estimator(
+        returns=returns.to_go,
+        baseline=baselines.cumulative_norm_weighted,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
 def length_adaptive_gae(
-    alpha: float = 0.05, epsilon: float = 0.2, epsilon_high: float = 0.28
+    alpha: float = 0.05, epsilon: float = 0.2, epsilon_high: float = 0.28, beta: float = 0.0
 ) -> Estimator:
     """PPO with a λ that follows the trajectory's length, the policy's part of VAPO.
 
@@ -212,6 +238,7 @@ def length_adaptive_gae(
         ratio=ratios.token,
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
 

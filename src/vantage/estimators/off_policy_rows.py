@@ -13,30 +13,36 @@ from vantage.estimators.table import clipped_group, grpo, ppo, row, times
 
 
 @row
-def decoupled_ppo(epsilon: float = 0.2, lambda_: float = 0.95, correction: int = 0) -> Estimator:
+def decoupled_ppo(
+    epsilon: float = 0.2, lambda_: float = 0.95, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """PPO that clips to the policy at the update's beginning, whoever sampled.
 
     Equation: ĝ = mean_{n,t} (π₀/μ) ∇ min(ρ_t A_t, clip(ρ_t, 1−ε, 1+ε) A_t), ρ = π/π₀, μ the policy
         that sampled and π₀ the proximal one.
     Source: Hilton et al. 2022 [hilton2022].
     """
-    estimator = ppo(epsilon=epsilon, lambda_=lambda_, correction=correction)
+    estimator = ppo(epsilon=epsilon, lambda_=lambda_, correction=correction, beta=beta)
     return estimator.replace(importance=importance.truncated, name="custom", source="")
 
 
 @row
-def tis(maximum: float = 2.0, epsilon: float = 0.2, correction: int = 0) -> Estimator:
+def tis(
+    maximum: float = 2.0, epsilon: float = 0.2, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO with the sampler's ratio truncated, token by token.
 
     Equation: ĝ = (1/m) Σ_i (1/|τ_i|) Σ_t min(π₀/μ, C) ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε) A_i), ρ =
         π/π₀; A_i as in GRPO.
     Source: Yao et al. 2025 [yao2025].
     """
-    return _reweighed(partial(importance.truncated, maximum=maximum), epsilon, correction)
+    return _reweighed(partial(importance.truncated, maximum=maximum), epsilon, correction, beta)
 
 
 @row
-def mis(maximum: float = 2.0, epsilon: float = 0.2, correction: int = 0) -> Estimator:
+def mis(
+    maximum: float = 2.0, epsilon: float = 0.2, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO with the sampler's ratio of the whole completion, nothing where that is too large.
 
     Equation: ĝ = (1/m) Σ_i w_i (1/|τ_i|) Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε) A_i), w = Π_t
@@ -44,12 +50,16 @@ def mis(maximum: float = 2.0, epsilon: float = 0.2, correction: int = 0) -> Esti
     Source: Liu et al. 2025 [liujiacai2025].
     """
     bound = partial(importance.masked, ratio=ratios.trajectory, maximum=maximum)
-    return _reweighed(bound, epsilon, correction)
+    return _reweighed(bound, epsilon, correction, beta)
 
 
 @row
 def icepop(
-    minimum: float = 0.5, maximum: float = 5.0, epsilon: float = 0.2, correction: int = 0
+    minimum: float = 0.5,
+    maximum: float = 5.0,
+    epsilon: float = 0.2,
+    correction: int = 0,
+    beta: float = 0.0,
 ) -> Estimator:
     """GRPO with the sampler's ratio, and no token at which it leaves its bounds.
 
@@ -58,12 +68,16 @@ def icepop(
     Source: Ling Team 2025 [lingteam2025].
     """
     bound = partial(importance.masked, minimum=minimum, maximum=maximum)
-    return _reweighed(bound, epsilon, correction)
+    return _reweighed(bound, epsilon, correction, beta)
 
 
 @row
 def geometric_rejection(
-    minimum: float = 0.999, maximum: float = 1.001, epsilon: float = 0.2, correction: int = 0
+    minimum: float = 0.999,
+    maximum: float = 1.001,
+    epsilon: float = 0.2,
+    correction: int = 0,
+    beta: float = 0.0,
 ) -> Estimator:
     """GRPO without the completions whose mean log-ratio to the sampler is too large.
 
@@ -72,17 +86,21 @@ def geometric_rejection(
     Source: Liu et al. 2025 [liujiacai2025]; the bounds are verl's.
     """
     bound = partial(importance.rejected, minimum=minimum, maximum=maximum)
-    return _reweighed(bound, epsilon, correction)
+    return _reweighed(bound, epsilon, correction, beta)
 
 
 @row
-def topr(maximum: float = 1.0) -> Estimator:
+def topr(maximum: float = 1.0, beta: float = 0.0) -> Estimator:
     """Tapered REINFORCE: good completions without a ratio, bad ones with a truncated one.
 
     Equation: ĝ = (1/m) Σ_i c_i R_i Σ_t s_it, c = 1 where R_i ≥ 0, else min(Π_t π/μ, C).
     Source: Le Roux et al. 2025 [leroux2025].
     """
-    return Estimator(ratio=ratios.trajectory, clip=partial(ratios.tapered, maximum=maximum))
+    return Estimator(
+        ratio=ratios.trajectory,
+        clip=partial(ratios.tapered, maximum=maximum),
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
@@ -92,6 +110,7 @@ def vespo(
     negative_shape: float = 3.0,
     negative_rate: float = 2.0,
     correction: int = 0,
+    beta: float = 0.0,
 ) -> Estimator:
     """GRPO's advantage, weighed by a smooth function of the whole completion's ratio.
 
@@ -110,6 +129,7 @@ def vespo(
             negative_rate=negative_rate,
         ),
         aggregate=per_token,
+        beta=beta,
     )
 
 
@@ -132,7 +152,9 @@ def sequence_masked_grpo(
 
 
 @row
-def dppo(threshold: float = 0.2, maximum: float = 20.0, correction: int = 0) -> Estimator:
+def dppo(
+    threshold: float = 0.2, maximum: float = 20.0, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO with a clip by the change of the action's probability, not by its ratio.
 
     Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t M_t min(ρ_t, C) A_i s_it, M = 0 where A_i > 0 and π − μ > δ,
@@ -143,10 +165,11 @@ def dppo(threshold: float = 0.2, maximum: float = 20.0, correction: int = 0) -> 
         scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.divergence, threshold=threshold, maximum=maximum),
         aggregate=per_token,
+        beta=beta,
     )
 
 
-def _reweighed(weighing: Column, epsilon: float, correction: int) -> Estimator:
+def _reweighed(weighing: Column, epsilon: float, correction: int, beta: float) -> Estimator:
     """GRPO with an importance."""
-    estimator = grpo(epsilon=epsilon, correction=correction)
+    estimator = grpo(epsilon=epsilon, correction=correction, beta=beta)
     return estimator.replace(importance=weighing, name="custom", source="")

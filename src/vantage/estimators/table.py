@@ -7,8 +7,14 @@ A row of your own takes three lines, and then has a name everywhere a built-in r
         return vt.Estimator(baseline=vt.baselines.batch_leave_one_out)
 
 Rows that were published with a clipped ratio have it here: on the first pass over a batch the ratio
-is 1 and they are the plain policy gradient of their advantage. KL and entropy terms are off unless
-their coefficient is given.
+is 1 and they are the plain policy gradient of their advantage. Entropy terms are off unless their
+coefficient is given.
+
+Every row has `beta`, the weight of a KL penalty to a reference policy, 0 unless its source has
+another. Where the source says which KL and where, it is that one. Else descendants of GRPO have k3
+in the loss, as GRPO, and all others k2 in the loss, whose gradient on policy is that of KL(π‖π_ref)
+in each state. Any other is exchanged in: `ppo().replace(kl_in_reward=partial(penalties.k1,
+beta=0.1))`.
 """
 
 import difflib
@@ -114,160 +120,178 @@ def named(name: str, **settings: object) -> Estimator:
 
 
 @row
-def reinforce() -> Estimator:
+def reinforce(beta: float = 0.0) -> Estimator:
     """[5]: every score weighted by the whole return of its trajectory.
 
     Equation: ĝ = (1/m) Σ_i R(τ_i) Σ_t s_it.
     Source: Williams 1992 [williams1992].
     """
-    return Estimator()
+    return Estimator(kl_in_loss=times(penalties.k2_in_loss, beta))
 
 
 @row
-def reinforce_mean() -> Estimator:
+def reinforce_mean(beta: float = 0.0) -> Estimator:
     """[6] with the mean return of the batch, over its steps, as the baseline.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R(τ_i) − R̄).
     Source: Williams 1992 [williams1992].
     """
-    return Estimator(baseline=baselines.batch_mean)
+    return Estimator(baseline=baselines.batch_mean, kl_in_loss=times(penalties.k2_in_loss, beta))
 
 
 @row
-def reinforce_leave_one_out() -> Estimator:
+def reinforce_leave_one_out(beta: float = 0.0) -> Estimator:
     """[6] with the mean return of the other trajectories of the batch as the baseline.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R(τ_i) − mean_{j≠i} R(τ_j)).
     Source: Kool, van Hoof & Welling 2019 [kool2019].
     """
-    return Estimator(baseline=baselines.batch_leave_one_out)
+    return Estimator(
+        baseline=baselines.batch_leave_one_out, kl_in_loss=times(penalties.k2_in_loss, beta)
+    )
 
 
 # Rewards-to-go.
 
 
 @row
-def reward_to_go() -> Estimator:
+def reward_to_go(beta: float = 0.0) -> Estimator:
     """[8] with Q estimated by the rewards from the step on, and no baseline (GPOMDP).
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it R_it, R_t = Σ_{k≥t} γ^{k−t} r_k.
     Source: Baxter & Bartlett 2001 [baxter2001]; Sutton et al. 2000 [sutton2000].
     """
-    return Estimator(returns=returns.to_go, discounting=discounted)
+    return _to_go(baselines.none, beta)
 
 
 @row
-def reinforce_baseline() -> Estimator:
+def reinforce_baseline(beta: float = 0.0) -> Estimator:
     """[8]: rewards-to-go minus a learned state value.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − V(s_it)).
     Source: Sutton & Barto 2018, section 13.4 [sutton2018].
     """
-    return Estimator(returns=returns.to_go, baseline=baselines.value, discounting=discounted)
+    return _to_go(baselines.value, beta)
 
 
 @row
-def state_mean() -> Estimator:
+def state_mean(beta: float = 0.0) -> Estimator:
     """[8] with the mean return of the state in the batch as the baseline, the step's own included.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − mean of R at the steps of the batch in s_it).
     Source: the state average of the worked example, estimated from the batch [sutton2018].
     """
-    return _to_go(baselines.state_mean)
+    return _to_go(baselines.state_mean, beta)
 
 
 @row
-def state_leave_one_out() -> Estimator:
+def state_leave_one_out(beta: float = 0.0) -> Estimator:
     """`state_mean` without the trajectory's own part.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − mean of R at other trajectories' steps in s_it).
     Source: `state_mean`, made unbiased [kool2019].
     """
-    return _to_go(baselines.state_leave_one_out)
+    return _to_go(baselines.state_leave_one_out, beta)
 
 
 @row
-def norm_weighted() -> Estimator:
+def norm_weighted(beta: float = 0.0) -> Estimator:
     """[8] with the baseline of least variance for one decision, [7], estimated in-sample.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − b(s_it)), b(s) = Σ ‖s_t‖² R_t / Σ ‖s_t‖².
     Source: [7]; Greensmith et al. 2004 [greensmith2004]; Peters & Schaal 2008 [peters2008].
     """
-    return _to_go(baselines.norm_weighted)
+    return _to_go(baselines.norm_weighted, beta)
 
 
 @row
-def norm_weighted_leave_one_out() -> Estimator:
+def norm_weighted_leave_one_out(beta: float = 0.0) -> Estimator:
     """`norm_weighted` without the trajectory's own part.
 
     Equation: as `norm_weighted`, with b(s) from the other trajectories.
     Source: [7], made unbiased; Greensmith et al. 2004 [greensmith2004].
     """
-    return _to_go(baselines.norm_weighted_leave_one_out)
+    return _to_go(baselines.norm_weighted_leave_one_out, beta)
 
 
 per_decision, per_decision_leave_one_out = norm_weighted, norm_weighted_leave_one_out
 
 
 @row
-def trajectory() -> Estimator:
+def trajectory(beta: float = 0.0) -> Estimator:
     """[8] with the state baseline of least variance for whole trajectories, estimated in-sample.
 
     Equation: ĝ = (1/m) Σ_i Σ_t γ^t s_it (R_it − b(s_it)), b(s) = Σ s_t·ĝ0 / Σ ‖s_t‖².
     Source: the minimum of tr Cov ĝ over state baselines; related: Keane & Gao 2022 [keane2022].
     """
-    return _to_go(baselines.trajectory)
+    return _to_go(baselines.trajectory, beta)
 
 
 @row
-def trajectory_leave_one_out() -> Estimator:
+def trajectory_leave_one_out(beta: float = 0.0) -> Estimator:
     """`trajectory` without the trajectory's own part.
 
     Equation: as `trajectory`, with b(s) from the other trajectories.
     Source: `trajectory`, made unbiased; related: Keane & Gao 2022 [keane2022].
     """
-    return _to_go(baselines.trajectory_leave_one_out)
+    return _to_go(baselines.trajectory_leave_one_out, beta)
 
 
 # Bootstrapped returns and actor-critic methods. None has γ^t, as in every library.
 
 
 @row
-def n_step(n: int = 5) -> Estimator:
+def n_step(n: int = 5, beta: float = 0.0) -> Estimator:
     """[8] with Q estimated by n rewards and the value of the state reached.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (Σ_{k<n} γ^k r_{t+k} + γ^n V(s_{t+n}) − V(s_t)).
     Source: Mnih et al. 2016 [mnih2016]; Sutton & Barto 2018, equation 7.1 [sutton2018].
     """
-    return Estimator(returns=partial(returns.n_step, n=n), baseline=baselines.value)
+    return Estimator(
+        returns=partial(returns.n_step, n=n),
+        baseline=baselines.value,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def actor_critic(lambda_: float = 0.95) -> Estimator:
+def actor_critic(lambda_: float = 0.95, beta: float = 0.0) -> Estimator:
     """[8] with the generalised advantage.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γ V(s_{t+1}) − V(s_t).
     Source: Schulman et al. 2016 [schulman2016]; what γ^t left out does: Nota & Thomas 2020
         [nota2020].
     """
-    return Estimator(returns=partial(returns.gae, lambda_=lambda_), baseline=baselines.value)
+    return Estimator(
+        returns=partial(returns.gae, lambda_=lambda_),
+        baseline=baselines.value,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def a2c(entropy: float = 0.0) -> Estimator:
+def a2c(entropy: float = 0.0, beta: float = 0.0) -> Estimator:
     """Rewards to the end of the fragment, bootstrapped there, minus a value; mean over steps.
 
     Equation: ĝ = mean_{n,t} s_nt (Σ_{k=t}^{T−1} γ^{k−t} r_k + γ^{T−t} V(s_T) − V(s_t)).
     Source: Mnih et al. 2016 [mnih2016], synchronous.
     """
     return Estimator(
-        returns=returns.to_go, baseline=baselines.value, aggregate=per_token, entropy=entropy
+        returns=returns.to_go,
+        baseline=baselines.value,
+        aggregate=per_token,
+        entropy=entropy,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
 
 @row
 def vtrace(
-    rho_max: float = 1.0, c_max: float = 1.0, lambda_: float = 1.0, remainder: bool = False
+    rho_max: float = 1.0,
+    c_max: float = 1.0,
+    lambda_: float = 1.0,
+    remainder: bool = False,
+    beta: float = 0.0,
 ) -> Estimator:
     """IMPALA: off-policy corrected value targets, and a truncated ratio on the score.
 
@@ -283,6 +307,7 @@ def vtrace(
         baseline=baselines.value,
         ratio=ratios.token,
         clip=partial(ratios.truncated, maximum=rho_max),
+        kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
 
@@ -294,6 +319,7 @@ def ppo(
     normalise: bool = True,
     entropy: float = 0.0,
     correction: int = 0,
+    beta: float = 0.0,
 ) -> Estimator:
     """The clipped surrogate on the generalised advantage, which is standardised over the batch.
 
@@ -309,6 +335,7 @@ def ppo(
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
         entropy=entropy,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
 
@@ -358,7 +385,9 @@ def dr_grpo(length: float | None = None, epsilon: float = 0.2, beta: float = 0.0
 
 
 @row
-def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28, correction: int = 0) -> Estimator:
+def dapo(
+    epsilon: float = 0.2, epsilon_high: float = 0.28, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO with a higher upper clip and a mean over all tokens.
 
     Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε_high) A_i), A_i as in
@@ -369,11 +398,14 @@ def dapo(epsilon: float = 0.2, epsilon_high: float = 0.28, correction: int = 0) 
         scale=partial(scales.group_std, correction=correction),
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_token,
+        beta=beta,
     )
 
 
 @row
-def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0) -> Estimator:
+def gspo(
+    epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0, beta: float = 0.0
+) -> Estimator:
     """GRPO with one ratio per completion, the geometric mean of its tokens' ratios.
 
     Equation: ĝ = (1/m) Σ_i ∇ min(s_i A_i, clip(s_i, 1−ε, 1+ε_high) A_i), s_i = (Π_t ρ_t)^{1/|τ_i|},
@@ -385,12 +417,13 @@ def gspo(epsilon: float = 3e-4, epsilon_high: float = 4e-4, correction: int = 0)
         ratio=ratios.sequence,
         clip=partial(ratios.ppo, epsilon=epsilon, epsilon_high=epsilon_high),
         aggregate=per_sequence,
+        beta=beta,
     )
 
 
 @row
 def cispo(
-    epsilon_high: float = 4.0, maximum: float | None = None, correction: int = 0
+    epsilon_high: float = 4.0, maximum: float | None = None, correction: int = 0, beta: float = 0.0
 ) -> Estimator:
     """GRPO's advantage with a ratio that is bounded and detached, so that no token is dropped.
 
@@ -404,51 +437,61 @@ def cispo(
         scale=partial(scales.group_std, correction=correction),
         clip=bound if maximum is None else partial(ratios.truncated, maximum=maximum),
         aggregate=per_token,
+        beta=beta,
     )
 
 
 @row
-def maxrl() -> Estimator:
+def maxrl(beta: float = 0.0) -> Estimator:
     """The advantage over the group mean, divided by that mean: a step towards maximum likelihood.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − mean)/mean, 0 in a group without success.
     Source: Tajwar et al. 2026 [tajwar2026].
     """
-    return Estimator(baseline=baselines.group_mean, scale=scales.group_mean_return)
+    return Estimator(
+        baseline=baselines.group_mean,
+        scale=scales.group_mean_return,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def opo() -> Estimator:
+def opo(beta: float = 0.0) -> Estimator:
     """The group's mean return weighted by length as the baseline, on policy.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − Σ_j l_j R_j/Σ_j l_j).
     Source: Hao et al. 2025 [hao2025].
     """
-    return Estimator(baseline=baselines.length_weighted)
+    return Estimator(
+        baseline=baselines.length_weighted, kl_in_loss=times(penalties.k2_in_loss, beta)
+    )
 
 
 @row
-def opo_leave_one_out() -> Estimator:
+def opo_leave_one_out(beta: float = 0.0) -> Estimator:
     """`opo` without the trajectory's own part.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − Σ_{j≠i} l_j R_j/Σ_{j≠i} l_j).
     Source: Hao et al. 2025 [hao2025], made unbiased.
     """
-    return Estimator(baseline=baselines.length_weighted_leave_one_out)
+    return Estimator(
+        baseline=baselines.length_weighted_leave_one_out,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 @row
-def shrinkage_baseline() -> Estimator:
+def shrinkage_baseline(beta: float = 0.0) -> Estimator:
     """A baseline between the mean of the group's others and the mean of the other groups.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − (1−λ_g) mean_{j≠i in g} R_j − λ_g mean_{h≠g} μ_h).
     Source: Zeng et al. 2025 [zeng2025], with λ_g from the other groups alone.
     """
-    return Estimator(baseline=shrinkage)
+    return Estimator(baseline=shrinkage, kl_in_loss=times(penalties.k2_in_loss, beta))
 
 
 @row
-def trajectory_by_position() -> Estimator:
+def trajectory_by_position(beta: float = 0.0) -> Estimator:
     """The trajectory-optimal baseline of each position of each prompt, leave-one-out.
 
     Equation: ĝ = (1/m) Σ_i Σ_t s_it (R_i − b_t), b_t = Σ_{j≠i} s_jt·ĝ0_j / Σ_{j≠i} ‖s_jt‖² over the
@@ -457,7 +500,7 @@ def trajectory_by_position() -> Estimator:
         [li2026].
     """
     baseline = partial(baselines.trajectory_leave_one_out, key=by_group_and_position)
-    return Estimator(baseline=baseline)
+    return Estimator(baseline=baseline, kl_in_loss=times(penalties.k2_in_loss, beta))
 
 
 @row
@@ -488,8 +531,13 @@ def reinforce_pp(epsilon: float = 0.2, beta: float = 0.0, correction: int = 0) -
     )
 
 
-def _to_go(baseline: Column) -> Estimator:
-    return Estimator(returns=returns.to_go, baseline=baseline, discounting=discounted)
+def _to_go(baseline: Column, beta: float) -> Estimator:
+    return Estimator(
+        returns=returns.to_go,
+        baseline=baseline,
+        discounting=discounted,
+        kl_in_loss=times(penalties.k2_in_loss, beta),
+    )
 
 
 def clipped_group(

@@ -1,5 +1,6 @@
 """The settings of a run, checked together before anything is collected."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Literal
 
@@ -64,6 +65,7 @@ class Settings:
                 refuse_unless_positive(amount, "train", name)
         for name in ("delay", "seed", "group_size"):
             refuse_unless_within(getattr(self, name), 0, "train", name)
+        refuse_penalised([estimator], "train")
         available = {"scores"} | ({"value"} if value is not None else set())
         if self.fragment is None:
             available.add("group")
@@ -199,6 +201,21 @@ def _update(update: Update) -> dict[str, object]:
         asdict(update) if is_dataclass(update) and not isinstance(update, type) else {}
     )
     return {"class": type(update).__name__, **settings}
+
+
+def refuse_penalised(estimators: Iterable[Estimator], caller: str) -> None:
+    """Refuse rows with a KL penalty where there is no reference policy to measure it to.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for estimator in estimators:
+        refuse_unless(
+            "reference_log_prob" not in estimator.needs,
+            f"{caller}: estimator {estimator.name!r} has a KL penalty (beta), and an environment "
+            "has no reference policy to measure it to: give beta=0, or weigh batches by hand with "
+            "vantage.gradient(policy, batch, estimator, reference_log_prob=...).",
+        )
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, object]:
