@@ -1,6 +1,5 @@
 """Enumeration: complete, weighted by [3], refused where endless; group estimators exactly."""
 
-from functools import partial
 from math import comb
 
 import pytest
@@ -196,13 +195,45 @@ def test_a_truncated_ratio_is_biased_off_policy_where_it_cuts():
     ratio = probs / sampled
     score = torch.eye(len(probs)) - probs  # of each action, by the logits
     for maximum in (2 * float(ratio.max()), 0.7 * float(ratio.max())):
-        clip = partial(vt.ratios.truncated, maximum=maximum)
+        clip = vt.ratios.truncated(maximum)
         found = exact.expectation(mdp, policy, rule.replace(clip=clip), behaviour=behaviour).mean
         weight = sampled * ratio.clamp(max=maximum) * REWARD.to(probs)
         torch.testing.assert_close(found, weight @ score.to(found), **TIGHT)
         biased = float((found - exact.gradient(mdp, policy)).norm())
         assert (biased > 0.01) == (maximum < float(ratio.max()))
     assert "Off policy it is biased" in parts(vt.ratios.truncated)["Unbiased when"]
+
+
+@pytest.mark.parametrize("maximum", [1.0, 2.0])
+def test_a_ratio_truncated_in_one_call_says_that_off_policy_it_is_biased(maximum):
+    """∇J on policy; off policy ∇J − E_μ[max(ρ − ρ̄, 0) R Σ_t s_t], with the trajectory's ratio."""
+    mdp = MDP.garnet(3, 3, 1, horizon=3, discount=1.0, seed=0)
+    policy, behaviour = random_policy(mdp, 1), random_policy(mdp, 2)
+    rule = vt.Estimator(ratio=vt.ratios.trajectory, clip=vt.ratios.truncated(maximum))
+    assert rule.unbiased == f"always; off policy never (truncated(maximum={maximum}))"
+    assert rule.columns()["clip"] == f"truncated(maximum={maximum})"
+    assert rule.replace(clip=vt.ratios.truncated(float("inf"))).unbiased == "always"
+    exactly = exact.gradient(mdp, policy).detach()
+    on_policy = vt.gradient(policy, exact.enumerate(mdp, policy), rule)
+    torch.testing.assert_close(on_policy, exactly, **TIGHT)
+    every = exact.enumerate(mdp, behaviour)
+    log_prob = policy.log_prob(every.observation, every.action)
+    score_of = [
+        torch.autograd.grad(row[counts].sum(), policy.logits, retain_graph=True)[0].flatten()
+        for row, counts in zip(log_prob, every.mask, strict=True)
+    ]
+    ratio = torch.where(every.mask, log_prob - every.log_prob, 0).sum(1).exp().detach()
+    worth = torch.where(every.mask, every.reward, 0).sum(1)
+    lost = every.weight * (ratio - maximum).clamp(min=0) * worth
+    got = vt.gradient(policy, every, rule)
+    torch.testing.assert_close(got, exactly - lost @ torch.stack(score_of), **TIGHT)
+    assert (got - exactly).norm() > 0.05 * exactly.norm()
+
+
+@pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan")])
+def test_a_ratio_is_truncated_at_a_number_above_0(maximum):
+    with pytest.raises(vt.InputError, match=r"truncated\(maximum=.*must be above 0"):
+        vt.ratios.truncated(maximum)
 
 
 def test_estimators_that_need_scores_are_given_them():

@@ -71,7 +71,8 @@ def _bias(row: Row, estimator: Measured, factor: float | None) -> str:
     if row.bias.low <= 0:
         if row.claim == UNDECLARED:
             return f"no bias is seen here (at most {high} %)"
-        where = "" if row.claim == "always" or factor == 1 else f" where {row.claim}"
+        condition = row.claim.partition("; off policy")[0]
+        where = "" if condition == "always" or factor == 1 else f" where {condition}"
         kind = (
             f"unbiased in theory{where}, and"
             if estimator.bias == "none"

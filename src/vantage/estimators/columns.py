@@ -84,6 +84,7 @@ def declares(
     provided: tuple[Condition, ...] = (),
     stepwise: bool = False,
     factor: Callable[..., float] | None = None,
+    bounded: Callable[..., bool] | None = None,
 ) -> Callable[[F], F]:
     """Mark a column with what it needs, couples and claims.
 
@@ -98,6 +99,8 @@ def declares(
         provided: conditions under which `bias` holds; without them it may be "direction".
         factor: (trajectories in a group, **settings of the column) -> the constant by which a
             column of bias "scale" multiplies E ĝ. Without it the constant is not known.
+        bounded: (**settings of the column) -> whether it leaves out or cuts down what the policy
+            has made likelier or less likely, so that off policy E ĝ is biased with every ratio.
         stepwise: whether a ratio at a step reads the log-probabilities and the mask of that step
             alone, so that minibatches may take the steps of a row apart.
     """
@@ -109,6 +112,7 @@ def declares(
         function.provided = frozenset(provided)  # type: ignore[attr-defined]
         function.stepwise = stepwise  # type: ignore[attr-defined]
         function.factor = factor  # type: ignore[attr-defined]
+        function.bounded = bounded  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -147,6 +151,17 @@ def factor(column: Callable[..., object], group: int) -> float | None:
         return 1.0
     rule = getattr(function_of(column), "factor", None)
     return None if rule is None else rule(group, **settings_of(column))
+
+
+def bounded(column: Callable[..., object]) -> bool:
+    """Whether a column declares that it bounds ratios, with the settings that it has."""
+    rule = getattr(function_of(column), "bounded", None)
+    return False if rule is None else rule(**settings_of(column))
+
+
+def always(**settings: object) -> bool:
+    """That a column is bounded, whatever the settings."""
+    return True
 
 
 def stepwise(column: Callable[..., object]) -> bool:

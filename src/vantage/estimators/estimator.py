@@ -213,11 +213,13 @@ class Estimator:
         """The claim in words, put together from what the columns declare."""
         if self.bias is None:
             return "not stated"
-        if self.bias == "none":
-            return " and ".join(columns.CONDITIONS[c] for c in sorted(self.provided)) or "always"
-        culprits = [c for c in self._columns() if columns.bias(c) not in ("none", None)]
-        extent = "up to a constant factor" if self.bias == "scale" else "never"
-        return f"{extent} ({', '.join(columns.describe(c) for c in culprits)})"
+        turns = ", ".join(columns.describe(c) for c in self._columns() if columns.bias(c) != "none")
+        if self.bias == "direction":
+            return f"never ({turns})"
+        claim = " and ".join(columns.CONDITIONS[c] for c in sorted(self.provided)) or "always"
+        claim = f"up to a constant factor ({turns})" if self.bias == "scale" else claim
+        bounds = ", ".join(columns.describe(c) for c in self._columns() if columns.bounded(c))
+        return claim + (f"; off policy never ({bounds})" if bounds else "")
 
     def replace(self, **changes: object) -> "Estimator":
         """The same row with some columns exchanged, and a name that says so.

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.estimators import ratios
-from vantage.estimators.columns import declares
+from vantage.estimators.columns import always, declares
 
 Ratio = Callable[[Batch, Tensor], Tensor]
 
@@ -34,7 +34,7 @@ def none(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     return torch.ones_like(log_prob)
 
 
-@declares(stepwise=True)
+@declares(stepwise=True, bounded=lambda maximum=math.inf, **others: math.isfinite(maximum))
 def truncated(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],
@@ -53,7 +53,7 @@ def truncated(
     return ratio(batch, log_prob).clamp(max=maximum)
 
 
-@declares(stepwise=True)
+@declares(stepwise=True, bounded=always)
 def masked(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],
@@ -75,7 +75,7 @@ def masked(
     return torch.where((weight >= minimum) & (weight <= maximum), weight, 0)
 
 
-@declares(stepwise=True)
+@declares(stepwise=True, bounded=always)
 def rejected(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],

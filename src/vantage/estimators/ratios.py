@@ -7,12 +7,17 @@ clipping rule is a weight on the score, without a graph. A clip that looks at mo
 at probabilities, declares that it needs the "batch" or the current "log_prob".
 """
 
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, overload
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from vantage.batch import Batch, sum_by_episode
-from vantage.estimators.columns import declares
+from vantage.estimators.columns import always, check_settings, declares
 
 
 @declares(stepwise=True)
@@ -76,7 +81,7 @@ def unclipped(ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"]) -> F
     return ratio
 
 
-@declares()
+@declares(bounded=always)
 def ppo(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -97,7 +102,7 @@ def ppo(
     return torch.where(ratio * advantage <= held * advantage, ratio, 0)
 
 
-@declares()
+@declares(bounded=always)
 def cispo(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -115,22 +120,44 @@ def cispo(
     return ratio.clamp(min=None if epsilon is None else 1 - epsilon, max=1 + epsilon_high)
 
 
-@declares()
+@overload
+def truncated(ratio: float, /) -> Callable[..., Tensor]: ...
+
+
+@overload
 def truncated(
     ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"], *, maximum: float = 1.0
-) -> Float[Tensor, "N T"]:
-    """The ratio, at most a maximum.
+) -> Float[Tensor, "N T"]: ...
+
+
+@declares(bounded=lambda maximum=1.0: math.isfinite(maximum))
+def truncated(
+    ratio: Float[Tensor, "N T"] | float,
+    advantage: Float[Tensor, "N T"] | None = None,
+    *,
+    maximum: float = 1.0,
+) -> Float[Tensor, "N T"] | Callable[..., Tensor]:
+    """The ratio, at most a maximum. Of a number alone it is the clip with that maximum.
+
+    >>> import vantage as vt
+    >>> row = vt.estimators.rloo().replace(ratio=vt.ratios.token, clip=vt.ratios.truncated(2.0))
+    >>> print(row.unbiased)
+    always; off policy never (truncated(maximum=2.0))
 
     Equation: min(ρ, ρ̄).
     Shapes: [N, T].
     Source: Ionides 2008; Espeholt et al. 2018, IMPALA, section 4.2.
     Unbiased when: always, on policy, for ρ̄ ≥ 1. Off policy it is biased wherever a ratio exceeds
-        ρ̄, with any ratio column.
+        ρ̄, with any ratio column: with that of the trajectory by −E_μ[max(ρ − ρ̄, 0) A Σ_t s_t].
     """
+    if not isinstance(ratio, Tensor):
+        bound: Callable[..., Any] = partial(truncated, maximum=ratio)
+        check_settings(bound)
+        return bound
     return ratio.clamp(max=maximum)
 
 
-@declares()
+@declares(bounded=always)
 def dual(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -152,7 +179,7 @@ def dual(
     return torch.where((advantage < 0) & (ratio > maximum), 0, weight)
 
 
-@declares()
+@declares(bounded=always)
 def soft(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -173,7 +200,7 @@ def soft(
     return torch.nan_to_num(4 * ratio * torch.sigmoid(gate) * torch.sigmoid(-gate), nan=0.0)
 
 
-@declares()
+@declares(bounded=always)
 def gamma(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -197,7 +224,7 @@ def gamma(
     return torch.nan_to_num((slope + k * ratio.log() - slope * ratio).exp(), nan=0.0)
 
 
-@declares()
+@declares(bounded=always)
 def tapered(
     ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"], *, maximum: float = 1.0
 ) -> Float[Tensor, "N T"]:
@@ -211,7 +238,7 @@ def tapered(
     return torch.where(advantage >= 0, 1, ratio.clamp(max=maximum))
 
 
-@declares(needs=("batch",))
+@declares(needs=("batch",), bounded=always)
 def geometric(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -235,7 +262,7 @@ def geometric(
     return torch.where(free, _mean_ratio(batch, torch.where(free, log_ratio, held)), 0)
 
 
-@declares(needs=("batch", "log_prob"))
+@declares(needs=("batch", "log_prob"), bounded=always)
 def sequence_masked(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -258,7 +285,7 @@ def sequence_masked(
     return torch.where((advantage < 0) & (apart > threshold), 0, weight)
 
 
-@declares(needs=("batch", "log_prob"))
+@declares(needs=("batch", "log_prob"), bounded=always)
 def divergence(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],

@@ -306,7 +306,7 @@ def vtrace(
         returns=target,
         baseline=baselines.value,
         ratio=ratios.token,
-        clip=partial(ratios.truncated, maximum=rho_max),
+        clip=ratios.truncated(rho_max),
         kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
@@ -435,7 +435,7 @@ def cispo(
     bound = partial(ratios.cispo, epsilon_high=epsilon_high)
     return clipped_group(
         scale=partial(scales.group_std, correction=correction),
-        clip=bound if maximum is None else partial(ratios.truncated, maximum=maximum),
+        clip=bound if maximum is None else ratios.truncated(maximum),
         aggregate=per_token,
         beta=beta,
     )

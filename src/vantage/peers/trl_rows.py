@@ -152,7 +152,7 @@ def _clipped(trainer: Any) -> Column:
 
 def _cispo(trainer: Any) -> Column:
     _refuse_mask(trainer)
-    return partial(ratios.truncated, maximum=trainer.epsilon_high)  # a bound of the ratio itself
+    return ratios.truncated(trainer.epsilon_high)  # a bound of the ratio itself
 
 
 def _sapo(trainer: Any) -> Column:
