@@ -75,11 +75,13 @@ def test_what_a_dry_run_prints_is_what_runs(
 ) -> None:
     """The effective learning rate, schedule, lanes and batch, the algorithm's or those given."""
     ppo = ("train", "CartPole-v1", "--algorithm", "ppo", "--dry-run")
-    out = command(monkeypatch, capsys, *ppo)[1]
+    out = " ".join(command(monkeypatch, capsys, *ppo)[1].split())
     assert "lr 0.0003, schedule constant" in out
-    assert "2048 steps of 1 lanes = 2,048 steps, 320 gradient steps" in out
+    assert "2,048 steps of 1 lane; 320 gradient steps on minibatches of 64" in out
     out = command(monkeypatch, capsys, *ppo, "--lr", "0.01", "--set", "epochs=2,anneal=True")[1]
+    out = " ".join(out.split())
     assert "lr 0.01, schedule linear" in out
+    assert "0.0003" not in out  # the rule's default, which is not in effect
     assert "64 gradient steps" in out
     code, out, error = command(monkeypatch, capsys, *ppo, "--lanes", "64", "--steps", "300000")
     assert code == 0

@@ -113,8 +113,8 @@ def test_the_command_line_says_what_is_set(
         monkeypatch, capsys, "train", "CartPole-v1", "--tuned", "--dry-run", "--discount", "0.9",
         "--steps", "1000",
     )  # fmt: skip
-    assert "γ = 0.9," in said
-    assert "Until 1,000 steps" in said
+    assert "γ = 0.9 algorithm" in said
+    assert "until 1,000 steps" in said
     listed = _said(monkeypatch, capsys, "algorithms", "tuned")
     assert all(name[:8] in listed for name in rows())
 

@@ -1,6 +1,5 @@
 """`vantage train` on environments, and `vantage evaluate`."""
 
-import json
 import re
 import shlex
 import sys
@@ -12,6 +11,7 @@ from tyro.conf import Positional, arg
 
 from vantage import estimators as table
 from vantage.commands.arguments import assignments
+from vantage.commands.plan import print_plan
 from vantage.commands.tracking import trackers
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
@@ -278,38 +278,6 @@ def _estimator_of(
 def _steps(published: Algorithm | None) -> int:
     steps_published = None if published is None else published.steps
     return STEPS if steps_published is None else steps_published
-
-
-def print_plan(config: dict[str, Any], folder: Path) -> None:
-    """What would run, from the settings that would be written to config.json."""
-    world, update = config["environment"], config["update"]
-    lanes, fragment, batch = world["lanes"], config["fragment"], config["batch"]
-    what = f"algorithm {config['algorithm']}" if config["algorithm"] else "no algorithm"
-    estimator = dict(config["estimator"])
-    terminal.print(
-        f"{world['name']}: {lanes} lanes, γ = {world['discount']}, {what}, "
-        f"estimator {estimator.pop('name')}"
-    )
-    terminal.print_json(json.dumps(estimator))
-    optimizer = config["optimizer"] or {}
-    rate = f"{optimizer['class']}, lr {optimizer['lr']:g}" if optimizer else "no optimiser"
-    terminal.print(f"{rate}, schedule {config['schedule']}; update rule:")
-    terminal.print_json(json.dumps(update))
-    if fragment is not None:
-        size = f"{fragment} steps of {lanes} lanes = {fragment * lanes:,} steps"
-    elif batch == "auto":
-        size = "whole episodes, as many as hold the SNR"
-    else:
-        size = f"{batch} whole episodes, {batch // lanes} to {-(-batch // lanes)} a lane"
-    passes = update.get("epochs", 1) * update.get("minibatches", 1)
-    steps, updates = config["steps"], config["updates"]
-    goals = [f"{steps:,} steps" if steps else "", f"{updates:,} updates" if updates else ""]
-    terminal.print(
-        f"Each update: {size}, {passes} gradient step{'s' if passes > 1 else ''}. "
-        f"Until {' or '.join(goal for goal in goals if goal)}. Would be written to {folder}."
-    )
-    if fragment is not None and "minibatches" in update:
-        terminal.print(f"Minibatches of {fragment * lanes // update['minibatches']:,} steps.")
 
 
 def _print_end(env: str, label: str, run: Run, folder: Path) -> None:

@@ -120,7 +120,7 @@ def vpg(fragment: int = 4000, lambda_: float = 0.97) -> Algorithm:
 
     Source: Schulman et al. 2016 [schulman2016], with the settings of Achiam 2018, Spinning Up.
     """
-    fit = updates.Fit(lr=1e-3, epochs=80, minibatch=1 << 30)
+    fit = updates.Fit(lr=1e-3, epochs=80, minibatch=updates.WHOLE_BATCH)
     return Algorithm(
         _plain("vpg", lambda_), updates.Ascent(fit=fit, lr=3e-4), lanes=1, fragment=fragment
     )

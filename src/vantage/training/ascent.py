@@ -28,7 +28,7 @@ class Fit:
     Attributes:
         lr: learning rate.
         epochs: passes over the batch.
-        minibatch: steps per optimiser step.
+        minibatch: steps per optimiser step; WHOLE_BATCH for all of them at once.
     """
 
     lr: float = 1e-2
@@ -56,6 +56,9 @@ class Fit:
             return {}
         optimizer = optimizers["value"]
         return fit_value(value, optimizer, batch, self.epochs, self.minibatch, generator)
+
+
+WHOLE_BATCH = 1 << 30  # more steps than a batch has
 
 
 @checked

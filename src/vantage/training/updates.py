@@ -10,12 +10,12 @@ policy. One of your own needs no more.
 
 from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
-from vantage.training.ascent import Ascent, Fit
+from vantage.training.ascent import WHOLE_BATCH, Ascent, Fit
 from vantage.training.epochs import Epochs
 from vantage.training.interface import Update
 from vantage.training.natural import Natural
 
-__all__ = ["Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
+__all__ = ["WHOLE_BATCH", "Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
 
 
 def default(estimator: Estimator) -> Update:
