@@ -37,7 +37,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.installed-dev $(VENV)/.browser
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 # the part of `unit` that needs a Chromium or Chrome
 browser: $(VENV)/.installed-dev $(VENV)/.browser

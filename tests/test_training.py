@@ -1,11 +1,13 @@
 """Training: ascent, resuming after a kill, run folders, refusals, evaluation."""
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from console import code_of
 from gymnasium.vector import SyncVectorEnv
 from lanes import Broken, OneStep
 from safetensors.torch import load_file
@@ -92,18 +95,18 @@ def test_same_seed_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def command(out: Path, updates: int) -> list[str]:
-    """A run of so many updates, as a process."""
+def words(out: Path, updates: int) -> list[str]:
+    """The command of a run of so many updates."""
     return [
-        *(sys.executable, "-m", "vantage.commands.main", "train", "CartPole-v1", "--lanes", "4"),
-        *("--batch", "8", "--hidden", "8", "--updates", str(updates), "--out", str(out)),
+        *("train", "CartPole-v1", "--lanes", "4", "--batch", "8", "--hidden", "8"),
+        *("--updates", str(updates), "--out", str(out)),
     ]
 
 
 def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
     """Start a run that would not end, wait until it has made progress, and send it a signal."""
     process = subprocess.Popen(
-        command(out, updates=10**6),
+        [sys.executable, "-m", "vantage.commands.main", *words(out, updates=10**6)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,24 +122,39 @@ def start_and_stop(out: Path, number: signal.Signals) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Runs that nothing stopped, by their number of updates; each is made once."""
+
+    @functools.cache
+    def of(updates: int) -> Path:
+        out = tmp_path_factory.mktemp("straight") / "run"
+        with pytest.MonkeyPatch.context() as patch:
+            assert code_of(patch, *words(out, updates)) == 0
+        return out
+
+    return of
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
-    """Stopped and resumed, a run ends with the metrics and weights it would have had."""
-    process = start_and_stop(tmp_path / "stopped", number)
+def test_a_stopped_run_resumes_to_the_same_bits(
+    number: signal.Signals,
+    straight: Callable[[int], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped and resumed by another process, a run ends as it would have ended."""
+    stopped = tmp_path / "stopped"
+    process = start_and_stop(stopped, number)
     assert process.returncode == (-number if number is signal.SIGKILL else 130)
-    before = len((tmp_path / "stopped/metrics.jsonl").read_text().splitlines())
+    before = len((stopped / "metrics.jsonl").read_text().splitlines())
     assert before >= 3
-    report = tmp_path / "stopped/report.html"
-    assert report.is_file() == (number is not signal.SIGKILL)
-    again = subprocess.run(
-        [*command(tmp_path / "stopped", before + 10), "--resume"], capture_output=True, text=True
-    )
-    assert again.returncode == 0, again.stderr
-    whole = subprocess.run(command(tmp_path / "whole", before + 10), capture_output=True)
-    assert whole.returncode == 0
-    stopped, straight = read_run(tmp_path / "stopped"), read_run(tmp_path / "whole")
-    assert without_timing(stopped.history) == without_timing(straight.history)
-    one, two = weights(tmp_path / "stopped"), weights(tmp_path / "whole")
+    assert (stopped / "report.html").is_file() == (number is not signal.SIGKILL)
+    updates = 30 * ((before + 10) // 30 + 1)  # lengths that cases can share
+    assert code_of(monkeypatch, *words(stopped, updates), "--resume") == 0
+    whole = straight(updates)
+    assert without_timing(read_run(stopped).history) == without_timing(read_run(whole).history)
+    one, two = weights(stopped), weights(whole)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
