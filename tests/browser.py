@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
+WITHOUT = """(selectors) => selectors.forEach((selector) =>
+  document.querySelectorAll(selector).forEach((each) => { each.textContent = "left out"; }))"""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -53,10 +55,11 @@ def hard_to_read(page: Page, without: tuple[str, ...] = ()) -> list[str]:
 
     Args:
         page: as it stands.
-        without: selectors of what is not looked at.
+        without: selectors of what is not looked at. It leaves the page, a word in its place:
+            axe walks through what it leaves out as well, for half a minute where it is large.
     """
+    page.evaluate(WITHOUT, list(without))
     levels = {"type": "tag", "values": ["wcag2a", "wcag2aa"]}
     options = {"runOnly": levels, "resultTypes": ["violations"]}
-    context = {"exclude": [[each] for each in without]} if without else None
-    broken = Axe().run(page, context=context, options=options).response["violations"]
+    broken = Axe().run(page, options=options).response["violations"]
     return [f"{rule['id']}: {node['html'][:200]}" for rule in broken for node in rule["nodes"]]

@@ -19,8 +19,11 @@ PAGES = sorted(
     path.relative_to(ROOT / "docs").with_suffix("").as_posix()
     for path in (ROOT / "docs").rglob("*.md")
 )
-WIDTHS = (1300, 400)
+WIDE, NARROW = 1300, 400
 DARK = ("index", "equations", "estimators", "audit")  # all pages share their colours
+
+# tens of thousands of elements that are all alike: descriptions of functions, formulas
+ALIKE = (".doc-object", ".katex")
 
 # What a page shows beyond its frame, what is left of formulas, pictures that say nothing.
 LOOK = (Path(__file__).parent / "site_look.js").read_text()
@@ -71,36 +74,49 @@ def opened(
     return page, faults
 
 
+@pytest.fixture(scope="module", params=PAGES)
+def desk(request: Any, browser: Browser, address: str) -> Iterator[tuple[Page, list[str]]]:
+    """Every page as wide as a desk, opened once for all that look at it."""
+    page, faults = opened(browser, address, request.param, WIDE)
+    yield page, faults
+    page.context.close()
+
+
+def whole(page: Page, faults: list[str], width: int) -> None:
+    look = page.evaluate(LOOK)
+    assert faults == []
+    assert look["out"] == []
+    assert not look["sideways"]
+    assert look["text"] == []
+    assert width < WIDE or look["scrolling"] == []
+    assert look["untypeset"] == 0
+    assert not re.search("--8 ?<", look["words"])  # the name of a file, not what is in it
+    assert look["mute"] == look["broken"] == look["anchors"] == []
+
+
+def test_a_page_is_whole_on_a_desk(desk: tuple[Page, list[str]]) -> None:
+    whole(*desk, WIDE)
+
+
+def test_a_page_can_be_read_by_everybody(desk: tuple[Page, list[str]]) -> None:
+    assert hard_to_read(desk[0], without=ALIKE) == []
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_whole_and_stays_in_its_frame(browser: Browser, address: str, name: str) -> None:
-    for width in WIDTHS:
-        page, faults = opened(browser, address, name, width)
-        look = page.evaluate(LOOK)
-        assert faults == [], width
-        assert look["out"] == [], width
-        assert not look["sideways"], width
-        assert look["text"] == [], width
-        assert width < 1300 or look["scrolling"] == []
-        assert look["untypeset"] == 0, width
-        assert not re.search("--8 ?<", look["words"])  # the name of a file, not what is in it
-        assert look["mute"] == look["broken"] == look["anchors"] == [], width
-        page.context.close()
+def test_a_page_is_whole_on_a_phone(browser: Browser, address: str, name: str) -> None:
+    page, faults = opened(browser, address, name, NARROW)
+    whole(page, faults, NARROW)
+    page.context.close()
 
 
-@pytest.mark.parametrize(
-    ("name", "width", "scheme"),
-    [(name, 1300, "light") for name in PAGES] + [(name, 400, "dark") for name in DARK],
-)
-def test_a_page_can_be_read_by_everybody(
-    browser: Browser, address: str, name: str, width: int, scheme: Any
-) -> None:
-    page, _ = opened(browser, address, name, width, scheme)
-    # tens of thousands of elements that are all alike: descriptions of functions, formulas
-    assert hard_to_read(page, without=(".doc-object", ".katex")) == []
+@pytest.mark.parametrize("name", DARK)
+def test_a_page_can_be_read_in_the_dark(browser: Browser, address: str, name: str) -> None:
+    page, _ = opened(browser, address, name, NARROW, "dark")
+    assert hard_to_read(page, without=ALIKE) == []
     page.context.close()
 
 
 def test_formulas_are_typeset(browser: Browser, address: str) -> None:
-    page, _ = opened(browser, address, "equations", 1300)
+    page, _ = opened(browser, address, "equations", WIDE)
     assert page.locator(".katex").count() > 8
     page.context.close()
