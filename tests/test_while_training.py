@@ -180,6 +180,36 @@ def test_a_run_stops_at_a_return_and_goes_on_when_asked_for_more(
     assert torch.equal(flat(policy), flat(other))
 
 
+@ALL
+def test_a_run_stops_where_evaluations_no_longer_improve(
+    train: Callable[..., Trained], tmp_path: Path
+) -> None:
+    """So many evaluations after the best; the same, bit for bit, where it was interrupted."""
+    settings: dict[str, Any] = {"updates": 16, "evaluate_every": 2, "seed": 1}
+    whole, _ = train(**settings)
+    scores = [row["eval/return"] for row in whole.history if "eval/return" in row]
+    best, since, last = float("-inf"), 0, len(scores)
+    for number, score in enumerate(scores, 1):
+        best, since = (score, 0) if score > best else (best, since + 1)
+        if since == 2:
+            last = number
+            break
+    assert last < len(scores), "take another seed: it improves to the end"
+    run, policy = train(patience=2, **settings)
+    assert len(run.history) == 2 * last
+    assert run.stopped == (
+        f"no return of the last 2 evaluations was above {best:.6g}, of update "
+        f"{2 * (last - 2)} (patience=2)"
+    )
+    assert plain(run.history) == plain(whole.history[: 2 * last])
+    train(patience=2, out=tmp_path, **settings | {"updates": 2 * last - 1})
+    again, other = train(patience=2, out=tmp_path, resume=True, **settings)
+    assert (plain(again.history), again.stopped) == (plain(run.history), run.stopped)
+    assert torch.equal(flat(policy), flat(other))
+    more, _ = train(patience=100, out=tmp_path, resume=True, **settings)
+    assert plain(more.history) == plain(whole.history)
+
+
 def test_without_evaluations_a_run_stops_at_the_return_of_100_episodes() -> None:
     run, _ = episodes(updates=40, batch=16, stop_at=1.0)
     assert sum(row["episodes"] for row in run.history) == 112  # the first multiple of 16 from 100
@@ -358,6 +388,8 @@ def test_settings_that_cannot_work_are_refused_before_the_folder_is_made(tmp_pat
         ({"evaluate_every": -1}, "evaluate_every=-1"),
         ({"keep_last": -1}, "keep_last=-1"),
         ({"stop_at": float("nan")}, "stop_at=nan"),
+        ({"patience": 2}, "patience=2.: it counts evaluations; give evaluate_every="),
+        ({"patience": 0, "evaluate_every": 1}, "patience=0"),
         ({"evaluate_every": 1, "evaluation_episodes": 1}, "at least two episodes"),
         ({"seed": -1}, "seed=-1"),
         ({"threads": 0}, "threads=0"),

@@ -177,6 +177,7 @@ class LearningOptions:
         keep_last: checkpoints to keep of evaluated updates, or else of those at which one was due,
             each with its model.
         stop_at: end the run once that reward is reached, by evaluations where there are any.
+        patience: end the run once so many evaluations in a row were no better than one before.
         optimizer: of torch, such as SGD; AdamW without weight decay by default. FILE.py:FUNCTION
             for one of your own, made of parameters.
         optimizer_set: its settings, NAME=VALUE, such as momentum=0.9.
@@ -212,6 +213,7 @@ class LearningOptions:
     keep_best: bool = False
     keep_last: int = 0
     stop_at: float | None = None
+    patience: int | None = None
     skip_non_finite: bool = False
     transcripts_every: int = 1
     seed: int = 0

@@ -62,6 +62,7 @@ def train(
     keep_best: bool = False,
     keep_last: int = 0,
     stop_at: float | None = None,
+    patience: int | None = None,
     skip_non_finite: bool = False,
     environment_timeout: float | None = None,
     seed: int = 0,
@@ -121,6 +122,7 @@ def train(
             for `vantage evaluate RUN --update N`.
         stop_at: end the run once that return is reached, by evaluations where there are any, or
             else by the last 100 episodes.
+        patience: end the run once so many evaluations in a row were no better than one before.
         skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
             infinite, and go on; by default the run stops.
         environment_timeout: seconds that one step of all lanes may take; any by default.
@@ -175,6 +177,7 @@ def train(
             keep_best=keep_best,
             keep_last=keep_last,
             stop_at=stop_at,
+            patience=patience,
             skip_non_finite=skip_non_finite,
             environment_timeout=environment_timeout,
             seed=seed,

@@ -11,7 +11,7 @@ from vantage.reporting.subject import name_in
 SETTINGS = (
     "steps", "updates", "fragment", "batch", "group_size", "lr", "schedule", "delay", "warmup",
     "epochs", "minibatches", "max_grad_norm", "baseline", "evaluate_every", "keep_best",
-    "keep_last", "stop_at", "seed", "threads",
+    "keep_last", "stop_at", "patience", "seed", "threads",
 )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ FREE = {
     "keep_best",
     "keep_last",
     "stop_at",
+    "patience",
     "callbacks",
     "skip_non_finite",
     "environment_timeout",

@@ -54,6 +54,25 @@ class Keeper:
             return None
         return f"return {score:.6g} reached stop_at={goal:g} at update {number}"
 
+    def stalled(self, patience: int | None) -> str | None:
+        """Why the run may end: so many evaluations in a row were no better than one before.
+
+        The history alone says it, so that a resumed run ends where the whole one does.
+        """
+        best, at, since = float("-inf"), 0, 0
+        for row in self.learner.history:
+            score = row.get("eval/return", best)
+            if score is not None and score > best:
+                best, at, since = score, row["update"], 0
+            elif "eval/return" in row:
+                since += 1
+        if patience is None or since < patience:
+            return None
+        return (
+            f"no return of the last {since} evaluations was above {best:.6g}, of update {at} "
+            f"(patience={patience})"
+        )
+
     def record(self) -> None:
         """Append the rows that are not yet in metrics.jsonl."""
         if self.folder is not None:

@@ -21,7 +21,7 @@ from vantage.training.callbacks import Callback, RunState, call, name_of
 from vantage.training.keeping import Keeper
 from vantage.training.learner import Learner
 
-KEPT = ("keep_best", "keep_last", "stop_at", "skip_non_finite", "environment_timeout")
+KEPT = ("keep_best", "keep_last", "stop_at", "patience", "skip_non_finite", "environment_timeout")
 THREADS = 1024  # torch starts each of them
 
 
@@ -40,6 +40,7 @@ class RunOptions:
     keep_best: bool
     keep_last: int
     stop_at: float | None
+    patience: int | None
     callbacks: Sequence[Callback]
     track: Sequence[Tracker]
     threads: int
@@ -77,6 +78,13 @@ class RunOptions:
             self.stop_at is None or self.stop_at == self.stop_at,
             f"train(stop_at={self.stop_at}): give a return, a number.",
         )
+        if self.patience is not None:
+            refuse_unless_within(self.patience, 1, "train", "patience")
+            refuse_unless(
+                self.evaluate_every > 0,
+                f"train(patience={self.patience}): it counts evaluations; give evaluate_every= "
+                "(updates between them).",
+            )
         refuse_unless(
             not callable(self.callbacks),
             f"train(callbacks={self.callbacks!r}): give a list of functions, callbacks=[f].",
@@ -154,7 +162,7 @@ def _until_done(
 ) -> str | None:
     """Update after update; returns why the run ended before it was done, if it did."""
     state = RunState(learner, options.out)
-    state.stopped = keeper.reached(options.stop_at)
+    state.stopped = keeper.reached(options.stop_at) or keeper.stalled(options.patience)
     saved_at = time.monotonic()
     while learner.done() < 1 and state.stopped is None:
         number = len(learner.history) + 1
@@ -170,7 +178,9 @@ def _until_done(
         for callback in options.callbacks:
             with _saved_first(keeper, f"in the callback {name_of(callback)} of update {number}"):
                 call(callback, state, row)
-        state.stopped = state.stopped or keeper.reached(options.stop_at)
+        state.stopped = (
+            state.stopped or keeper.reached(options.stop_at) or keeper.stalled(options.patience)
+        )
         keeper.record()
         for tracker in options.track:
             with _saved_first(keeper, f"in {type(tracker).__name__}.log of update {number}"):

@@ -73,6 +73,7 @@ def train(
     keep_best: bool = False,
     keep_last: int = 0,
     stop_at: float | None = None,
+    patience: int | None = None,
     skip_non_finite: bool = False,
     environment_timeout: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -146,6 +147,7 @@ def train(
             or where none is, of those at which one was due; each holds the model as transformers
             loads it, and `vantage.load(update=40)` loads one.
         stop_at: end the run once that reward is reached.
+        patience: end the run once so many evaluations in a row were no better than one before.
         skip_non_finite: undo updates that meet a loss, gradient or parameter that is NaN or
             infinite, count them (`non_finite_updates`), and go on; by default the run stops before
             anything of that kind is saved.
@@ -213,6 +215,7 @@ def train(
         keep_best=keep_best,
         keep_last=keep_last,
         stop_at=stop_at,
+        patience=patience,
         skip_non_finite=skip_non_finite,
         environment_timeout=environment_timeout,
         callbacks=callbacks,
