@@ -14,8 +14,8 @@
   const walk = document.createTreeWalker(frame, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const said = walk.currentNode.data;
-    const verbatim = "code, pre, script, style, .katex, .doc-contents";
-    if (/[$]|\\[a-z]/.test(said) && !walk.currentNode.parentElement.closest(verbatim))
+    const verbatim = "code, pre, script, style, .katex";
+    if (/[$]|\\[a-z]|[_^][{]/.test(said) && !walk.currentNode.parentElement.closest(verbatim))
       text.push(said.trim());
   }
   const all = (selector) => [...document.querySelectorAll(selector)];

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from browser import hard_to_read, launched
@@ -30,12 +31,17 @@ LOOK = (Path(__file__).parent / "site_look.js").read_text()
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The site, built and served to this machine alone."""
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    handler = functools.partial(Quiet, directory=str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The site, served to this machine alone."""
+    handler = functools.partial(Quiet, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -114,6 +120,27 @@ def test_a_page_can_be_read_in_the_dark(browser: Browser, address: str, name: st
     page, _ = opened(browser, address, name, NARROW, "dark")
     assert hard_to_read(page, without=ALIKE) == []
     page.context.close()
+
+
+def test_links_between_pages_are_alive(site: Path) -> None:
+    """Those that the build makes itself, such as [7] in a docstring, anchors included."""
+    texts = {path: path.read_text("utf-8") for path in site.rglob("index.html")}
+    names = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in texts.items()}
+    equations = 0
+    for path, text in texts.items():
+        for link, anchor in re.findall(r'<a [^>]*href="([^":#?]+)#([^"]+)"', text):
+            target = (path.parent / link / "index.html").resolve()
+            assert unquote(anchor) in names[target], f"{path.parent.name}: {link}#{anchor}"
+            equations += bool(re.match("[1-8]-", anchor))
+    assert equations > 20
+
+
+def test_examples_in_docstrings_are_code(site: Path) -> None:
+    """A prompt that Markdown reads becomes a quotation of a quotation of a quotation."""
+    for name in ("reference", "language"):
+        text = (site / name / "index.html").read_text("utf-8")
+        assert text.count("&gt;&gt;&gt;") > 10
+        assert "<blockquote" not in text
 
 
 def test_formulas_are_typeset(browser: Browser, address: str) -> None:

@@ -178,8 +178,12 @@ def columns_markdown() -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which nothing is taken for Markdown."""
-    return re.sub(r"([*_<>|\[\]])", r"\\\1", text)
+    """Text in which nothing is taken for Markdown but code between backquotes."""
+    prose = re.split(r"(`[^`]*`)", text)
+    prose[::2] = [
+        re.sub(r"([*_>|\[\]])", r"\\\1", part).replace("<", "&lt;") for part in prose[::2]
+    ]
+    return "".join(prose)
 
 
 def rows() -> list[tuple[str, ...]]:

@@ -121,10 +121,10 @@ def log_interval(value: float, error: float, shift: Array, errors: Array, note: 
 
 
 def spread(grams: list[Array]) -> Estimate:
-    """tr Sigma of one Gram matrix, or the ratio of two on the same units.
+    """tr Σ of one Gram matrix, or the ratio of two on the same units.
 
-    The degenerate part ||gbar - G||^2 of the estimate is kept: it is all there is where
-    ||g_u - G|| is constant.
+    The degenerate part ‖ḡ - G‖² of the estimate is kept: it is all there is where
+    ‖g_u - G‖ is constant.
     """
     units = len(grams[0])
     sizes = [deviations(gram) for gram in grams]

@@ -56,7 +56,7 @@ def hoeffding(kernel: Array) -> Hoeffding:
 
 
 def deviations(gram: Array) -> Array:
-    """||g_u - gbar||^2, rounding taken for zero."""
+    """‖g_u - ḡ‖², rounding taken for zero."""
     size = hoeffding(gram).second.diagonal()
     return np.where(size > 1e-13 * np.abs(gram.diagonal()).max(), size, 0.0)
 

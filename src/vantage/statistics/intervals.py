@@ -1,26 +1,26 @@
 """Statistics of a gradient with 95 % intervals, from inner products of its unit gradients alone.
 
 Setting. U independent units (trajectories, groups or batches) have gradients g_u with mean G and
-covariance Sigma. Kept are inner products only: `gram[u, v] = g_u . g_v`, and, against a reference
+covariance Σ. Kept are inner products only: `gram[u, v] = g_u . g_v`, and, against a reference
 r on the same units, `cross[u, v] = g_u . r_v` and `reference[u, v] = r_u . r_v`. An exact reference
-g* gives `cross[u] = g_u . g*` and `reference = ||g*||^2`, a number.
+g* gives `cross[u] = g_u . g*` and `reference = ‖g*‖²`, a number.
 
 Method. Each statistic is the root c of E[A - c B] = 0, where A and B are kernels of two units,
 estimated without bias by the mean over pairs u != v. Its interval is the set of c that a
 studentised test does not reject. The law of the test comes from a bootstrap over units that
 departs from the textbook in three ways:
 
-1. Null imposed. ||G||^2 is degenerate: near zero its estimate is a weighted chi-square, and its
+1. Null imposed. ‖G‖² is degenerate: near zero its estimate is a weighted chi-square, and its
    variance grows with the value tested. So under c the resampled world has the mean norm it should
-   have: the sample mean, moved along Sigma gbar (to first order the likeliest such mean), with
+   have: the sample mean, moved along Σ ḡ (to first order the likeliest such mean), with
    centred noise (Arcones & Gine 1992).
 2. Smoothed tails. Each copy of a unit has its deviation from the mean scaled by a lognormal factor
    (Silverman & Young 1987; Polansky & Schucany 1997): a plain bootstrap never sees a square above
-   the sample's largest, and is too short. Bandwidth of log ||g_u - gbar||^2: BANDWIDTH x its
-   standard deviation x (effective units)^(-1/5), both weighted by ||g_u - gbar||^2. BANDWIDTH = 2
+   the sample's largest, and is too short. Bandwidth of log ‖g_u - ḡ‖²: BANDWIDTH x its
+   standard deviation x (effective units)^(-1/5), both weighted by ‖g_u - ḡ‖². BANDWIDTH = 2
    was chosen by coverage on scalar samples (exponential, uniform, gamma, lognormal, Student and
    squared corridor returns); the normal-reference rule would be 1.06 and covers less.
-3. Pairs apart. Variances along gbar and of the degenerate part come from pairs u != v only
+3. Pairs apart. Variances along ḡ and of the degenerate part come from pairs u != v only
    (U-centring, Szekely & Rizzo 2014), so that no unit is compared with itself.
 
 A ratio whose denominator cannot be told from zero gives an unbounded or undetermined set (Fieller
@@ -67,22 +67,22 @@ __all__ = [
 
 
 def squared_norm(gram: object) -> Estimate:
-    """N = ||G||^2, the mean of g_u . g_v over u != v; never cut at 0, nor is its interval."""
+    """N = ‖G‖², the mean of g_u·g_v over u ≠ v; never cut at 0, nor is its interval."""
     return interval(checked(gram, "gram"), 1.0, norm=True)
 
 
 def variance(gram: object) -> Estimate:
-    """tr Sigma of one unit: sum_u ||g_u - gbar||^2 / (U - 1). Interval on the log scale."""
+    """tr Σ of one unit: Σ_u ‖g_u - ḡ‖² / (U - 1). Interval on the log scale."""
     return spread([checked(gram, "gram")])
 
 
 def snr(gram: object, batch: int | float = 1) -> Estimate:
-    """B N / tr Sigma, signal-to-noise ratio of a batch of B units; never cut at 0."""
+    """B N / tr Σ, signal-to-noise ratio of a batch of B units; never cut at 0."""
     return mapped(interval(checked(gram, "gram"), None, norm=True), lambda c: batch * c)
 
 
 def noise_scale(gram: object) -> Estimate:
-    """tr Sigma / N, the batch where signal equals noise (McCandlish et al. 2018).
+    """tr Σ / N, the batch where signal equals noise (McCandlish et al. 2018).
 
     Unbounded above, and undetermined, when N cannot be told from 0.
     """
@@ -99,12 +99,12 @@ def inverted(ratio: Estimate) -> Estimate:
 
 
 def batch_cosine(gram: object, batch: int | float) -> Estimate:
-    """(1 + tr Sigma / (N B))^(-1/2), cosine of a batch gradient with its mean; 0 where N <= 0."""
+    """(1 + tr Σ / (N B))^(-1/2), cosine of a batch gradient with its mean; 0 where N <= 0."""
     return mapped(snr(gram, batch), lambda c: float(np.sqrt(1 - 1 / (1 + max(c, 0)))))
 
 
 def scale(cross: object, reference: object) -> Estimate:
-    """G . G* / ||G*||^2: 1 for an unbiased estimator; reported apart from the direction."""
+    """G·G* / ‖G*‖²: 1 for an unbiased estimator; reported apart from the direction."""
     across, below = against(cross, reference)
     return determined(below) or interval((across + across.T) / 2, below, norm=False)
 
@@ -112,7 +112,7 @@ def scale(cross: object, reference: object) -> Estimate:
 def cosine(gram: object, cross: object, reference: object) -> Estimate:
     """Cosine of G and G*, debiased, in [-1, 1]; undetermined where the sign of G . G* is.
 
-    tan^2 = ||G - beta G*||^2 / ||beta G*||^2, beta the scale; the residual is projected off the
+    tan² = ‖G - β G*‖² / ‖β G*‖², β the scale; the residual is projected off the
     mean of the reference.
     """
     matrix = checked(gram, "gram")
@@ -137,7 +137,7 @@ def cosine(gram: object, cross: object, reference: object) -> Estimate:
 
 
 def relative_bias(gram: object, cross: object, reference: object) -> Estimate:
-    """||G - G*|| / ||G*||, from the U-statistic of its square; [0, high] where none is seen."""
+    """‖G - G*‖ / ‖G*‖, from the U-statistic of its square; [0, high] where none is seen."""
     matrix = checked(gram, "gram")
     across, below = against(cross, reference)
     if refused := determined(below, 0.0):
@@ -149,12 +149,12 @@ def relative_bias(gram: object, cross: object, reference: object) -> Estimate:
 
 
 def variance_ratio(first: object, second: object) -> Estimate:
-    """tr Sigma_e / tr Sigma_f of two estimators on the same units; below 1: less variance in e."""
+    """tr Σ_e / tr Σ_f of two estimators on the same units; below 1: less variance in e."""
     return spread([checked(first, "first"), checked(second, "second")])
 
 
 def decomposition(gram: object, group: object) -> tuple[Estimate, Estimate]:
-    """(between, within) of completions [n] in groups [n]: Sigma_inter and Sigma_intra (ANOVA).
+    """(between, within) of completions [n] in groups [n]: Σ_inter and Σ_intra (ANOVA).
 
     within = mean_p w_p, w_p the variance inside group p; between = Var(group means) - mean_p w_p /
     K_p, not cut at 0. The group is the unit. The interval of the difference is MOVER's with
@@ -188,10 +188,10 @@ def decomposition(gram: object, group: object) -> tuple[Estimate, Estimate]:
 
 
 def determined(below: Array, low: float = -np.inf, high: float = np.inf) -> Estimate | None:
-    """None when ||G*||^2 is above twice the 97.5 % point of its estimate under G* = 0.
+    """None when ‖G*‖² is above twice the 97.5 % point of its estimate under G* = 0.
 
-    That asks for more than an interval of ||G*||^2 above 0, and the note says so. The 97.5 %
-    point is at most 2.85 standard deviations, (chi^2_1 - 1) / sqrt 2, reached when all noise
+    That asks for more than an interval of ‖G*‖² above 0, and the note says so. The 97.5 %
+    point is at most 2.85 standard deviations, (χ²₁ - 1) / sqrt 2, reached when all noise
     lies in one direction. Twice, because an estimate that only just passes is too large, and what
     is divided by it too small.
     """
@@ -203,7 +203,7 @@ def determined(below: Array, low: float = -np.inf, high: float = np.inf) -> Esti
     note = "undetermined: the squared norm of the reference is 0"
     if needed > 0:
         note = (
-            f"undetermined: to be divided by, ||G*||^2 has to exceed {needed:.3g}, twice what "
+            f"undetermined: to be divided by, ‖G*‖² has to exceed {needed:.3g}, twice what "
             f"noise alone may reach, and is {signal:.3g}; to be above 0 takes less. Draw more units"
         )
     return Estimate(np.nan, low, high, note=note)

@@ -1,8 +1,8 @@
 """Intervals of c, the root of E[A - c B] = 0, by inverting a studentised test of every c.
 
-A and B are kernels of two units. For a Gram matrix A the mean of A is ||G||^2, whose estimate is
+A and B are kernels of two units. For a Gram matrix A the mean of A is ‖G‖², whose estimate is
 degenerate near zero: there it is no longer linear in the units but a weighted chi-square, and its
-variance grows with the value tested. So the test of c resamples a world in which ||G||^2 = c B
+variance grows with the value tested. So the test of c resamples a world in which ‖G‖² = c B
 holds, instead of shifting the sample's own law.
 """
 
@@ -19,7 +19,7 @@ GRID = np.array([0, 0.4, 0.8, 1.2, 1.6, 2, 2.5, 3, 4, 6, 10, 20, 50, 200, 1000])
 
 
 class Denominator(NamedTuple):
-    """B, which c multiplies: a number, a kernel of two units, or tr Sigma of the Gram matrix A."""
+    """B, which c multiplies: a number, a kernel of two units, or tr Σ of the Gram matrix A."""
 
     value: float  # unbiased
     world: float  # in the resampled world
@@ -31,7 +31,7 @@ class Denominator(NamedTuple):
 
 
 class Resampled(NamedTuple):
-    """What the test of one c needs. y: half the influence of A; twist: Sigma y."""
+    """What the test of one c needs. y: half the influence of A; twist: Σ y."""
 
     value: float
     norm: float
@@ -48,9 +48,9 @@ class Resampled(NamedTuple):
 
 
 def interval(gram: Array, over: Array | float | None, *, norm: bool) -> Estimate:
-    """Root c of E[A - c B] = 0 with its interval. A: `gram`; B: `over`, or tr Sigma of A if None.
+    """Root c of E[A - c B] = 0 with its interval. A: `gram`; B: `over`, or tr Σ of A if None.
 
-    norm: A is a Gram matrix, E A = ||G||^2, and the null mean ||G||^2 = c B is imposed; else A is
+    norm: A is a Gram matrix, E A = ‖G‖², and the null mean ‖G‖² = c B is imposed; else A is
     any kernel. The interval is not cut at 0.
     """
     units, top = len(gram), hoeffding(gram)
@@ -136,7 +136,7 @@ def resampled(
     pairs = units * (units - 1) / 2
     noises = ((w2 @ centred**2) * w2).sum(1) + (w2**2 - w4) @ size**2
     observed = np.cov(np.stack([y, influence]))
-    # the variance along gbar counts each unit's own share in gbar; without it, if A is a norm
+    # the variance along ḡ counts each unit's own share in ḡ; without it, if A is a norm
     shrink = (
         (max(first, 0) + degenerate / units) / max(float(observed[0, 0]), TINY) if norm else 1.0
     )
@@ -190,9 +190,9 @@ def margins(world: Resampled, below: Denominator, at: Array, norm: bool) -> Arra
 
 
 def imposed(world: Resampled, below: Denominator, c: Array) -> tuple[Array, ...]:
-    """The world in which ||G||^2 = c B: the mean is reach (gbar + kappa Sigma gbar).
+    """The world in which ‖G‖² = c B: the mean is reach (ḡ + kappa Σ ḡ).
 
-    The influence of the ratio, 2 y / ||gbar||^2 - b / B, is that of the sample; its size under c
+    The influence of the ratio, 2 y / ‖ḡ‖² - b / B, is that of the sample; its size under c
     goes with sqrt c. For c < 0, which no mean has, the noise is that of c = 0.
     """
     target, norm, along = np.maximum(c * below.world, 0), world.norm, max(world.along, TINY)

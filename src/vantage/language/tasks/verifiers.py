@@ -58,7 +58,7 @@ def exact_match(answer: str = "answer", ignore_case: bool = False) -> Reward:
 def number(answer: str = "answer", tolerance: float = 0.0) -> Reward:
     """1 where the last number of the completion equals the last number of the gold answer, else 0.
 
-    "1,234", "1{,}234" of LaTeX, "$1234.00" and "1234" are one number; so are "1/2" and "0.5". A
+    `1,234`, `1{,}234` of LaTeX, `$1234.00` and `1234` are one number; so are `1/2` and `0.5`. A
     minus sign counts where it is not a dash between words or digits. A completion without a number
     gets 0; a row whose gold answer is None is not scored.
 
