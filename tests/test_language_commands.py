@@ -145,6 +145,24 @@ def test_an_audit_measures_its_kl_to_the_model_named(command: Any, tmp_path: Pat
     assert code == 0, text
 
 
+def test_sets_to_evaluate_are_named(command: Any, tmp_path: Path) -> None:
+    for name, first in (("easy", 40), ("hard", 50)):
+        rows = [{"prompt": f"{n}+{n}=", "answer": str(2 * n)} for n in range(first, first + 3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    named = [f"{name}={tmp_path / name}.jsonl" for name in ("easy", "hard")]
+    code, text = command(
+        "--updates", 1, "--evaluate-every", 1, "--patience", 2, "--evaluation", *named, "own=0.2"
+    )
+    assert code == 0, text
+    row = read_run(tmp_path / "run").history[0]
+    assert {key for key in row if key.endswith("/return")} == {
+        "eval/return", "eval/easy/return", "eval/hard/return", "eval/own/return"
+    }  # fmt: skip
+    code, text = command("--evaluation", "easy")
+    assert code == 2
+    assert "--evaluation easy: write NAME=VALUE" in text
+
+
 @pytest.mark.parametrize("name", ["dapo", "reinforce_leave_one_out"])
 def test_any_row_has_its_kl_from_the_command_line(command: Any, tmp_path: Path, name: str) -> None:
     code, text = command("--estimator", name, "--beta", 0.1, "--updates", 1)

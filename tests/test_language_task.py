@@ -95,6 +95,17 @@ def test_bad_sources_are_refused(source: Any, message: str) -> None:
         (ROWS, {"held_out": 1.0}, "held_out=1.0"),
         (ROWS, {"held_out": [ROWS[3]]}, "1 prompts are trained on and held out.*held-out row 0"),
         (ROWS, {"held_out": [{"prompt": "b"}]}, "held-out row 0 has no answer"),
+        (ROWS, {"held_out": {"x": ROWS[3:5]}}, "2 prompts are trained.*held-out row 0 of 'x'"),
+        (ROWS, {"held_out": {"a": 0.1, "b": 0.1}}, "one may be a share"),
+        (ROWS, {"held_out": {"a": 1.5}}, "held_out=1.5. of 'a': a share lies in"),
+        (ROWS, {"held_out": {}}, "several sets by name"),
+        (ROWS, {"held_out": {"a/b": 0.1}}, "a set is called 'a/b'"),
+        (ROWS, {"held_out": {3: 0.1}}, "a set is called 3"),
+        (
+            ROWS[:9],
+            {"held_out": {"a": ROWS[9:12], "b": [{"prompt": "b"}]}},
+            "held-out row 0 of 'b' has no answer",
+        ),
     ],
 )
 def test_bad_tasks_are_refused(rows: Any, settings: Any, message: str) -> None:
@@ -164,6 +175,28 @@ def test_held_out_rows_of_their_own() -> None:
     assert task.train == list(range(20))
     assert [task.rows[row] for row in task.held_out] == ROWS[20:]
     assert task.label(21) == "held-out row 1"
+    assert task.held_out_sets == {}
+
+
+def test_several_sets_are_held_out_by_name() -> None:
+    """Each in its rows, a share of the training rows beside them; in the order of the rows."""
+    task = Task(
+        ROWS[:10], exact_match(), held_out={"own": 0.2, "easy": ROWS[10:12], "hard": ROWS[12:15]}
+    )
+    sets = task.held_out_sets
+    assert {name: len(rows) for name, rows in sets.items()} == {"own": 2, "easy": 2, "hard": 3}
+    assert [task.rows[row] for row in sets["hard"]] == ROWS[12:15]
+    assert task.held_out == sorted(row for rows in sets.values() for row in rows)
+    assert set(task.train) == set(range(10)) - set(sets["own"])
+    labels = [task.label(row) for row in (sets["own"][0], sets["easy"][1], sets["hard"][0])]
+    assert labels == [
+        f"row {sets['own'][0]}",
+        "held-out row 1 of 'easy'",
+        "held-out row 0 of 'hard'",
+    ]
+    assert task.describe()["held_out_sets"] == {"easy": 2, "hard": 3, "own": 2}
+    alone = Task(ROWS[:10], exact_match(), held_out={"own": 0.2})
+    assert alone.train == Task(ROWS[:10], exact_match(), held_out=0.2).train
 
 
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 2**32))

@@ -210,6 +210,37 @@ def test_a_run_stops_where_evaluations_no_longer_improve(
     assert plain(more.history) == plain(whole.history)
 
 
+def test_sets_are_evaluated_each_by_itself(tmp_path: Path) -> None:
+    """Metrics by the name of the set, as `evaluate` gives them; the run itself is as it was."""
+    rows = [{"prompt": letter} for letter in "abcdefghijklmnop"]
+
+    def trained(held_out: Any, **settings: Any) -> tuple[vt.Run, vl.Task, vl.Policy]:
+        task = vl.Task(rows[:10], parity, num_generations=2, held_out=held_out, name="letters")
+        policy = vl.tiny.policy(hidden=16, layers=1, heads=2, max_completion_length=3)
+        given = {"updates": 3, "batch": 8, "lr": 1e-2, "progress": False} | settings
+        return vl.train(task, policy, vt.estimators.rloo(), **given), task, policy
+
+    sets = {"easy": rows[10:12], "hard": rows[12:]}
+    run, task, policy = trained(sets, evaluate_every=3, keep_best=True, out=tmp_path)
+    row = run.history[-1]
+    for name, numbers in task.held_out_sets.items():
+        own = vl.evaluate(task, policy, numbers)
+        assert row[f"eval/{name}/return"] == pytest.approx(own.mean)
+        assert row[f"eval/{name}/return_low"] == pytest.approx(own.low)
+        assert row[f"eval/{name}/return_high"] == pytest.approx(own.high)
+    both = vl.evaluate(task, policy)
+    assert len(both.rewards) == 6
+    assert row["eval/return"] == pytest.approx(both.mean)
+    assert row["eval/return_low"] == pytest.approx(both.low)
+    joined, _, _ = trained(rows[10:], evaluate_every=3)
+    apart = {key: x for key, x in row.items() if not key.startswith("eval/")}
+    assert plain([apart]) == plain([
+        {key: x for key, x in joined.history[-1].items() if not key.startswith("eval/")}
+    ])  # fmt: skip
+    with pytest.raises(vt.InputError, match="1 prompts are held out as 'one'"):
+        trained({"one": rows[10:11], "more": rows[11:]}, evaluate_every=1)
+
+
 def test_without_evaluations_a_run_stops_at_the_return_of_100_episodes() -> None:
     run, _ = episodes(updates=40, batch=16, stop_at=1.0)
     assert sum(row["episodes"] for row in run.history) == 112  # the first multiple of 16 from 100

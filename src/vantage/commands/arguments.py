@@ -64,13 +64,13 @@ LANGUAGE_HINTS = {
     "--use-vllm": "--continuous-batching (or in Python an engine of your own)",
     "--loss-type": "--estimator",
 }
-ASSIGNMENTS = ("--set", "--settings", "--env-set", "--optimizer-set")
+ASSIGNMENTS = ("--set", "--settings", "--env-set", "--optimizer-set", "--evaluation")
 ENVIRONMENT = ("--env-id", "--env", "--env-name", "--environment", "--task")
 # Options that take a list, written with spaces or with commas.
 LISTS = {
     "--estimators", "--hidden", "--group-sizes", "--set", "--settings", "--low", "--high",
     "--env-set", "--weights", "--reward", "--num-generations", "--target-modules",
-    "--optimizer-set",
+    "--optimizer-set", "--evaluation",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import arg
 
 from vantage import estimators as table
+from vantage.commands.arguments import assignments
 from vantage.commands.optimizers import optimizer_named
 from vantage.commands.tracking import trackers
 from vantage.errors import InputError, refuse_unless
@@ -120,6 +121,8 @@ class TaskOptions:
         answer: column with the gold answers.
         system: system message to put in front of every prompt.
         held_out: share of the prompts that is never trained on.
+        evaluation: sets to hold out in its place, NAME=FILE, evaluated each by itself; one may be
+            NAME=SHARE.
         reward_timeout: seconds that the rewards of a batch may take.
     """
 
@@ -131,6 +134,7 @@ class TaskOptions:
     answer: str = "answer"
     system: str | None = None
     held_out: float = 0.1
+    evaluation: tuple[str, ...] = ()
     reward_timeout: float | None = REWARD_TIMEOUT
 
     def task(self, seed: int, device: str) -> Task:
@@ -148,7 +152,7 @@ class TaskOptions:
             name=self.data.stem,
             num_generations=self.num_generations,
             prompt=self.prompt,
-            held_out=self.held_out,
+            held_out=assignments("--evaluation", self.evaluation) or self.held_out,
             seed=seed,
             system=self.system,
             reward_timeout=self.reward_timeout,

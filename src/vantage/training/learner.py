@@ -255,9 +255,11 @@ def checksum(rows: list[dict[str, Any]]) -> Any:
     return digest
 
 
-def evaluation_metrics(mean: float, low: float, high: float) -> dict[str, float]:
-    """The mean return of an evaluation and its 95 % interval."""
-    return {"eval/return": mean, "eval/return_low": low, "eval/return_high": high}
+def evaluation_metrics(
+    mean: float, low: float, high: float, where: str = "eval"
+) -> dict[str, float]:
+    """The mean return of an evaluation and its 95 % interval, by what the metrics begin with."""
+    return {f"{where}/return": mean, f"{where}/return_low": low, f"{where}/return_high": high}
 
 
 def signal_metrics(signal: Signal | None) -> dict[str, int | float | None]:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,34 @@ def read_rows(source: Source) -> list[Row]:
     refuse_unless(rows, f"{origin}: there are no rows; give at least one.")
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def held_out_sets(given: Any) -> tuple[tuple[str, float], dict[str, list[Row]]]:
+    """What a task holds out: the share of its own rows with the name of that set, and other rows.
+
+    Args:
+        given: a share, rows, or a mapping of names to either. A set without a name is called "".
+
+    Raises:
+        InputError: a share outside [0, 1), or two of them; names that no metric can have.
+    """
+    sets = dict(given) if isinstance(given, Mapping) else {"": given}
+    shares = {name: x for name, x in sets.items() if isinstance(x, int | float)}
+    for name, share in shares.items():
+        where = f" of {name!r}" if name else ""
+        refuse_unless(0 <= share < 1, f"Task(held_out={share}){where}: a share lies in [0, 1).")
+    refuse_unless(
+        sets and len(shares) < 2,
+        f"Task(held_out={given!r}): several sets by name are rows each, and one may be a share.",
+    )
+    for name in sets if isinstance(given, Mapping) else ():
+        refuse_unless(
+            isinstance(name, str) and re.fullmatch(r"[\w.-]+", name),
+            f"Task(held_out=...): a set is called {name!r}; metrics are named after it: letters, "
+            "digits, '_', '-' and '.'.",
+        )
+    apart = {name: read_rows(x) for name, x in sets.items() if name not in shares}
+    return next(iter(shares.items()), ("", 0.0)), apart
 
 
 def _from_memory(source: Any) -> list[Row]:

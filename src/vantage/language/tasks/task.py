@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from vantage.language.tasks.rewards import (
     score,
     scorers,
 )
-from vantage.language.tasks.rows import Row, Source, read_rows
+from vantage.language.tasks.rows import Row, Source, held_out_sets, read_rows
 from vantage.language.tasks.trl import of_trainer
 
 # Words of a seed, so that its uses draw from different streams; large, because [seed, update] is
@@ -54,7 +54,8 @@ class Task:
         answer: the column with gold answers, which `check_reward` and the verifiers read; it may be
             absent.
         held_out: share of the prompts that are never trained on; or the rows that are, in any form
-            that `rows` takes.
+            that `rows` takes. Several sets are given by name, `{"easy": rows, "hard": rows}`, and
+            evaluated each by itself; one of them may be a share.
         seed: of the split and of the order of prompts.
         system: a system message to put in front of every prompt; plain prompts become
             conversations.
@@ -82,7 +83,7 @@ class Task:
         weights: Sequence[float] | None = None,
         prompt: str = "prompt",
         answer: str = "answer",
-        held_out: float | Source = 0.1,
+        held_out: float | Source | Mapping[str, float | Source] = 0.1,
         seed: int = 0,
         system: str | None = None,
         skip_special_tokens: bool = False,
@@ -97,10 +98,13 @@ class Task:
             f"Task(reward_timeout={reward_timeout}): give seconds, or None.",
         )
         given = read_rows(rows)
-        share = held_out if isinstance(held_out, int | float) else 0.0
-        apart = [] if isinstance(held_out, int | float) else read_rows(held_out)
-        refuse_unless(0 <= share < 1, f"Task(held_out={share}): a share lies in [0, 1).")
-        self.rows: list[Row] = [*given, *apart]
+        (shared, share), apart = held_out_sets(held_out)
+        self.rows: list[Row] = [*given]
+        # of every set, by name: the numbers of its rows
+        self._sets: dict[str, list[int]] = {}
+        for name_of_set, held in apart.items():
+            self._sets[name_of_set] = list(range(len(self.rows), len(self.rows) + len(held)))
+            self.rows += held
         self._own = len(given)
         columns = [column for column in given[0] if column != prompt]
         self._check_columns(prompt, columns)
@@ -113,10 +117,10 @@ class Task:
             len(forms) == 1,
             "Some prompts are strings and some conversations; give all of them in one form.",
         )
-        self.train, self.held_out = split(
-            [repr(p) for p in self.prompts[: len(given)]], share, seed
-        )
-        self.held_out += range(len(given), len(self.rows))
+        keys = [repr(p) for p in self.prompts[: len(given)]]
+        self.train, drawn = split(keys, share, seed)
+        self._sets[shared] = drawn + self._sets.get(shared, [])
+        self.held_out = sorted(row for rows in self._sets.values() for row in rows)
         self._refuse_leaks(len(given))
         self.scoring = scorers(reward, weights, columns)
         self.prompt, self.answer, self.system, self.name = prompt, answer, system, name
@@ -139,7 +143,18 @@ class Task:
 
     def label(self, row: int) -> str:
         """How messages call a row: by its number in the data that it came from, from 0."""
-        return f"row {row}" if row < self._own else f"held-out row {row - self._own}"
+        if row < self._own:
+            return f"row {row}"
+        name, rows = next((n, rows) for n, rows in self._sets.items() if row in rows)
+        return f"held-out row {row - rows[0]}" + (f" of {name!r}" if name else "")
+
+    @property
+    def held_out_sets(self) -> dict[str, list[int]]:
+        """Numbers of the rows of every named set that is held out; none where it has no names."""
+        held = set(self.held_out)
+        return {
+            name: [row for row in rows if row in held] for name, rows in self._sets.items() if name
+        }
 
     def encode(self, tokenizer: object) -> list[list[int]]:
         """Token ids of the prompt of every row.
@@ -217,12 +232,14 @@ class Task:
 
     def describe(self) -> dict[str, object]:
         """What a run folder says of the task; two tasks with other rows differ in it."""
+        sets = self.held_out_sets
         data = json.dumps([self.rows, self.prompts], sort_keys=True, default=str)
         return {
             "name": self.name,
             "rows": len(self.rows),
             "train": len(self.train),
             "held_out": len(self.held_out),
+            **({"held_out_sets": {n: len(rows) for n, rows in sets.items()}} if sets else {}),
             "rows_sha256": hashlib.sha256(data.encode()).hexdigest(),
             "rewards": dict(zip(self.scoring.functions, self.scoring.weights, strict=True)),
             "num_generations": self.num_generations,
@@ -249,10 +266,10 @@ class Task:
                 f"The rows have a column {column!r}, which reward functions get by that name "
                 "already; rename it.",
             )
-        for number, row in enumerate(self.rows[self._own :]):
-            missing = [column for column in (prompt, *columns) if column not in row]
+        for number in range(self._own, len(self.rows)):
+            missing = [each for each in (prompt, *columns) if each not in self.rows[number]]
             refuse_unless(
-                not missing, f"held-out row {number} has no {', '.join(missing)}; the others have."
+                not missing, f"{self.label(number)} has no {', '.join(missing)}; the others have."
             )
 
     def _refuse_leaks(self, rows: int) -> None:

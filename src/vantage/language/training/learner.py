@@ -41,6 +41,7 @@ from vantage.language.training.trainer_state import trainer_state
 from vantage.runs.checkpoint import seal
 from vantage.runs.progress import note
 from vantage.runs.seeds import generator_of
+from vantage.statistics.intervals import mean_interval
 from vantage.training.auto import best_baseline
 from vantage.training.learner import COLLECTING, Collected, Learner, evaluation_metrics
 from vantage.training.schedules import warmed_up
@@ -221,16 +222,28 @@ class LanguageLearner(Learner):
         return row
 
     def evaluate(self) -> dict[str, Any]:
-        """The reward of greedy completions of prompts that are held out."""
-        result = evaluate(
-            self.sources.task,
-            self.policy,
-            environment=self.sources.environment,
-            turns=self.settings.turns,
-            state=self._state(),
-        )
-        logged = {f"eval/{name}": mean for name, mean in result.metrics.items()}
-        return logged | evaluation_metrics(result.mean, result.low, result.high)
+        """The reward of greedy completions of prompts that are held out: of each set, and of all.
+
+        A set's metrics begin with eval/NAME; those of all prompts together with eval.
+        """
+        row: dict[str, Any] = {}
+        rewards: list[float] = []
+        task = self.sources.task
+        for name, numbers in (task.held_out_sets or {"": task.held_out}).items():
+            result = evaluate(
+                task,
+                self.policy,
+                numbers,
+                environment=self.sources.environment,
+                turns=self.settings.turns,
+                state=self._state(),
+            )
+            where = f"eval/{name}" if name else "eval"
+            row |= {f"{where}/{logged}": mean for logged, mean in result.metrics.items()}
+            row |= evaluation_metrics(result.mean, result.low, result.high, where)
+            rewards += result.rewards.tolist()
+        every = mean_interval(rewards)
+        return row | evaluation_metrics(every.value, every.low, every.high)
 
     def training_return(self, number: int) -> float | None:
         """The mean reward of the last five batches."""

@@ -140,7 +140,8 @@ def train(
         decompose_every: updates between measurements of the gradient's noise between and within
             prompts, which split the passes in four; 0 never.
         evaluate_every: updates between evaluations on held-out prompts, greedily; 0 never. They
-            change no bit of the run.
+            change no bit of the run. Sets that the task holds out by name are evaluated each by
+            itself, and together.
         keep_best: keep the best checkpoint, by the reward of evaluations, or where there are none,
             of the last five batches; see `Run.best` and `vantage.load(best=True)`.
         keep_last: how many checkpoints to keep beside the latest, of updates that were evaluated,
@@ -226,11 +227,13 @@ def train(
     options.check()
     if options.out is not None:
         policy.refuse_unless_saved()
-    refuse_unless(
-        not evaluate_every or len(task.held_out) >= 2,
-        f"train(evaluate_every={evaluate_every}): {len(task.held_out)} prompts are held out, and "
-        "an evaluation needs two; make the task with held_out=0.1.",
-    )
+    for name, rows in (task.held_out_sets or {"": task.held_out}).items():
+        refuse_unless(
+            not evaluate_every or len(rows) >= 2,
+            f"train(evaluate_every={evaluate_every}): {len(rows)} prompts are held out"
+            f"{f' as {name!r}' if name else ''}, and an evaluation needs two; make the task with "
+            "held_out=0.1, or more rows.",
+        )
     engine = engine or Decoding()
     prompts = prompts_of(
         "train", task, policy, task.train + (task.held_out if evaluate_every else [])
