@@ -5,14 +5,23 @@ function browse(root, data) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   const [list, tokens, numbers, form] = ["list", "tokens", "numbers", "filters"].map(part);
   const rows = data.rows;
-  const said = rows.map((row) => row[TOKENS].map((place) => data.tokens[place]).join(""));
+  // texts are put together when they are asked for: a page of thousands must open at once
+  const texts = new Array(rows.length);
+  const said = (i) => texts[i] ??= rows[i][TOKENS].map((place) => data.tokens[place]).join("");
   const weight = (row, i) => Array.isArray(row[WEIGHTS]) ? row[WEIGHTS][i] : row[WEIGHTS];
   const surprise = (row) => row[LOGS].filter(real).reduce((sum, each) => sum - each, 0);
-  const sizes = rows.flatMap((row) => Array.isArray(row[WEIGHTS]) ? row[WEIGHTS] : [row[WEIGHTS]])
-    .filter(real).map(Math.abs).sort((a, b) => a - b);
-  const scale = sizes[Math.floor(0.98 * (sizes.length - 1))] || sizes[sizes.length - 1] || 1;
-  const PAGE = 200;
+  const scale = largest();
+  const PAGE = 60;
   let shown = [], selected = -1, cursor = -1, built = 0;
+
+  // The weight that has the full colour: all but the largest two in a hundred are below it.
+  function largest() {
+    const all = [];
+    for (const row of rows)
+      for (const each of Array.isArray(row[WEIGHTS]) ? row[WEIGHTS] : [row[WEIGHTS]]) if (real(each)) all.push(Math.abs(each));
+    const sizes = Float64Array.from(all).sort();
+    return sizes[Math.floor(0.98 * (sizes.length - 1))] || sizes[sizes.length - 1] || 1;
+  }
 
   part("said").textContent = [data.said, ...data.faults].join(" ");
   const updates = [...new Set(rows.map((row) => row[UPDATE]))];
@@ -23,7 +32,6 @@ function browse(root, data) {
   const byReward = (sign) => (a, b) =>
     (real(rows[a][REWARD]) ? sign * rows[a][REWARD] : Infinity) - (real(rows[b][REWARD]) ? sign * rows[b][REWARD] : Infinity) || a - b;
   const ORDERS = {
-    drawn: (a, b) => a - b,
     worst: byReward(1),
     best: byReward(-1),
     long: (a, b) => rows[b][LENGTH] - rows[a][LENGTH] || a - b,
@@ -35,19 +43,21 @@ function browse(root, data) {
     const most = form.most.value === "" ? Infinity : Number(form.most.value);
     const words = form.words.value.toLowerCase();
     const bounded = form.least.value !== "" || form.most.value !== "";
+    const asked = form.update.value;
     shown = [...rows.keys()].filter((i) => {
       const row = rows[i];
-      if (form.update.value !== "" && String(row[UPDATE]) !== form.update.value) return false;
+      if (asked !== "" && String(row[UPDATE]) !== asked) return false;
       if (bounded && !(real(row[REWARD]) && row[REWARD] >= least && row[REWARD] <= most)) return false;
-      return !words || said[i].toLowerCase().includes(words) || data.prompts[row[PROMPT]].toLowerCase().includes(words);
-    }).sort(ORDERS[form.order.value]);
+      return !words || said(i).toLowerCase().includes(words) || data.prompts[row[PROMPT]].toLowerCase().includes(words);
+    });
+    if (form.order.value !== "drawn") shown.sort(ORDERS[form.order.value]);
     const rewards = shown.map((i) => rows[i][REWARD]).filter(real);
     const mean = rewards.length ? `, mean reward ${number(rewards.reduce((a, b) => a + b, 0) / rewards.length)}` : "";
     part("count").textContent = `${shown.length.toLocaleString("en")} of ${rows.length.toLocaleString("en")} completions${mean}`;
     list.replaceChildren();
     built = 0;
     more();
-    select(shown.length ? 0 : -1);
+    choose(shown.length ? 0 : -1); // a new list is at its top: to ask where would lay out the page
   }
 
   // Lines are made as they are scrolled to.
@@ -57,28 +67,33 @@ function browse(root, data) {
       const line = element("li", { role: "option", id: `completion-${built}`, "aria-selected": "false" });
       line.append(
         element("span", { class: "worth" }, reward(row)),
-        element("span", { class: "start" }, said[shown[built]].slice(0, 80).replace(/\s+/g, " ") || "(nothing)"),
+        element("span", { class: "start" }, said(shown[built]).slice(0, 80).replace(/\s+/g, " ") || "(nothing)"),
         element("span", { class: "where" }, `update ${row[UPDATE]}, ${row[LENGTH]} tokens${row[CUT] ? ", cut" : ""}`),
       );
       list.append(line);
     }
   }
 
-  function select(place) {
+  function choose(place) {
     list.querySelector('[aria-selected="true"]')?.setAttribute("aria-selected", "false");
     selected = place;
     cursor = -1;
     while (built <= place && built < shown.length) more();
     const line = list.children[place];
     list.setAttribute("aria-activedescendant", line ? line.id : "");
+    if (line) line.setAttribute("aria-selected", "true");
+    show();
+    return line;
+  }
+
+  function select(place) {
+    const line = choose(place);
     if (line) {
-      line.setAttribute("aria-selected", "true");
       // never the page: only the list scrolls
       const above = line.offsetTop - list.offsetTop, below = above + line.offsetHeight - list.clientHeight;
       if (list.scrollTop > above) list.scrollTop = above;
       if (list.scrollTop < below) list.scrollTop = below;
     }
-    show();
   }
 
   function show() {
