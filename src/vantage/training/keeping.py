@@ -59,14 +59,17 @@ class Keeper:
 
         The history alone says it, so that a resumed run ends where the whole one does.
         """
+        history = self.learner.history
+        if patience is None or not history or "eval/return" not in history[-1]:
+            return None
         best, at, since = float("-inf"), 0, 0
-        for row in self.learner.history:
+        for row in history:
             score = row.get("eval/return", best)
             if score is not None and score > best:
                 best, at, since = score, row["update"], 0
             elif "eval/return" in row:
                 since += 1
-        if patience is None or since < patience:
+        if since < patience:
             return None
         return (
             f"no return of the last {since} evaluations was above {best:.6g}, of update {at} "
