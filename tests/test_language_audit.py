@@ -151,6 +151,31 @@ def test_audits_refuse_what_cannot_work():
         enumerated(task(), policy(max_completion_length=6))
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_completions_that_cannot_be_scored_are_not_counted_as_0(parts):
+    """J over completions of which one is worth None is not known: refused; of two parts, one is."""
+
+    def sometimes(completion_ids, **columns):
+        return [None if ids[:1] == [3] else 1.0 for ids in completion_ids]
+
+    def always(completions, **columns):
+        return [0.25] * len(completions)
+
+    rows, rewards = [{"prompt": "w1"}], [sometimes, always][:parts]
+    own = language.Task(rows, rewards, num_generations=2, held_out=0)
+    if parts == 1:
+        with pytest.raises(vt.InputError, match="some completions are worth None"):
+            enumerated(own, small())
+        with pytest.raises(vt.InputError, match="some completions are worth None"):
+            language.expectation(own, small(), vt.estimators.rloo())
+        return
+    batch = enumerated(own, small())
+    worth = batch.reward.sum(1)
+    begins = batch.action[:, 0] == 3
+    assert set(worth[begins].tolist()) == {0.25}
+    assert set(worth[~begins].tolist()) == {1.25}
+
+
 def test_what_limits_the_numbers_is_said_as_for_environments():
     """Every note of an estimate stands among the report's, and so does a sketch."""
     report = audit(
