@@ -301,6 +301,38 @@ def test_the_optimal_token_baseline_is_verls() -> None:
     torch.testing.assert_close(got, torch.where(mask, want, 0), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("omega", [0.0, 0.5, 1.0])
+def test_groups_in_groups_are_the_authors(omega: float) -> None:
+    """Episode and step advantages without a standard deviation, one step at a time."""
+    batch = lanes()
+    batch = vt.Batch(**batch.tensors() | {"weight": torch.full_like(batch.weight, 0.1)})
+    whole, ahead = returns.total(batch), returns.to_go(batch)
+    got = E.gigpo(omega=omega).advantage(batch)
+    numbers = trajectories(batch)
+    alone = 0
+    for es in groups_of(batch).values():
+        steps = [place for e in es for place in map(tuple, numbers[e].nonzero().tolist())]
+        mean = torch.stack([whole[numbers[e]][0] for e in es]).mean()
+        for place in steps:
+            same = [o for o in steps if batch.observation[o] == batch.observation[place]]
+            alone += len(same) == 1
+            anchor = torch.stack([ahead[other] for other in same]).mean()
+            want = whole[place] - mean + omega * (ahead[place] - anchor)
+            torch.testing.assert_close(got[place], want, rtol=0, atol=1e-12)
+    assert alone > 0
+    if omega == 0:
+        assert torch.equal(got, E.dr_grpo().advantage(batch))
+
+
+def test_the_returns_of_groups_in_groups_are_a_multiple() -> None:
+    """(1 + ω) ∇J by enumeration for γ = 1, where the baseline is left out."""
+    row = vt.Estimator(returns=partial(returns.total_and_to_go, omega=0.5))
+    for problem in claims.PROBLEMS[:3]:
+        mean, exactly = claims.expected_gradient(row, problem)
+        torch.testing.assert_close(mean, 1.5 * exactly)
+        assert row.factor(2, 1.0) == pytest.approx(1.5)
+
+
 def test_a_length_adaptive_lambda_is_biased_even_with_the_true_value() -> None:
     """λ = 1 − 1/(α l): 0 for short trajectories; where it is not, it knows how they went on."""
     batch = lanes()

@@ -102,6 +102,13 @@ def by_observation(batch: Batch) -> Int[Tensor, "N T"]:
     return slot.reshape(batch.mask.shape)
 
 
+@declares(couples="group")
+def by_group_and_observation(batch: Batch) -> Int[Tensor, "N T"]:
+    """A key for each distinct observation of each start state or prompt: its anchor states."""
+    slot = by_observation(batch)
+    return by_group(batch) * (slot.max() + 1) + slot
+
+
 def _numbered(ids: Int[Tensor, " L"]) -> Int[Tensor, " L"]:
     """Ids from 0 upwards, few enough to sum into a table; sorted and renumbered if they are not."""
     lowest, highest = (int(x) for x in ids.aminmax())

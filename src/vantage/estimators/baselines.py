@@ -18,6 +18,7 @@ from vantage.batch import Batch, episode_start, sum_by_episode
 from vantage.estimators.averages import (
     average,
     by_group,
+    by_group_and_observation,
     by_group_and_position,
     by_observation,
     everywhere,
@@ -25,6 +26,7 @@ from vantage.estimators.averages import (
     mean_of_trajectories,
 )
 from vantage.estimators.columns import declares
+from vantage.estimators.returns import to_go, total
 from vantage.estimators.scores import Scores
 
 Key = Callable[[Batch], Tensor]
@@ -169,6 +171,24 @@ def state_mean(
     Unbiased when: never. It contains the step's own return, more of it in states visited less.
     """
     return mean_of_steps(batch, returns, key(batch), leave_out=False)
+
+
+@declares(couples="group", bias="direction", needs=("group",))
+def group_and_state_mean(
+    batch: Batch, returns: Float[Tensor, "N T"], *, omega: float
+) -> Float[Tensor, "N T"]:
+    """The group's mean return, and the mean of what followed its visits to the state, times ω.
+
+    Equation: b = mean of R over the group + ω mean of R_t over the group's steps in the same state,
+        R_t the rewards from a step on, the step's own included. Observations are compared exactly.
+    Shapes: [N, T].
+    Source: Feng et al. 2025, GiGPO, equations 3 and 7 without standard deviations.
+    Unbiased when: never. It contains the step's own return, and shrinks states that are visited
+        seldom more than others; where a state is visited once, ω R_t is lost.
+    """
+    whole = mean_of_trajectories(batch, total(batch), by_group(batch), leave_out=False)
+    ahead = mean_of_steps(batch, to_go(batch), by_group_and_observation(batch), leave_out=False)
+    return whole + omega * ahead
 
 
 @declares(couples="batch")

@@ -52,6 +52,7 @@ SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "c_max": ("0 or above", lambda x: x >= 0),
     "maximum": ("above 0", lambda x: x > 0),
     "minimum": ("0 or above", lambda x: x >= 0),
+    "omega": ("0 or above", lambda x: x >= 0),
     "length": ("above 0", lambda x: x > 0),
     "k": ("a whole number from 1", lambda x: x >= 1 and x.is_integer()),
     "threshold": ("0 or above", lambda x: x >= 0),

@@ -41,6 +41,18 @@ def to_go(batch: Batch) -> Float[Tensor, "N T"]:
     return recursion(_reward_and_bootstrap(batch), _carry(batch, batch.discount))
 
 
+@declares(bias="scale", factor=lambda group, omega: 1 + omega, provided=("undiscounted",))
+def total_and_to_go(batch: Batch, *, omega: float) -> Float[Tensor, "N T"]:
+    """The trajectory's whole return, and the rewards from the step on times a factor.
+
+    Equation: R(τ) + ω R_t, R_t = Σ_{k≥t} γ^{k−t} r_k.
+    Shapes: [N, T].
+    Source: Feng et al. 2025, GiGPO, equation 8.
+    Unbiased when: never but for ω = 0: it is (1 + ω) ∇J for γ = 1, the same direction.
+    """
+    return total(batch) + omega * to_go(batch)
+
+
 @declares(needs=("value",), provided=("true_value",))
 def n_step(batch: Batch, *, n: int) -> Float[Tensor, "N T"]:
     """The next n rewards, then the value of the state reached.
