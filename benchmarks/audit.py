@@ -99,7 +99,7 @@ def one_estimator(policy: vt.Policy, batch: Batch, repeats: int) -> Found:
     weights = rule.weights(batch)[None]
 
     def by(method: str) -> Callable[[], object]:
-        return lambda: [0 for _ in contributions(policy, batch, weights, METHODS[method])]
+        return lambda: [0 for _ in contributions(policy, batch, weights, method)]
 
     tasks = {"gradient": lambda: vt.gradient(policy, batch, rule)}
     seconds = interleaved(tasks | {name: by(name) for name in METHODS}, repeats)

@@ -18,7 +18,6 @@ from vantage.auditing.stale import audit_stale
 from vantage.auditing.starts import decompositions
 from vantage.auditing.units import plan_units
 from vantage.estimators.columns import declares
-from vantage.gradients.per_trajectory import METHODS
 from vantage.statistics.estimate import Estimate
 
 E = vt.estimators
@@ -115,7 +114,7 @@ def test_the_sampled_decomposition_holds_the_exact_one(rewards: list[list[float]
     policy = vt.SoftmaxTable(mdp.observations, 2)
     found = decompositions(
         vt.Tabular(mdp, lanes=8), policy, [E.reinforce(), E.rloo()], 0, None, None,
-        METHODS["vmap"], None, 1 << 30, undetermined,
+        "vmap", None, 1 << 30, undetermined,
     )  # fmt: skip
     between, within = found["reinforce"]
     exact = vt.exact.moments(mdp, policy, returns="total")

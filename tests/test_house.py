@@ -33,6 +33,7 @@ LONG_FUNCTIONS = {
     "environments/fitted.py:policy",
     # a command declares an argument a line, and `--help` is made of them
     "commands/audit.py:audit",
+    "commands/audit_language.py:audit_lm",
     "commands/compare.py:compare_command",
     "commands/train.py:train",
     "commands/train_tiny.py:tiny_command",

@@ -10,8 +10,9 @@ from language_models import enumerable, policy
 import vantage as vt
 from vantage import language
 from vantage.auditing.page import page
-from vantage.language.auditing.audit import audit
+from vantage.language.auditing.audit import audit, audit_footprint
 from vantage.language.sampling.rollout import rollout
+from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.scoring.enumeration import enumerated
 
 
@@ -178,10 +179,17 @@ def test_completions_that_cannot_be_scored_are_not_counted_as_0(parts):
 
 def test_what_limits_the_numbers_is_said_as_for_environments():
     """Every note of an estimate stands among the report's, and so does a sketch."""
-    report = audit(
-        task(), small(), [vt.estimators.rloo(), vt.estimators.grpo()],
-        trajectories=64, batch=16, memory=1 << 19, progress=False,
-    )  # fmt: skip
+    rows = [vt.estimators.rloo(), vt.estimators.grpo()]
+    shape = shape_of(small().base, width=4)
+    sizes = {"num_generations": 4, "prompt": 4, "completion": 3}
+    counts: dict[str, int] = {"trajectories": 64, "batch": 16}
+    _, whole = audit_footprint(shape, rows, **sizes, **counts)
+    assert whole.sketched is None
+    assert sum(whole.held.values()) == 2 * 16 * 4 * shape.parameters  # 16 groups of each
+    with pytest.raises(vt.InputError, match="beyond the model it takes") as refused:
+        audit(task(), small(), rows, memory=1 << 19, progress=False, **counts)
+    enough = int(re.search(r"it takes ([\d,]+)", str(refused.value))[1].replace(",", ""))
+    report = audit(task(), small(), rows, memory=enough, progress=False, **counts)
     notes = {
         estimate.note
         for row in report.rows

@@ -227,3 +227,22 @@ def test_an_optimiser_of_ones_own(tmp_path: Path) -> None:
         optimizer_named(f"{tmp_path / 'mine.py'}:nothing", ())(weights)
     # what is not asked for stays as it is in training
     assert optimizer_named("AdamW", ("eps=1e-6",))(weights).param_groups[0]["weight_decay"] == 0
+
+
+def test_a_dry_run_of_an_audit_says_what_it_would_hold(command: Any, tmp_path: Path) -> None:
+    (tmp_path / "model" / "model.safetensors").unlink()  # no weights are needed
+    line = ("--trajectories", 128, "--batch", 16, "--dry-run")
+    code, text = command(*line, command="audit")
+    assert code == 0, text
+    for said in (
+        "128 completions = 8 batches of 8 prompts × 2, of up to 3 tokens",
+        "whole, of", "the quickest of loop", "unit gradients", "sampling, in turn",
+        "forming gradients, in turn", "of 4.0 GiB", "with the model",
+    ):  # fmt: skip
+        assert said in text
+    code, text = command(*line, "--memory", "1MB", command="audit")
+    assert code == 2
+    assert "beyond the model it takes" in text
+    code, text = command(*line, "--group-sizes", 2, 4, command="audit")
+    assert "8 prompts × 2" in text
+    assert "4 prompts × 4" in text

@@ -1,7 +1,10 @@
-"""Peak memory of scoring a large vocabulary, measured in processes of their own."""
+"""Peak memory of scoring a large vocabulary and of audits, in processes of their own."""
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import sys, torch
@@ -38,3 +41,44 @@ def test_neither_pass_holds_all_logits():
     row = 4 * 152_000
     assert peak("chunked", 1536) < 1536 * row / 4  # of 934 MB
     assert peak("whole", 256) > 2 * 256 * row  # the measurement sees what it should
+
+
+AUDIT = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from audit_memory import problem, resident
+from vantage import estimators, language
+from vantage.auditing.sizes import size_in_bytes
+from vantage.language.auditing.audit import audit, audit_footprint
+from vantage.language.scoring.arithmetic import shape_of
+torch.set_num_threads(1)
+
+policy, task = problem((2048, 256, 640, 3, 4, 4), 8)
+rows = [estimators.named(name) for name in ("reinforce", "rloo")]
+counts = {"trajectories": 64, "batch": 8, "memory": size_in_bytes(sys.argv[2])}
+sizes = {"num_generations": 8, "prompt": 16, "completion": 8}
+plan = audit_footprint(shape_of(policy.base, width=4), rows, **sizes, **counts)[1]
+audit(task, policy, rows[1:], trajectories=64, batch=8, progress=False)  # set up once
+language.generate(policy, [[3, 4]], 2, torch.Generator(), 2)
+open("/proc/self/clear_refs", "w").write("5")  # the peak, from now on
+held = resident()
+audit(task, policy, rows, progress=False, **counts)
+peak = next(int(x.split()[1]) for x in open("/proc/self/status") if x.startswith("VmHWM"))
+print(plan.peak, plan.sketched or 0, 1024 * peak - held)
+"""
+
+
+def audited(memory):
+    """The estimate of an audit of 2.5 million parameters, its sketch, and the measured peak."""
+    benchmarks = str(Path(__file__).parents[1] / "benchmarks")
+    command = [sys.executable, "-c", AUDIT, benchmarks, memory]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [int(number) for number in done.stdout.split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc")
+def test_the_estimate_bounds_an_audit():
+    """Whole, 8 unit gradients of each and 16 pairs would take 330 MB and be sketched to fit."""
+    estimate, sketched, peak = audited("160MB")
+    assert sketched
+    assert peak <= estimate <= 160 << 20

@@ -10,10 +10,10 @@ from vantage.gradients.per_trajectory import (
     METHODS,
     by_loop,
     contributions,
-    count_sketch,
     fastest,
     spanning,
 )
+from vantage.gradients.sketch import count_sketch
 from vantage.gradients.weighted import log_prob_change
 
 VOCABULARY, WIDTH, LENGTH, ROWS = 7, 6, 5, 9
@@ -143,7 +143,7 @@ def test_contributions_add_up_to_the_gradient_of_every_estimator() -> None:
     rows = [vt.estimators.reinforce(), vt.estimators.reward_to_go(), vt.estimators.a2c()]
     weights = torch.stack([row.weights(batch) for row in rows])
     found = torch.zeros(3, 12, sum(p.numel() for p in policy.parameters()))
-    for index, vectors in contributions(policy, batch, weights, METHODS["layers"]):
+    for index, vectors in contributions(policy, batch, weights, "layers"):
         found[:, index] = vectors
     for row, vectors in zip(rows, found, strict=True):
         expected = vt.gradient(policy, batch, row.replace(entropy=0.0))

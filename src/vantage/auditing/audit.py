@@ -116,7 +116,7 @@ def audit(
             for plan, units in zip(plans, sampled, strict=True):
                 here = [row for row in rows if compares(row) == (plan.design.shared > 1)]
                 decomposed = starts.decompositions(
-                    env, policy, here, seed, value, behaviour, units.method.method, sketch, memory,
+                    env, policy, here, seed, value, behaviour, units.method.name, sketch, memory,
                     measure.undetermined,
                 )  # fmt: skip
                 known, refused = exactly.rows(

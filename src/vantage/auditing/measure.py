@@ -16,9 +16,10 @@ from vantage.gradients.linear_layers import largest_change
 from vantage.policies import Policy
 from vantage.statistics import intervals
 from vantage.statistics.estimate import Estimate, known, mean_interval, time_interval
+from vantage.statistics.gram import averaged, products
 
-# The reference's units [U, k] by their size, and their Gram matrix: one for all estimators.
-Squares = dict[int, tuple[Tensor, Tensor]]
+# The reference's Gram matrix by the size of its units: one for all estimators.
+Squares = dict[int, Tensor]
 REFERENCE = "the reference itself, by definition"
 NO_REFERENCE = "no reference was given"
 UNKNOWN = float("nan")
@@ -90,8 +91,8 @@ def _row(
 ) -> Row:
     design, name = units.design, estimator.name
     unit = design.unit(estimator)
-    vectors = units.gradients[name].double()
-    gram = vectors @ vectors.T
+    vectors = units.gradients[name]
+    gram = products(vectors, vectors)
     per_batch = design.batch / unit
     variance = scaled(intervals.variance(gram), unit)
     snr = intervals.snr(gram, per_batch)  # the costly part: what follows from it is not made again
@@ -130,8 +131,7 @@ def _against(
         why = undetermined(NO_REFERENCE)
         return {"bias": why, "scale": why, "cosine": why, "variance_ratio": why}
     if isinstance(reference, Tensor):
-        star = reference.double()
-        cross, square = vectors @ star, star @ star
+        cross, square = products(vectors, reference), products(reference[None], reference)[0]
         ratio = undetermined("the reference is exact and has no variance")
     else:
         title, source = reference
@@ -139,16 +139,14 @@ def _against(
             one = Estimate(1.0, 1.0, 1.0, True, note=REFERENCE)
             zero = Estimate(0.0, 0.0, 0.0, True, note=REFERENCE)
             return {"bias": zero, "scale": one, "cosine": one, "variance_ratio": one}
-        total = source.design.trajectories
-        size = max(total // len(vectors), total // len(source.gradients[title]))
-        if size != total // len(vectors):
-            vectors = units.units_of(name, size).double()
-            gram = vectors @ vectors.T
-        if size not in squares:
-            other = source.units_of(title, size).double()
-            squares[size] = other, other @ other.T
-        other, square = squares[size]
-        cross = vectors @ other.T
+        other = source.gradients[title]
+        common = min(len(vectors), len(other))  # units of one size, by averages of neighbours
+        here, there = len(vectors) // common, len(other) // common
+        gram = averaged(gram, here, here)
+        if common not in squares:
+            squares[common] = averaged(products(other, other), there, there)
+        square = squares[common]
+        cross = averaged(products(vectors, other), here, there)
         ratio = intervals.variance_ratio(gram, square)
     return {
         "bias": intervals.relative_bias(gram, cross, square),
@@ -170,11 +168,13 @@ def _aggressiveness(policy: Policy | None, name: str, units: Units) -> Estimate:
     if units.sketched is not None or design.pool > design.batch:
         return undetermined("batch gradients were not kept whole")
     # the first batch is the one looked at: its own gradient is left out
-    steps = units.units_of(name, design.batch)[1 : BATCHES + 1]
+    steps = units.batches_of(name, BATCHES + 1)[1:]
     if len(steps) < 2:
         return undetermined("fewer than three batches")
     agreed = "layers" in units.method.seconds
-    return mean_interval(largest_change(policy, units.example, steps, agreed).tolist())
+    return mean_interval(
+        largest_change(policy, units.example, steps, agreed, units.at_once).tolist()
+    )
 
 
 def _cost(name: str, units: Units) -> Estimate:

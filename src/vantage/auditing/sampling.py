@@ -25,7 +25,8 @@ from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes
 from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator, compares
-from vantage.gradients.per_trajectory import Sketch, contributions
+from vantage.gradients.per_trajectory import Room, contributions
+from vantage.gradients.sketch import Sketch
 from vantage.policies import Policy
 from vantage.runs.seeds import seed_of
 
@@ -118,6 +119,7 @@ def collect(
     shared = design.shared
     per_chunk = env.lanes if shared > 1 else design.batch * max(1, CHUNK // design.batch)
     units: Units | None = None
+    room = Room(memory // 4)
     for first in range(0, design.trajectories, per_chunk):
         count = min(per_chunk, design.trajectories - first)
         clock = [time.perf_counter()]
@@ -134,13 +136,10 @@ def collect(
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:
-            units = empty_units(policy, estimators, design, sketch, batch, stack)
-        method = units.method.method
-        for rows, vectors in contributions(policy, batch, stack, method, sketch, memory // 4):
+            units = empty_units(policy, estimators, design, sketch, batch, stack, room)
+        for rows, vectors in contributions(policy, batch, stack, units.method.name, sketch, room):
             for estimator, gradients in zip(estimators, vectors, strict=True):
-                unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor").to(gradients.device)
-                units.gradients[estimator.name].index_add_(0, place, gradients / unit)
+                units.add(estimator, first + rows, gradients)
         units.note_times(clock, time.perf_counter() - clock[-1], count)
         units.note_worth(batch)
         progress(first + count)

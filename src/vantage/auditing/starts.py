@@ -3,17 +3,19 @@
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vantage.auditing.units import log_prob_under, weights_of
 from vantage.environments.interface import Environment
 from vantage.environments.rollout import episodes
 from vantage.errors import InputError
 from vantage.estimators.estimator import Estimator
-from vantage.gradients.per_trajectory import Method, Sketch, contributions
+from vantage.gradients.per_trajectory import Room, contributions
+from vantage.gradients.sketch import Sketch
 from vantage.policies import Policy
 from vantage.runs.seeds import seed_of
 from vantage.statistics import intervals
+from vantage.statistics.gram import products
 from vantage.statistics.intervals import Estimate
 
 STARTS, EACH = 64, 2  # enough units for an interval, and few trajectories to pay for it
@@ -28,7 +30,7 @@ def decompositions(
     seed: int,
     value: nn.Module | None,
     behaviour: Policy | None,
-    method: Method,
+    method: str,
     sketch: Sketch | None,
     memory: int,
     undetermined: Callable[[str], Estimate],
@@ -40,6 +42,7 @@ def decompositions(
 
     Args:
         behaviour: the policy that samples; `policy` itself where None.
+        method: that forms gradients, by name.
         memory: bytes; a quarter of them bounds one chunk of gradients.
         undetermined: reason -> an estimate without a number.
     """
@@ -57,11 +60,16 @@ def decompositions(
     )
     log_prob = log_prob_under(policy, batch) if behaviour is not None else batch.log_prob
     weights = [weights_of(policy, e, batch, log_prob, batch.rows) for e in alone]
-    chunks = list(contributions(policy, batch, torch.stack(weights), method, sketch, memory // 4))
-    order = torch.argsort(torch.cat([rows for rows, _ in chunks]))
-    vectors = torch.cat([pieces for _, pieces in chunks], 1)[:, order].double()
-    for estimator, gradients in zip(alone, vectors, strict=True):
-        pairs[estimator.name] = intervals.decomposition(gradients @ gradients.T, batch.group)
+    every: Tensor | None = None
+    stack, room = torch.stack(weights), Room(memory // 4)
+    for rows, vectors in contributions(policy, batch, stack, method, sketch, room):
+        if every is None:
+            every = vectors.new_empty(len(alone), batch.rows, vectors.shape[-1])
+        every[:, rows] = vectors
+    assert every is not None
+    for estimator, gradients in zip(alone, every, strict=True):
+        gram = products(gradients, gradients)
+        pairs[estimator.name] = intervals.decomposition(gram, batch.group)
     return pairs
 
 

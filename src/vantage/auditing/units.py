@@ -19,11 +19,11 @@ from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator, compares
 from vantage.gradients.per_trajectory import (
     Choice,
-    Sketch,
-    count_sketch,
+    Room,
     fastest,
     spanning,
 )
+from vantage.gradients.sketch import Sketch, count_sketch
 from vantage.gradients.weighted import scores
 from vantage.policies import Policy
 from vantage.runs.run import versions
@@ -77,6 +77,7 @@ class Units:
         lengths: [trajectories] steps.
         examples: a few trajectories as text, where they have one.
         example: one batch, to look at steps with; None where there are gradients alone.
+        at_once: rows of it that one pass may take; all where None.
     """
 
     design: Design
@@ -93,6 +94,7 @@ class Units:
     discounted: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     examples: list[str] = field(default_factory=list)
+    at_once: int | None = None
 
     @property
     def steps(self) -> int:
@@ -114,11 +116,18 @@ class Units:
         self.discounted += (reward * elapsed_discount(batch)).sum(1).tolist()
         self.lengths += batch.mask.sum(1).tolist()
 
-    def units_of(self, name: str, size: int) -> Float[Tensor, "U k"]:
-        """Unit gradients of an estimator, averaged to units of `size` trajectories."""
-        vectors = self.gradients[name]
-        factor = size * len(vectors) // self.design.trajectories
-        return vectors.view(len(vectors) // factor, factor, -1).mean(1)
+    def batches_of(self, name: str, count: int) -> Float[Tensor, "n k"]:
+        """Gradients of an estimator on the first `count` batches, or as many as there are."""
+        vectors, design = self.gradients[name], self.design
+        factor = design.batch * len(vectors) // design.trajectories
+        batches = vectors.split(factor)[: min(count, len(vectors) // factor)]
+        return torch.stack([each.mean(0) for each in batches])
+
+    def add(self, estimator: Measured, places: Tensor, vectors: Float[Tensor, "n k"]) -> None:
+        """Add gradients of the trajectories numbered `places` to their units."""
+        unit = self.design.unit(estimator)
+        place = torch.div(places, unit, rounding_mode="floor").to(vectors.device)
+        self.gradients[estimator.name].index_add_(0, place, vectors, alpha=1 / unit)
 
 
 def plan_units(
@@ -204,6 +213,7 @@ def empty_units(
     sketch: Sketch | None,
     batch: Batch,
     weights: Float[Tensor, "E N T"],
+    room: Room,
 ) -> Units:
     """Units with nothing in them yet, and the gradient method that is quickest for this policy."""
     parameters, _ = _size(policy)
@@ -211,7 +221,7 @@ def empty_units(
     zeros = {
         e.name: weights.new_zeros(design.trajectories // design.unit(e), size) for e in estimators
     }
-    choice = fastest(policy, batch, spanning(weights)[0])
+    choice = fastest(policy, batch, spanning(weights)[0], sketch=sketch, room=room)
     example = batch.select(slice(0, design.batch)).reweighted()
     units = Units(design, zeros, parameters, None if sketch is None else size, choice, example)
     units.weighing = {e.name: [] for e in estimators}

@@ -23,13 +23,14 @@ from vantage.auditing.sizes import size_in_bytes
 from vantage.auditing.sources import listed, vector
 from vantage.auditing.units import FEWEST_UNITS, Design, Units, plan_units, sketch_of
 from vantage.errors import refuse_unless
-from vantage.gradients.per_trajectory import Choice, Sketch, by_loop
+from vantage.gradients.per_trajectory import Choice
+from vantage.gradients.sketch import Sketch
 from vantage.runs.progress import counting
 from vantage.runs.run import versions
 from vantage.runs.threads import torch_threads
 
 Loss = Callable[[nn.Module, Any], Tensor]
-NOWHERE = Choice("given", by_loop, {}, {})  # how these gradients were formed is not known
+NOWHERE = Choice("given", {}, {})  # how these gradients were formed is not known
 
 
 @dataclass(frozen=True)

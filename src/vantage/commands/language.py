@@ -25,14 +25,12 @@ from vantage.commands.language_options import (
     quieten,
     watch,
 )
+from vantage.commands.model_shape import shape_of_options
 from vantage.commands.train_tiny import tiny_command
-from vantage.errors import InputError, refuse_unless
-from vantage.language.model.folders import AS_DATA, model_folder
-from vantage.language.model.policy import CAUSAL
+from vantage.errors import refuse_unless
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.continuous_batching import ContinuousBatching
 from vantage.language.sampling.rollout import without_long_prompts
-from vantage.language.scoring.arithmetic import shape_of
 from vantage.language.tasks import tiny_tasks
 from vantage.language.training.evaluation import evaluate
 from vantage.language.training.train import train
@@ -42,7 +40,6 @@ from vantage.runs.progress import terminal
 from vantage.runs.transcripts import updates_of
 
 LEARNING = LearningOptions()
-BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def dispatch(arguments: list[str]) -> bool:
@@ -131,11 +128,11 @@ def _plan(
     checkpointing: bool,
 ) -> Any:
     """What the run would take, by a model without weights."""
-    empty, tokens = _without_weights(model.model)
+    shape, tokens = shape_of_options(model)
     return learning.workload(
         task,
         [len(ids) for ids in task.encode(tokens)],
-        shape=shape_of(empty, BYTES[model.dtype], _lora_parameters(empty, model)),
+        shape=shape,
         max_completion_length=model.max_completion_length,
         token_budget=token_budget,
         checkpointing=checkpointing,
@@ -168,36 +165,3 @@ def transcripts(
     picked = selected(records, worst, best, opening)
     terminal.print(f"{run}, update {number}: {len(picked)} of {len(records)} completions.\n")
     show(picked, terminal)
-
-
-def _without_weights(model: Path) -> tuple[Any, Any]:
-    """The model on the meta device, where it takes no memory, and its tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        folder = model_folder(model, "Policy", CAUSAL)
-        config = AutoConfig.from_pretrained(folder, **AS_DATA)
-        tokens = AutoTokenizer.from_pretrained(folder, **AS_DATA)
-    except InputError:
-        raise
-    except Exception as error:
-        refuse_unless(False, f"--model {model}: transformers cannot load it: {error}.")
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config), tokens
-
-
-def _lora_parameters(model: Any, options: ModelOptions) -> int | None:
-    """Numbers of the adapter that is asked for; None without one."""
-    if options.lora is None:
-        return None
-    import torch
-
-    head = model.get_output_embeddings()
-    linear = {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and (layer is not head or options.target_modules)
-    }
-    adapted = [linear[name] for name in options.adapted(list(linear))]
-    return sum(options.lora * (layer.in_features + layer.out_features) for layer in adapted)

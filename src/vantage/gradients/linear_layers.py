@@ -62,7 +62,11 @@ def scaled_products(
 
 
 def largest_change(
-    policy: Policy, batch: Batch, directions: Float[Tensor, "D P"], layers: bool
+    policy: Policy,
+    batch: Batch,
+    directions: Float[Tensor, "D P"],
+    layers: bool,
+    at_once: int | None = None,
 ) -> Float[Tensor, " D"]:
     """max |∇ log π(a_nt|s_nt) · d| over the steps of a batch, for each direction d.
 
@@ -70,12 +74,18 @@ def largest_change(
         layers: whether `by_layers` is known to be right for this policy. For a policy of Linear
             layers without memory, one pass then serves all directions: in a layer with inputs a_t
             and output gradients b_t, the change is b_tᵀ D a_t.
+        at_once: rows that one pass takes otherwise; all of them where None.
     """
     linear = linear_layers(policy) if layers and getattr(policy, "memoryless", False) else {}
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     if {name for names in linear.values() for name in names} != trained.keys():
-        changes = [log_prob_change(policy, batch, direction) for direction in directions]
-        return torch.stack([torch.where(batch.mask, c, 0).abs().max() for c in changes])
+        largest = directions.new_zeros(len(directions))
+        for rows in torch.arange(batch.rows).split(at_once or batch.rows):
+            part = batch.select(rows)
+            for d, direction in enumerate(directions):
+                change = log_prob_change(policy, part, direction)
+                largest[d] = largest[d].maximum(torch.where(part.mask, change, 0).abs().max())
+        return largest
     pieces = directions.split([p.numel() for p in trained.values()], -1)
     along = {
         name: piece.reshape(-1, *p.shape)

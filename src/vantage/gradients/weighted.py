@@ -52,8 +52,15 @@ def weighted_score(
     policy: Policy, batch: Batch, weights: Float[Tensor, "N T"]
 ) -> Float[Tensor, " P"]:
     """Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt) for given weights, in one backward pass."""
+    return torch.cat(weighted_pieces(policy, batch, weights))
+
+
+def weighted_pieces(
+    policy: Policy, batch: Batch, weights: Float[Tensor, "N T"]
+) -> list[Float[Tensor, " _"]]:
+    """`weighted_score` parameter by parameter, so that no second copy of it is made."""
     log_prob = policy.log_prob(batch.observation, batch.action)
-    return flat_gradient(torch.where(batch.mask, weights * log_prob, 0).sum(), policy)
+    return gradient_pieces(torch.where(batch.mask, weights * log_prob, 0).sum(), policy)
 
 
 def weighted_entropy(
@@ -77,6 +84,16 @@ def row_gradients(
     Args:
         only: names of the parameters to differentiate; None for all.
     """
+    return torch.cat(row_pieces(policy, batch, weights, only), 1)
+
+
+def row_pieces(
+    policy: Policy,
+    batch: Batch,
+    weights: Float[Tensor, "N T"],
+    only: Sequence[str] | None = None,
+) -> list[Float[Tensor, "N _"]]:
+    """`row_gradients` parameter by parameter, so that no second copy of them is made."""
     log_prob_of = _log_prob_as_function(policy)
 
     def surrogate(
@@ -90,7 +107,7 @@ def row_gradients(
         parameters = {name: parameters[name] for name in only}
     pieces = by_row(parameters, batch.observation, batch.action, weights, batch.mask)
     # detached: parameters that `only` leaves out would keep a graph alive
-    return torch.cat([pieces[name].detach().reshape(batch.rows, -1) for name in parameters], 1)
+    return [pieces[name].detach().reshape(batch.rows, -1) for name in parameters]
 
 
 def row_gradients_by_loop(
@@ -171,13 +188,17 @@ def weighted_products(
 
 def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
     """The gradient of a scalar over the policy's parameters that require one, flat."""
+    return torch.cat(gradient_pieces(scalar, policy))
+
+
+def gradient_pieces(scalar: Tensor, policy: nn.Module) -> list[Float[Tensor, " _"]]:
+    """`flat_gradient` parameter by parameter, so that no second copy of it is made."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
     pieces = torch.autograd.grad(scalar, parameters, allow_unused=True)
-    filled = [
-        torch.zeros_like(p) if piece is None else piece
+    return [
+        (torch.zeros_like(p) if piece is None else piece).reshape(-1)
         for p, piece in zip(parameters, pieces, strict=True)
     ]
-    return torch.nn.utils.parameters_to_vector(filled)
 
 
 def _parameters(policy: Policy) -> dict[str, Tensor]:

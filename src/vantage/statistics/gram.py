@@ -12,6 +12,27 @@ Array = NDArray[np.float64]
 TINY = 1e-300  # below it a sum of squares is zero
 
 
+BLOCK = 1 << 19  # numbers that are converted to float64 at a time
+
+
+def products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Inner products [U, V] of vectors [U, k] and [V, k], or [U] with one vector [k], in float64.
+
+    A block of columns is converted at a time: vectors may be most of what memory there is.
+    """
+    columns = max(1, BLOCK // max(len(left), 1))
+    total = torch.zeros((), dtype=torch.float64, device=left.device)
+    for a, b in zip(left.split(columns, -1), right.split(columns, -1), strict=True):
+        total = total + a.double() @ b.double().transpose(0, -1)
+    return total
+
+
+def averaged(kernel: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Means over blocks [rows, columns]: inner products of the means of so many neighbours each."""
+    down, across = kernel.shape[0] // rows, kernel.shape[1] // columns
+    return kernel.view(down, rows, across, columns).mean((1, 3))
+
+
 def double(numbers: object) -> torch.Tensor:
     if isinstance(numbers, torch.Tensor):
         return numbers.detach().cpu().double()

@@ -25,16 +25,19 @@ from vantage.auditing.units import (
     described,
     empty_units,
     plan_units,
-    sketch_for,
     weights_of,
 )
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.table import named
-from vantage.gradients.per_trajectory import Sketch, contributions
+from vantage.gradients.per_trajectory import contributions
+from vantage.gradients.sketch import Sketch, count_sketch
+from vantage.language.auditing.footprint import PROMPTS, Footprint, footprint
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
+from vantage.language.sampling.generation import Decoding
 from vantage.language.sampling.rollout import Environment, Rollout, prompts_of, rollout
+from vantage.language.scoring.arithmetic import Shape, shape_of
 from vantage.language.scoring.scoring import plan_passes
 from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
@@ -49,10 +52,10 @@ from vantage.runs.progress import counting
 from vantage.runs.seeds import generator_of
 from vantage.runs.threads import torch_threads
 from vantage.statistics import intervals
+from vantage.statistics.gram import products
 from vantage.statistics.intervals import Estimate
 
 Pair = tuple[Estimate, Estimate]
-PROMPTS = 64  # of which two completions are kept apart: enough for an interval
 
 
 @checked
@@ -97,7 +100,9 @@ def audit(
             where None.
         environment, turns: as in `rollout`.
         target_snr: what the plan is made for.
-        memory: bytes for unit gradients; larger models are sketched to stay within them.
+        memory: bytes that the audit may take beyond what the process holds when it begins, the
+            model among it. Gradients are sketched and formed in chunks, by the quickest method that
+            fits, completions decoded and scored in parts to stay within them; `footprint` says how.
         threads: torch threads.
         progress: show progress.
 
@@ -106,20 +111,21 @@ def audit(
     """
     rows, size = list(estimators), task.num_generations
     context = _Context(task, policy, value, reference_policy, environment, turns)
-    yardstick = _checked(rows, reference, context)
-    design = plan_units([*rows, yardstick], trajectories, batch, size, shared=size)
-    refuse_unless(
-        batch % size == 0,
-        f"audit(batch={batch}): a batch holds whole groups of num_generations={size}.",
-    )
-    settle_packing("audit", policy, prompts_of("audit", task, policy, task.train), size)
-    among = yardstick.name in {row.name for row in rows}
-    sampled = rows if among else [*rows, yardstick]
-    sketch = sketch_for(policy, [(design, sampled)], memory, seed)
+    yardstick = _yardstick(reference, size)
+    _check(rows, yardstick, context)
+    design = _design([*rows, yardstick], trajectories, batch, size)
+    prompts = prompts_of("audit", task, policy, task.train)
+    sampled = _sampled(rows, yardstick)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    count = sum(p.numel() for p in trained)
+    shape = shape_of(policy.base, trained[0].element_size(), count)
+    steps = policy.max_completion_length * (1 if environment is None else turns)
+    plan = footprint(shape, design, sampled, max(map(len, prompts)), steps, memory)
+    settle_packing("audit", policy, prompts, size)
     # backward passes of backward passes, and passes over all rows at once, have this kernel only
     with torch_threads(threads), sdpa_kernel(SDPBackend.MATH):
         with counting("audit", design.trajectories, progress) as done:
-            units, within = _collect(context, sampled, design, seed, sketch, memory, done)
+            units, within = _collect(context, sampled, design, seed, plan, done)
         factors = measure.known_factors(rows, yardstick, size, 1.0)
         algebra = measure.by_algebra(factors)
         measured = []
@@ -135,6 +141,56 @@ def audit(
     return reported(measured, rows, units, against, settings, target_snr, sample, factors)
 
 
+def audit_footprint(
+    shape: Shape,
+    estimators: Sequence[Estimator],
+    *,
+    num_generations: int,
+    prompt: int,
+    completion: int,
+    trajectories: int = 512,
+    batch: int = 64,
+    reference: Estimator | None = None,
+    memory: int = 4 << 30,
+) -> tuple[Design, Footprint]:
+    """What `audit` would sample, and the memory that it would take, from the sizes of a model.
+
+    Args:
+        shape: of the model.
+        num_generations: completions of a prompt.
+        prompt, completion: most tokens of each.
+        estimators, trajectories, batch, reference, memory: as in `audit`.
+
+    Raises:
+        InputError: sizes that cannot work, or that do not fit.
+    """
+    rows = list(estimators)
+    yardstick = _yardstick(reference, num_generations)
+    design = _design([*rows, yardstick], trajectories, batch, num_generations)
+    sampled = _sampled(rows, yardstick)
+    return design, footprint(shape, design, sampled, prompt, completion, memory)
+
+
+def _design(estimators: list[Estimator], trajectories: int, batch: int, size: int) -> Design:
+    """How completions make units and batches."""
+    design = plan_units(estimators, trajectories, batch, size, shared=size)
+    refuse_unless(
+        batch % size == 0,
+        f"audit(batch={batch}): a batch holds whole groups of num_generations={size}.",
+    )
+    return design
+
+
+def _yardstick(reference: Estimator | None, size: int) -> Estimator:
+    """The estimator that bias is measured against."""
+    return reference or named("rloo" if size > 1 else "reinforce_leave_one_out")
+
+
+def _sampled(rows: list[Estimator], yardstick: Estimator) -> list[Estimator]:
+    """All whose gradients are formed."""
+    return rows if yardstick.name in {row.name for row in rows} else [*rows, yardstick]
+
+
 class _Context(NamedTuple):
     """Where completions come from, and what estimators may look at beside their rewards."""
 
@@ -146,12 +202,10 @@ class _Context(NamedTuple):
     turns: int
 
 
-def _checked(rows: list[Estimator], reference: Estimator | None, context: _Context) -> Estimator:
-    """The estimator that bias is measured against; refuses what cannot be audited."""
+def _check(rows: list[Estimator], yardstick: Estimator, context: _Context) -> None:
+    """Refuse what cannot be audited."""
     refuse_namesakes(rows)
-    grouped = context.task.num_generations > 1
-    yardstick = reference or named("rloo" if grouped else "reinforce_leave_one_out")
-    groups = {"group"} if grouped else set()
+    groups = {"group"} if context.task.num_generations > 1 else set()
     for estimator in [*rows, yardstick]:
         estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
         refuse_missing_value("audit", estimator, context.value)
@@ -163,7 +217,6 @@ def _checked(rows: list[Estimator], reference: Estimator | None, context: _Conte
             "reference_policy=, a language.Policy.",
         )
         refuse_infinite_kl("audit", estimator, context.policy)
-    return yardstick
 
 
 def _collect(
@@ -171,8 +224,7 @@ def _collect(
     estimators: list[Estimator],
     design: Design,
     seed: int,
-    sketch: Sketch | None,
-    memory: int,
+    plan: Footprint,
     progress: Callable[[int], None],
 ) -> tuple[Units, dict[str, Pair]]:
     """Sample a batch at a time and reduce it to unit gradients; and the variance of one completion
@@ -180,15 +232,20 @@ def _collect(
     task, policy, value, reference, environment, turns = context
     size, groups = task.num_generations, design.batch // task.num_generations
     units: Units | None = None
-    alone = [e for e in estimators if e.couples == "none"]
-    pairs: dict[str, list[Tensor]] = {e.name: [] for e in alone}
+    engine = Decoding(rows=plan.decoded)
+    sketch: Sketch | None = None
+    if plan.sketched is not None:
+        sketch = count_sketch(plan.parameters, plan.sketched, seed)
+    pairs: dict[str, Tensor] = {}
     for first in range(0, design.trajectories, design.batch):
         clock = [time.perf_counter()]
         rows_ = task.stream(first // size, groups, seed)
         generator = generator_of(seed, first)
-        drawn = rollout(task, policy, rows_, generator, environment=environment, turns=turns)
+        drawn = rollout(
+            task, policy, rows_, generator, engine=engine, environment=environment, turns=turns
+        )
         drawn = replace(drawn, batch=drawn.batch.to(policy.device))
-        passes = plan_passes(drawn.batch, policy)
+        passes = plan_passes(drawn.batch, policy, token_budget=plan.token_budget)
         batch = valued(drawn.batch, policy, value, passes)
         clock += [time.perf_counter()] * 2
         weights = []
@@ -201,22 +258,15 @@ def _collect(
             clock.append(time.perf_counter())
         stack = torch.stack(weights)
         if units is None:
-            units = empty_units(policy, estimators, design, sketch, batch, stack)
-        by_row: dict[str, Tensor] = {}
-        chunks = contributions(policy, batch, stack, units.method.method, sketch, memory // 4)
-        for rows, vectors in chunks:
+            units = empty_units(policy, estimators, design, sketch, batch, stack, plan.room)
+            units.at_once = plan.looked
+            pairs = _empty_pairs(units, estimators, size)
+        method = units.method.name
+        for rows, vectors in contributions(policy, batch, stack, method, sketch, plan.room):
             for estimator, gradients in zip(estimators, vectors, strict=True):
-                unit = design.unit(estimator)
-                place = torch.div(first + rows, unit, rounding_mode="floor").to(gradients.device)
-                units.gradients[estimator.name].index_add_(0, place, gradients / unit)
-                if estimator.name in pairs and size > 1 and first // size < PROMPTS:
-                    held = by_row.setdefault(
-                        estimator.name, gradients.new_zeros(batch.rows, gradients.shape[1])
-                    )
-                    held[rows] = gradients
-        for name, vectors in by_row.items():
-            # two completions of each prompt tell the two parts apart
-            pairs[name].append(vectors.view(groups, size, -1)[:, :2].flatten(0, 1))
+                units.add(estimator, first + rows, gradients)
+                if estimator.name in pairs:
+                    _keep(pairs[estimator.name], first + rows, gradients, size)
         units.note_times(clock, time.perf_counter() - clock[-1], batch.rows)
         units.note_worth(batch)
         if not units.examples:
@@ -224,6 +274,21 @@ def _collect(
         progress(first + batch.rows)
     assert units is not None
     return units, _decomposed(estimators, pairs)
+
+
+def _empty_pairs(units: Units, estimators: list[Estimator], size: int) -> dict[str, Tensor]:
+    """Room for the gradients of two completions of each prompt, which tell variance between from
+    that within; for estimators that do not compare completions."""
+    alone = [e.name for e in estimators if e.couples == "none" and size > 1]
+    count = 2 * min(PROMPTS, units.design.trajectories // size)
+    like = units.gradients[estimators[0].name]
+    return {name: like.new_zeros(count, like.shape[1]) for name in alone}
+
+
+def _keep(pairs: Tensor, places: Tensor, vectors: Tensor, size: int) -> None:
+    """Put the gradients of the first two completions of each prompt into their place."""
+    paired = (places % size < 2) & (places // size < PROMPTS)
+    pairs[(places // size * 2 + places % size)[paired]] = vectors[paired]
 
 
 def _examples(task: Task, policy: Policy, drawn: Rollout) -> list[str]:
@@ -242,12 +307,10 @@ def _examples(task: Task, policy: Policy, drawn: Rollout) -> list[str]:
     return written
 
 
-def _decomposed(estimators: list[Estimator], pairs: dict[str, list[Tensor]]) -> dict[str, Pair]:
+def _decomposed(estimators: list[Estimator], pairs: dict[str, Tensor]) -> dict[str, Pair]:
     why = measure.undetermined("it compares completions, or prompts have one completion each")
     decompositions = {e.name: (why, why) for e in estimators}
-    for name, pieces in pairs.items():
-        if pieces:
-            vectors = torch.cat(pieces).double()
-            group = torch.arange(len(vectors)) // 2
-            decompositions[name] = intervals.decomposition(vectors @ vectors.T, group)
+    for name, vectors in pairs.items():
+        group = torch.arange(len(vectors)) // 2
+        decompositions[name] = intervals.decomposition(products(vectors, vectors), group)
     return decompositions

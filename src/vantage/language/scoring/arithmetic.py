@@ -23,6 +23,9 @@ class Shape:
         vocabulary: tokens there are.
         positions: longest text, or None.
         width: bytes of a number.
+        heads: of attention, for queries.
+        largest: numbers of the largest parameter.
+        tied: whether the vocabulary head is the embedding.
     """
 
     parameters: int
@@ -34,6 +37,9 @@ class Shape:
     vocabulary: int
     positions: int | None
     width: int
+    heads: int
+    largest: int
+    tied: bool
 
 
 def shape_of(model: Any, width: int, trained: int | None = None) -> Shape:
@@ -60,6 +66,9 @@ def shape_of(model: Any, width: int, trained: int | None = None) -> Shape:
         vocabulary=config.vocab_size,
         positions=getattr(config, "max_position_embeddings", None),
         width=width,
+        heads=heads,
+        largest=max(p.numel() for p in model.parameters()),
+        tied=model.get_output_embeddings().weight is model.get_input_embeddings().weight,
     )
 
 
@@ -199,8 +208,8 @@ class Workload:
                 f"to {after}; text up to {before + after}"
                 + (f" of {shape.positions:,} positions" if shape.positions else ""),
                 "memory     estimated at full length:",
-                *(f"  {name:<24}{_size(size):>10}" for name, size in memory.items()),
-                f"  {'peak':<24}{_size(peak):>10}",
+                *(f"  {name:<24}{bytes_text(size):>10}" for name, size in memory.items()),
+                f"  {'peak':<24}{bytes_text(peak):>10}",
             ]
         )
 
@@ -213,10 +222,10 @@ def _count(number: int, noun: str, plural: str = "s") -> str:
     return f"{number} {noun}{'' if number == 1 else plural}"
 
 
-def _size(size: int) -> str:
+def bytes_text(size: int) -> str:
     """Bytes to read.
 
-    >>> _size(1536), _size(3 * 1024**3)
+    >>> bytes_text(1536), bytes_text(3 * 1024**3)
     ('1.5 KiB', '3.0 GiB')
     """
     amount, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
