@@ -8,16 +8,19 @@ copied, one file of the copy is damaged, and the copy is read by all that read r
 
 refused     one InputError, which names the file or the folder
 as it was   nothing was said, and weights and metrics are those of the undamaged folder
+before      what is wrong was said on standard error, and the checkpoint before was loaded
 other       nothing was said, and they are not
 raw         any other exception: a fault of ours
 """
 
+import io
 import json
 import shutil
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +37,7 @@ from vantage.language.model import tiny
 from vantage.language.tasks import tiny_tasks
 
 Damage = Callable[[bytes], bytes | None]  # what a file holds -> what it holds after; None: nothing
+SOUND = ("refused", "as it was", "before")
 TIMES = ("_time", "per_second", "seconds")  # metrics that no two runs share
 
 
@@ -169,8 +173,10 @@ def outcome(
             (folder / name).unlink()
         else:
             (folder / name).write_bytes(content)
+        said = io.StringIO()
         try:
-            got = what_is_read(folder, train, len(expected["resumed"]))
+            with redirect_stderr(said):
+                got = what_is_read(folder, train, len(expected["resumed"]))
         except vt.InputError as error:
             named = str(folder) in str(error)
             return Outcome("refused" if named else "refused without a name", str(error))
@@ -182,6 +188,8 @@ def outcome(
         same = got["weights"].keys() == expected["weights"].keys() and all(
             torch.equal(got["weights"][key], tensor) for key, tensor in expected["weights"].items()
         )
+        if not same and f"{folder}" in said.getvalue() and "what is loaded is" in said.getvalue():
+            return Outcome("before", said.getvalue())
         return Outcome("as it was", "") if same else Outcome("other", "weights")
 
 
@@ -225,7 +233,7 @@ def main(out: Path | None = None, kinds: tuple[str, ...] = tuple(KINDS), every: 
                         continue
                     came = outcome(original, name, damage, KINDS[kind], expected)
                     counts[kind][came.kind] += 1
-                    if came.kind not in ("refused", "as it was"):
+                    if came.kind not in SOUND:
                         case = {"run": kind, "file": str(name), "damage": way,
                                 "outcome": came.kind, "said": came.said}  # fmt: skip
                         cases.append(case)
@@ -237,7 +245,7 @@ def main(out: Path | None = None, kinds: tuple[str, ...] = tuple(KINDS), every: 
             "processor": processor(),
             "vantage": vt.__version__,
         }
-        text = {"about": about, "counts": counts, "neither refused nor as it was": cases}
+        text = {"about": about, "counts": counts, "neither refused nor as it was nor before": cases}
         out.write_text(json.dumps(text, indent=1) + "\n")
 
 

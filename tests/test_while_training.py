@@ -3,6 +3,7 @@
 import doctest
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
 from lanes import OneStep
+from safetensors.torch import load_file
 from torch.nn.utils import parameters_to_vector
 
 import vantage as vt
@@ -535,9 +537,49 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     assert torch.equal(flat(policy), flat(again))
 
 
-def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
-    import shutil
+@pytest.mark.parametrize("file", ["policy.safetensors", "environment.safetensors", None])
+def test_a_damaged_checkpoint_is_loaded_from_the_one_before_it(
+    file: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where all of it is gone, a kill fell between two renames."""
+    fragments(out=tmp_path, updates=3, checkpoint_seconds=0.0, keep_last=1, evaluate_every=3)
+    latest, before = tmp_path / "checkpoint", tmp_path / "checkpoint.old"
+    if file is None:
+        shutil.rmtree(latest)
+    else:
+        content = (latest / file).read_bytes()
+        for folder in (latest, tmp_path / "checkpoints" / "update-3"):
+            (folder / file).unlink()  # kept checkpoints share its contents
+            (folder / file).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    env, policy, value = vt.load(tmp_path)
+    said = capsys.readouterr().err
+    assert f"{latest if file is None else latest / file}" in said
+    assert f"what is loaded is {before}" in said
+    for name, module in (("policy", policy), ("value", value), ("environment", env.statistics)):
+        held = load_file(before / f"{name}.safetensors")
+        assert all(torch.equal(held[key], t) for key, t in module.state_dict().items())
+    if file is not None:
+        with pytest.raises(vt.InputError, match=rf"update-3 cannot be used: .*{file} is damaged"):
+            vt.load(tmp_path, update=3)
+        (before / file).unlink()
+        with pytest.raises(vt.InputError, match=rf"No checkpoint of .* can be used: .*{file}"):
+            vt.load(tmp_path)
 
+
+def test_a_damaged_value_head_is_refused(tmp_path: Path) -> None:
+    """The one before it belongs to another model."""
+    policy = vl.tiny.policy(hidden=16, layers=1, heads=2, max_completion_length=3)
+    task = vl.Task([{"prompt": letter} for letter in "abcd"], parity, num_generations=2)
+    vl.train(task, policy, vt.estimators.reinforce_baseline(), value=vl.ValueHead(policy),
+             updates=2, batch=4, out=tmp_path, checkpoint_seconds=0.0, progress=False)  # fmt: skip
+    file = tmp_path / "checkpoint" / "value.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(vt.InputError, match=rf"{file} is damaged"):
+        vt.load(tmp_path)
+
+
+def test_a_kill_between_saving_and_keeping_is_made_good(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"evaluate_every": 2, "keep_best": True, "keep_last": 2}
     episodes(out=tmp_path, updates=4, **settings)
     best = json.loads((tmp_path / "best" / "position.json").read_text())["updates"]

@@ -72,10 +72,18 @@ def checkpoint_at(folder: Path, update: int | None, best: bool) -> Path:
     return held[update]
 
 
-def intact(folder: Path) -> Path | None:
+def intact(
+    folder: Path,
+    fault: Callable[[Path], str | None] = checkpoint.fault,
+    then: str = "the run goes on from",
+) -> Path | None:
     """The newest checkpoint of a run folder that is as it was written; None where there is none.
 
     Where the latest is damaged, says so on standard error and takes the one kept before it.
+
+    Args:
+        fault: what is wrong with a checkpoint, or None.
+        then: what becomes of the one that is taken, for the message.
 
     Raises:
         InputError: there are checkpoints, and all of them are damaged, naming what is wrong.
@@ -85,16 +93,27 @@ def intact(folder: Path) -> Path | None:
     candidates += [path for _, path in sorted(kept_updates(folder).items(), reverse=True)]
     faults = [] if latest.exists() or not candidates else [f"There is no {latest}"]
     for path in candidates:
-        fault = checkpoint.fault(path)
-        if fault is None:
+        damage = fault(path)
+        if damage is None:
             if faults:
-                Terminal(file=sys.stderr).print(
-                    f"{faults[0]}; the run goes on from {path}.", soft_wrap=True
-                )
+                Terminal(file=sys.stderr).print(f"{faults[0]}; {then} {path}.", soft_wrap=True)
             return path
-        faults.append(fault)
+        faults.append(damage)
     refuse_unless(not candidates, f"No checkpoint of {folder} can be used: {'; '.join(faults)}.")
     return None
+
+
+def readable(folder: Path, path: Path) -> Path:
+    """A checkpoint of a run folder that is as it was written: this one, or one before the latest.
+
+    Raises:
+        InputError: it is damaged, and was asked for by its update or as the best, or all are.
+    """
+    if path == folder / CHECKPOINT:
+        return intact(folder, checkpoint.change, "what is loaded is") or path
+    damage = checkpoint.change(path)
+    refuse_unless(damage is None, f"The checkpoint {path} cannot be used: {damage}.")
+    return path
 
 
 def _number(path: Path) -> int | None:

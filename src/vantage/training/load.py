@@ -10,7 +10,7 @@ from vantage.environments.normalise import Normalized
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import Policy
 from vantage.runs.checkpoint import load_module, read_tensors
-from vantage.runs.retained import checkpoint_at
+from vantage.runs.retained import checkpoint_at, readable
 from vantage.runs.run import CONFIG, read_config
 from vantage.runs.stored import naming
 
@@ -34,6 +34,8 @@ def load(
 
     A normalised environment comes back with its statistics, frozen. Of a language model, which has
     a task in place of an environment, policy and value head come back, and None before them.
+    Where the latest checkpoint is damaged, the one before it is loaded, as a resumed run would
+    take it, and standard error says so.
 
     Args:
         path: the run folder.
@@ -63,6 +65,7 @@ def load(
         "vantage.language before loading it.",
     )
     with naming(folder / CONFIG):
+        source = readable(folder, source)
         _refuse_networks_of_others(folder, source, config)
         env = remaking.remade(
             config["environment"], lanes, env, trust=trust, file=str(folder / CONFIG)

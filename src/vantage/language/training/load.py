@@ -42,6 +42,12 @@ def load_language(
     )
     value = None
     if config["value"] is not None:
+        damage = change(checkpoint)  # the head before it belongs to another model
+        refuse_unless(
+            damage is None,
+            f"{damage}; restore it from a copy, or load a kept checkpoint with best=True or "
+            "update=.",
+        )
         value = ValueHead(policy)
         load_module(checkpoint / "value.safetensors", value)
     return None, policy, value
