@@ -229,36 +229,6 @@ def test_on_the_first_step_the_policy_is_the_proximal_one(name: str) -> None:
     torch.testing.assert_close(estimator.weights(batch), on_policy)
 
 
-@pytest.mark.parametrize("threshold", [1e-4, 0.01, 10.0])
-@pytest.mark.parametrize("seed", range(2))
-def test_the_second_moment_is_bounded_by_leaving_out_outliers(seed: int, threshold: float) -> None:
-    """M2PO: the worst step that goes where it is pushed leaves, until the mean of the rest is τ."""
-    policy, batch = off_policy(seed)
-    row = E.m2po(threshold=threshold)
-    advantage = row.advantage(batch)
-    current = policy.log_prob(batch.observation, batch.action).detach()
-    places = [tuple(place) for place in batch.mask.nonzero().tolist()]
-    moment = {place: float(current[place] - batch.log_prob[place]) for place in places}
-    pushed = [p for p in places if float(advantage[p]) * moment[p] > 0]
-    left = sorted(pushed, key=lambda p: moment[p] ** 2)
-    assert len(left) > 5
-    while left and sum(moment[p] ** 2 for p in left) / len(left) > threshold:
-        left.pop()
-    assert (len(left) == len(pushed)) == (threshold == 10.0)
-    out = set(pushed) - set(left)
-    counts = torch.zeros_like(batch.mask)
-    for place in set(places) - out:
-        counts[place] = True
-    share = batch.weight[:, None] / batch.weight[:, None].expand_as(counts)[batch.mask].sum()
-
-    def objective(log_prob: Tensor) -> Tensor:
-        ratio = torch.where(batch.mask, log_prob - batch.log_prob, 0).exp()
-        return torch.where(counts, share * ratio * advantage, 0).sum()
-
-    got = vt.gradient(policy, batch, row)
-    torch.testing.assert_close(got, autograd(policy, batch, objective), rtol=1e-7, atol=1e-12)
-
-
 def test_tapered_reinforce() -> None:
     """TOPR: good completions as they are, bad ones by their truncated ratio."""
     policy, batch = off_policy()

@@ -169,23 +169,6 @@ def dppo(
     )
 
 
-@row
-def m2po(threshold: float = 0.04, correction: int = 0, beta: float = 0.0) -> Estimator:
-    """GRPO with a bound on the second moment of the log-ratios in place of the clip.
-
-    Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t M_t ρ_t A_i s_it, M = 0 at the steps of largest (log ρ)²
-        among those that the clip looks at (A_i > 0 and ρ > 1, A_i < 0 and ρ < 1), until the mean of
-        (log ρ)² over the others of them is at most τ; A_i as in GRPO.
-    Source: Zheng et al. 2025 [zhenghaizhong2025]; the choice of the steps as ms-swift has it.
-    """
-    return clipped_group(
-        scale=partial(scales.group_std, correction=correction),
-        clip=partial(ratios.second_moment, threshold=threshold),
-        aggregate=per_token,
-        beta=beta,
-    )
-
-
 def _reweighed(weighing: Column, epsilon: float, correction: int, beta: float) -> Estimator:
     """GRPO with an importance."""
     estimator = grpo(epsilon=epsilon, correction=correction, beta=beta)

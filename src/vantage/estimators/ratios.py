@@ -308,34 +308,6 @@ def divergence(
     return torch.where(far, 0, ratio.clamp(max=maximum))
 
 
-@declares(needs=("batch",), couples="batch", bounded=always)
-def second_moment(
-    ratio: Float[Tensor, "N T"],
-    advantage: Float[Tensor, "N T"],
-    *,
-    batch: Batch,
-    threshold: float = 0.04,
-) -> Float[Tensor, "N T"]:
-    """The ratio, without the outliers among the steps that already go where they are pushed.
-
-    Equation: ρ, but 0 at the steps of largest (log ρ)² among those with A > 0 and ρ > 1 or A < 0
-        and ρ < 1: as many as it takes for the mean of (log ρ)² over the others of them to be at
-        most τ, over all rows that are given.
-    Shapes: [N, T].
-    Source: Zheng et al. 2025, M2PO, with τ = 0.04; the choice of the steps as ms-swift has it.
-    Unbiased when: always, on policy, where no ratio differs from 1.
-    """
-    pushed = batch.mask & (((advantage > 0) & (ratio > 1)) | ((advantage < 0) & (ratio < 1)))
-    size, order = ratio[pushed].log().square().sort()
-    mean = size.cumsum(0) / torch.arange(1, len(size) + 1, device=size.device)
-    # means of an ascending sequence ascend: those within the threshold come first
-    within = torch.zeros_like(size, dtype=torch.bool)
-    within[order] = mean <= threshold
-    factor = ratio.clone()
-    factor[pushed] = torch.where(within, ratio[pushed], 0)
-    return factor
-
-
 def _mean_ratio(batch: Batch, log_ratio: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     """exp of the trajectory's mean of [N, T] over its counted steps, at each of them."""
     length = sum_by_episode(batch, torch.ones_like(log_ratio))
