@@ -1,5 +1,6 @@
 """The monitor inside transformers' Trainer, on least squares, where everything is known."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -129,3 +130,47 @@ def test_groups_move_whole_in_the_order_of_a_permutation_of_all_rows():
     assert (groups[:, 0] // 3).tolist() == list(dict.fromkeys(met.tolist()))
     assert found["b"] == [columns["b"][n] for n in found["a"].tolist()]
     assert (found["c"], found["d"]) == (None, columns["d"])
+
+
+# Ranks.
+
+
+LOGGED = {"logging_strategy": "steps", "logging_steps": 6, "max_grad_norm": 1e-3, "seed": 3}
+
+
+def train_of_rank(rank, folder, data):
+    """Two passes of four rows on each of two ranks, under DistributedDataParallel with gloo."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}  # asked for, not used
+    torch.set_num_threads(1)
+    address = f"file://{folder}/meeting"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    trainer, callback = trained(folder / "run", data, rows=4, ddp_backend="gloo", **LOGGED)
+    assert type(trainer.model_wrapped).__name__ == "DistributedDataParallel"
+    found = (list(callback.monitor.latest), callback.rows(), trainer.state.log_history)
+    torch.save(found, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_log_what_one_process_with_all_passes_does(tmp_path):
+    data = rows(16 * 12)
+    torch.multiprocessing.spawn(train_of_rank, (tmp_path, data), nprocs=2, join=True)
+    # the same batches: those of a step go to the ranks in turn, or to one process's four passes
+    trainer, callback = trained(tmp_path / "alone", data, passes=4, rows=4, **LOGGED)
+    alone = np.array(callback.monitor.latest)
+    assert len(alone) == 12
+    for rank in range(2):
+        latest, last, history = torch.load(tmp_path / f"{rank}.pt")
+        np.testing.assert_allclose(np.array(latest), alone, rtol=1e-4)
+        assert last == pytest.approx(callback.rows(), rel=1e-4)
+        if rank == 0:
+            shown = [row for row in history if "loss" in row]
+            expected = [row for row in trainer.state.log_history if "loss" in row]
+            assert len(shown) == len(expected) == 2
+            for ours, theirs in zip(shown, expected, strict=True):
+                names = {name for name in theirs if name.startswith("gradient/")}
+                assert "gradient/batch_for_snr_1" in names
+                assert names == {name for name in ours if name.startswith("gradient/")}
+                assert [ours[name] for name in sorted(names)] == pytest.approx(
+                    [theirs[name] for name in sorted(names)], rel=1e-4
+                )

@@ -22,8 +22,7 @@ class TrainerCallback:
         trainer.add_callback(vantage.monitor.TrainerCallback(trainer))
 
     Takes any `transformers.Trainer`, those of TRL (GRPO, RLOO, SFT, DPO) among them, in one process
-    or under DistributedDataParallel (which tests hold for `vantage.Monitor`, not for the callback).
-    The gradient is read as it arrives, before it is clipped.
+    or under DistributedDataParallel. The gradient is read as it arrives, before it is clipped.
 
     A step's pieces are its accumulation passes, times ranks. TRL's trainers with
     `num_generations` shuffle completions across passes; while they are watched, completions of a
