@@ -1,8 +1,9 @@
 """The pictures of the documentation, made by one command: small SVG files, light and dark.
 
-Seven figures: a learning curve with its signal, estimates of the worked example, variance against
-baseline, the corridor, an audit, a plan of group sizes, a transcript. Three of them train something
-first; all seven take about three minutes on one core.
+Nine figures: a learning curve with its signal, curves of two reports (of a control run and of a
+language model), estimates of the worked example, variance against baseline, the corridor, an audit,
+a plan of group sizes, a transcript. Five of them train something first; all nine take about five
+minutes on one core.
 
     python examples/gallery.py [--out docs/figures] [--only clouds corridor ...]
 """
@@ -10,12 +11,13 @@ first; all seven take about three minutes on one core.
 import html
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import torch
 import tyro
 from cycler import cycler
@@ -33,6 +35,8 @@ from vantage.language.transcripts.view import LOWERED, RAISED, largest_advantage
 from vantage.pages.forest import ACCENT, FAINT, GRID, INK, MARK, SETTINGS, Forest, forest, svg
 from vantage.pages.series import PLACES, coloured
 from vantage.pages.standalone import standalone
+from vantage.reporting.panels import charts
+from vantage.reporting.subject import Subject
 from vantage.runs.curves import learning_figure
 from vantage.statistics.estimate import Estimate
 
@@ -59,7 +63,66 @@ def learning() -> str:
     with matplotlib.rc_context(COLOURS):
         figure = learning_figure(histories)
         figure.set_size_inches(7.8, 3.2)
-        return _svg(figure, f"Return and gradient SNR on CartPole-v1; mean return at last: {last}.")
+        said = ", ".join(f"{value} with {name}" for name, value in last.items())
+        return _svg(figure, f"Return and gradient SNR on CartPole-v1; mean return at last: {said}.")
+
+
+def report() -> str:
+    """Return and SNR of a run on CartPole, as its report draws them."""
+    torch.manual_seed(SEED)
+    env = vt.make("tensor/CartPole-v1", lanes=64)
+    run = vt.train(
+        env, env.policy(), vt.estimators.reinforce_baseline(), value=env.value(), updates=60,
+        batch=16, lr=3e-3, evaluate_every=10, seed=SEED, progress=False,
+    )  # fmt: skip
+    return reported(Subject(run.config, run.history), ("Return", "Signal-to-noise ratio"))
+
+
+def language_run() -> str:
+    """Reward, signal and dead groups of the tutorial's language model, as its report draws them."""
+
+    def letters_asked_for(completions: list[str], letter: list[str]) -> list[float]:
+        return [text.count(one) / 4 for text, one in zip(completions, letter, strict=True)]
+
+    rows = [{"prompt": f"{one}>", "letter": one} for one in "abc"]
+    task = vl.Task(rows, letters_asked_for, num_generations=8, held_out=0)
+    words = vl.tiny.tokenizer("abc>")
+    model = vl.tiny.model(words, hidden=32, layers=1, heads=2, seed=SEED)
+    run = vl.train(
+        task, vl.Policy(model, words, max_completion_length=4), vt.estimators.rloo(), batch=48,
+        updates=40, lr=1e-2, signal_every=1, seed=SEED, progress=False,
+    )  # fmt: skip
+    subject = Subject({**run.config, "task": {"name": "letters asked for"}}, run.history)
+    return reported(subject, ("Reward", "Signal-to-noise ratio", "Dead groups"))
+
+
+def reported(subject: Subject, titles: Sequence[str]) -> str:
+    """Charts of a report side by side: means of updates, their range or 95 % interval."""
+    drawn = {chart["title"]: chart for chart in charts(subject)}
+    said = []
+    with matplotlib.rc_context(COLOURS):
+        figure = Figure(figsize=(7.8, 2.7), layout="constrained")
+        for axes, title in zip(figure.subplots(1, len(titles)).flat, titles, strict=True):
+            for place, series in enumerate(drawn[title]["series"]):
+                at, *lines = (
+                    np.array(values, dtype=float)
+                    for values in (
+                        subject.curves.grids[series["grid"]]["updates"],
+                        *(series[name] for name in ("y", "low", "high")),
+                    )
+                )
+                there = np.isfinite(lines[0])
+                axes.plot(at[there], lines[0][there], color=PLACES[place], label=series["label"])
+                axes.fill_between(at, *lines[1:], color=PLACES[place], alpha=0.2, linewidth=0)
+                first, last = lines[0][there][[0, -1]]
+                said.append(f"{title}, {series['label']}: {first:.3g} at first, {last:.3g} at last")
+            axes.set_title(title, fontsize=9)
+            axes.axhline(0, color=FAINT, linewidth=0.6)  # estimates are not clamped
+            axes.set(xlabel="update")
+            if len(drawn[title]["series"]) > 1:
+                axes.legend(frameon=False, fontsize=8)
+            _plain(axes)
+        return _svg(figure, f"{subject.title}. {'; '.join(said)}.")
 
 
 def clouds() -> str:
@@ -304,6 +367,8 @@ def _crossed(axes: Axes) -> None:
 
 FIGURES: dict[str, Callable[[], str]] = {
     "learning": learning,
+    "report": report,
+    "language_run": language_run,
     "clouds": clouds,
     "variance": variance,
     "corridor": corridor,

@@ -1,18 +1,31 @@
 """The pictures of the documentation: committed, small, light and dark, and still true."""
 
 import importlib.util
+import random
 import re
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from run_folders import control_row
 
 from vantage.pages.standalone import standalone
+from vantage.reporting.subject import Subject
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
-NAMES = ("learning", "clouds", "variance", "corridor", "audit", "group_sizes", "transcript")
+NAMES = (
+    "learning",
+    "report",
+    "language_run",
+    "clouds",
+    "variance",
+    "corridor",
+    "audit",
+    "group_sizes",
+    "transcript",
+)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -56,6 +69,18 @@ def test_numbers_of_a_figure_are_those_of_the_code(gallery: ModuleType, name: st
     """What takes no training is drawn again; its description holds its numbers."""
     committed = (FIGURES / f"{name}.svg").read_text(encoding="utf-8")
     assert title(standalone(gallery.FIGURES[name]())) == title(committed)
+
+
+def test_curves_of_a_report_are_those_of_its_run(gallery: ModuleType) -> None:
+    """Less than a curve has points, so that each point is one update's mean."""
+    draw = random.Random(0)
+    history = [control_row(update, draw) for update in range(1, 61)]
+    subject = Subject({}, history)
+    said = title(standalone(gallery.reported(subject, ("Return", "Signal-to-noise ratio"))))
+    first, last = history[0]["return"], history[-1]["return"]
+    assert f"Return, training: {first:.3g} at first, {last:.3g} at last" in said
+    at_end = [row for row in history if "eval/return" in row][-1]["eval/return"]
+    assert re.search(rf"Return, evaluation: [\d.]+ at first, {at_end:.3g} at last", said)
 
 
 def test_a_transcript_escapes_what_the_model_says(gallery: ModuleType) -> None:
