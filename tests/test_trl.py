@@ -52,6 +52,9 @@ def grpo(steps: int, passes: int = 2, rows: int = 4 * SIZE, **settings: Any) -> 
     """On many rows of two prompts, so that the prompts of a step are all but independent."""
     model, tokens = small.model_and_tokenizer()
     own = {"num_generations": SIZE, "max_completion_length": small.LENGTH}
+    if settings.get("beta"):  # the reference is loaded from where the model says that it lies
+        model.config._name_or_path = tempfile.mkdtemp()
+        model.save_pretrained(model.config._name_or_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return trl.GRPOTrainer(
@@ -232,6 +235,8 @@ def rloo(**settings: Any) -> Any:
         {"loss_type": "grpo", "off_policy_mask_threshold": 0.01},
         {"loss_type": "grpo", **SEQUENCE},
         {"loss_type": "dapo", **SEQUENCE},
+        {"beta": 0.3},
+        {"beta": 0.3, "use_bias_correction_kl": True},
         None,
     ],
     ids=str,
@@ -264,6 +269,10 @@ def test_the_row_of_a_configuration_is_what_its_own_code_does(settings):
         ({"delta": 1.1}, "delta=1.1 below 1 \\+ epsilon_high"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch'"),
         ({"top_entropy_quantile": 0.5}, "top_entropy_quantile=0.5"),
+        (
+            {"beta": 0.3, "use_bias_correction_kl": True, **SEQUENCE},
+            "use_bias_correction_kl=True weighs the KL by the whole completion's ratio",
+        ),
         ({"loss_type": "bnpo", "gradient_accumulation_steps": 2}, "divides each of 2 passes"),
         ({"steps_per_generation": 2}, "divides by the tokens of 2 passes"),
         ({"mask_truncated_completions": True}, "mask_truncated_completions=True"),
