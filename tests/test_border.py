@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from trackers import Heard
 
 import vantage as vt
+from vantage.environments.lanes import RealNumbers
 from vantage.environments.rollout import episodes
 from vantage.reporting.facts import facts
 from vantage.reporting.subject import Subject
@@ -742,3 +743,52 @@ def test_noise_of_its_own_is_no_variance_between_starts() -> None:
     between, within = report.rows[0].between, report.rows[0].within
     assert between.low <= 0
     assert within.low > 10 * max(between.value, 1)
+
+
+# -- real numbers only ---------------------------------------------------------------------------
+
+
+class TurnsComplex(Small):
+    """Real numbers while it is looked at before training, complex ones later on."""
+
+    observation_space = spaces.Dict({"a": spaces.Box(-100, 100, (1,), np.float32)})
+    length = 1000
+    later: Any = None  # (observation, reward)
+
+    def shown(self) -> Any:
+        shown = super().shown()
+        return {"a": shown.astype(np.complex64) if self.time > 300 and self.later[0] else shown}
+
+    def reward(self, action: Any) -> Any:
+        return self.later[1] if self.time > 300 else 1.0
+
+
+class TurnsComplexInABox(TurnsComplex):
+    observation_space = Small.observation_space
+
+    def shown(self) -> Any:
+        return super().shown()["a"]
+
+
+REWARDS = [1 + 2j, np.complex64(1), np.array([1 + 0j]), "1", None]
+
+
+@pytest.mark.parametrize("one", [TurnsComplex, TurnsComplexInABox])
+@pytest.mark.parametrize("later", [(True, 1.0), *((False, reward) for reward in REWARDS)], ids=str)
+def test_what_is_no_real_number_is_refused_whenever_it_comes(
+    later: Any, one: type[TurnsComplex]
+) -> None:
+    """In lanes that are stepped here, and by what stands in each process of its own."""
+
+    class Own(one):  # type: ignore[valid-type, misc]
+        pass
+
+    Own.later = later
+    env = _lanes("lanes", Own, lanes=2)
+    said = "complex numbers; an observation is of real" if later[0] else "a reward is one number"
+    with pytest.raises(vt.InputError, match=said):
+        vt.train(env, "ppo", fragment=512, epochs=1, minibatches=1, updates=1, progress=False)
+    alone = RealNumbers(Own())
+    alone.reset()
+    with pytest.raises(vt.InputError, match=said):
+        [alone.step(0) for _ in range(400)]

@@ -363,9 +363,12 @@ def _rewards(gained: Any) -> np.ndarray:
         InputError: one is no number.
     """
     try:
-        return np.array(gained, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the rewards of the lanes are not one number each: {gained}.") from error
+        if not np.iscomplexobj(gained):
+            return np.array(gained, np.float64)
+        error = None
+    except (TypeError, ValueError) as fault:
+        error = fault
+    raise InputError(f"the rewards of the lanes are not one real number each: {gained}.") from error
 
 
 def _ended(terminated: np.ndarray, truncated: np.ndarray) -> np.ndarray | None:

@@ -1,10 +1,11 @@
 """Lanes of one environment in one process, at the cost of the environment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -34,7 +35,7 @@ class Lanes(SyncVectorEnv):
         super().__init__(env_fns, copy=False, autoreset_mode=AutoresetMode.SAME_STEP)
         # what `spaces.observation_reader` can read off a list
         self._listed = isinstance(self.single_observation_space, Box | Discrete)
-        self._copied: Callable[[Any], Any] = np.array if self._listed else deepcopy
+        self._copied: Callable[[Any], Any] = _array if self._listed else _copy
 
     def play(
         self, actions: np.ndarray, waiting: np.ndarray | None = None
@@ -118,6 +119,58 @@ def _end_processes(vector: AsyncVectorEnv) -> None:
     vector.closed = True  # nothing is left that could be asked to end
 
 
+def refuse_complex(shown: object) -> None:
+    """Refuse an observation of complex numbers, whose imaginary parts would be dropped.
+
+    Raises:
+        InputError: it is one, or holds one.
+    """
+    if isinstance(shown, Mapping | list | tuple):
+        for part in shown.values() if isinstance(shown, Mapping) else shown:
+            refuse_complex(part)
+    elif _complex(shown):
+        raise InputError(
+            f"The environment shows {str(shown)[:80]}, complex numbers; an observation is of real "
+            "ones: show real and imaginary parts side by side."
+        )
+
+
+def _complex(value: object) -> bool:
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    return kind == "c" or isinstance(value, complex)
+
+
+def _array(shown: object) -> np.ndarray:
+    array = np.array(shown)
+    if array.dtype.kind == "c":
+        refuse_complex(array)
+    return array
+
+
+def _copy(shown: object) -> object:
+    refuse_complex(shown)
+    return deepcopy(shown)
+
+
+class RealNumbers(gymnasium.Wrapper):
+    """Refuses observations and rewards that are no real numbers, in the process of its lane.
+
+    Between processes they are written into arrays of real numbers, which keep no trace.
+    """
+
+    def reset(self, **settings: Any) -> tuple[Any, dict[str, Any]]:
+        """As the environment does."""
+        shown, info = self.env.reset(**settings)
+        refuse_complex(shown)
+        return shown, info
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """As the environment does, its reward as a number."""
+        shown, reward, *ends, info = self.env.step(action)
+        refuse_complex(shown)
+        return shown, number(reward), *ends, info
+
+
 def number(reward: Any) -> float:
     """A reward as a number, whether it came as one or as an array of one.
 
@@ -125,7 +178,8 @@ def number(reward: Any) -> float:
         InputError: it is not one number.
     """
     try:
-        if not isinstance(reward, str):
+        # NumPy makes a number of a complex one, and a warning
+        if not isinstance(reward, str) and not _complex(reward):
             return float(reward)
     except (TypeError, ValueError):
         pass

@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, VectorEnv
 
-from vantage.environments.lanes import Lanes
+from vantage.environments.lanes import Lanes, RealNumbers
 from vantage.environments.sources import Source, lane, remedy
 from vantage.errors import refuse_unless
 
@@ -40,8 +40,14 @@ def vector(origin: Source, lanes: int, settings: dict[str, Any]) -> VectorEnv:
         f"{origin.name}: vectorization_mode={mode!r}; lanes that are made one by one are stepped "
         "'sync' or 'async'.",
     )
-    each = [partial(lane, origin, rest)] * lanes
-    return Lanes(each) if mode == "sync" else AsyncVectorEnv(each)
+    if mode == "sync":
+        return Lanes([partial(lane, origin, rest)] * lanes)
+    return AsyncVectorEnv([partial(_apart, origin, rest)] * lanes)
+
+
+def _apart(origin: Source, settings: dict[str, Any]) -> gymnasium.Env:
+    """One lane for a process of its own."""
+    return RealNumbers(lane(origin, settings))
 
 
 def _stepped_here(name: str, lanes: int, settings: dict[str, Any]) -> bool:
