@@ -235,8 +235,6 @@ def rloo(**settings: Any) -> Any:
         {"loss_type": "grpo", "off_policy_mask_threshold": 0.01},
         {"loss_type": "grpo", **SEQUENCE},
         {"loss_type": "dapo", **SEQUENCE},
-        {"beta": 0.3},
-        {"beta": 0.3, "use_bias_correction_kl": True},
         None,
     ],
     ids=str,
