@@ -277,3 +277,14 @@ def test_public_names_stay() -> None:
     assert all(hasattr(vt, name) for name in vt.__all__)
     assert all(hasattr(language, name) for name in language.__all__)
     assert set(vt.estimators.TABLE) <= set(vt.estimators.__all__)
+
+
+def test_what_an_argument_is_is_said_by_a_noun() -> None:
+    """No `seed: of the weights.`, which only a reader of the signature completes."""
+    fragment = re.compile(r"^ +[a-z_0-9]+: of ", re.MULTILINE)
+    found = [
+        f"{path.relative_to(SOURCE)}: {match.group().strip()}"
+        for path in SOURCE.rglob("*.py")
+        for match in fragment.finditer(path.read_text("utf-8"))
+    ]
+    assert not found, found

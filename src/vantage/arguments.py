@@ -28,7 +28,7 @@ def check_kinds(
     Args:
         owner: how the message calls what is set.
         settings: by name; all among the parameters.
-        parameters: of the function that takes them.
+        parameters: the parameters of the function that takes them.
 
     Raises:
         InputError: naming the setting, its value and what it may be.

@@ -55,7 +55,7 @@ def audit(
             estimator; or the name of either (a row's, where both bear it).
         trajectories: how many to sample, rounded down to whole batches.
         batch: trajectories of one gradient step, whose quality is reported.
-        seed: of everything random here.
+        seed: the seed of everything random here.
         value: V(s) for the estimators that need one.
         reference: an unbiased estimator to measure bias against; by default rewards-to-go, minus V
             if there is a value function.

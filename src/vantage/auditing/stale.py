@@ -44,7 +44,7 @@ def audit_stale(
         estimators: what to compare; the first of them takes the steps.
         updates: the k's.
         batch, group_size, value, seed: as in `audit`.
-        lr: of the steps, with Adam unless `optimizer` is given.
+        lr: the learning rate of the steps, with Adam unless `optimizer` is given.
         optimizer: parameters -> torch optimiser.
         **settings: passed on to `audit`.
 

@@ -40,7 +40,7 @@ class Design:
 
     Attributes:
         trajectories: in all; a multiple of `batch`.
-        batch: of one gradient step, whose quality is reported.
+        batch: the batch of one gradient step, whose quality is reported.
         group: compared with one another by estimators that need groups.
         pool: averaged into one unit where an estimator couples no more than that.
         shared: trajectories from one start state; 1 where every start is drawn by itself.
@@ -182,7 +182,7 @@ def sketch_for(
         policy: whose gradients are kept.
         samples: what each set of trajectories keeps: its design and its estimators.
         memory: bytes.
-        seed: of the sketch, which is the same for all of them.
+        seed: the seed of the sketch, which is the same for all of them.
 
     Raises:
         InputError: not even the smallest sketch fits, saying what would.
@@ -289,7 +289,7 @@ def described(
     """The settings of a report: what was sampled, where, and how its gradients were formed.
 
     Args:
-        sets: of trajectories; sizes are those of each, and the same but for the pool.
+        sets: the sets of trajectories; sizes are those of each, and the same but for the pool.
     """
     units, returns = sets[0], [value for each in sets for value in each.returns]
     design = units.design

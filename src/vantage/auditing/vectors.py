@@ -84,7 +84,7 @@ def audit_draws(
         sources: by name: a function `draw(seed) -> [P]`; an iterable of such vectors; a tensor or
             array of them, [n, P]; or a folder of .npy and .safetensors files, in the order of their
             names. `vantage.gradient_draws` makes a source of any estimator.
-        draws: of each source. Where there are more than 256 neighbours are averaged.
+        draws: the draws of each source. Where there are more than 256 neighbours are averaged.
         reference: the exact gradient [P]; or the name of a source that is known to be unbiased; or
             None, and then no bias is measured.
         batch: trajectories that one draw averages over, so that noise scale, variance and cost

@@ -65,8 +65,8 @@ def audit(
         discount: γ of the objective; the run's, or 0.99.
         hidden: widths of the hidden layers, where no run is given.
         target_snr: what the plan is made for.
-        memory: for unit gradients, such as 500MB or 4GB; larger models are sketched to fit.
-        seed: of everything random.
+        memory: the bound on unit gradients, such as 500MB or 4GB; larger ones are sketched to fit.
+        seed: the seed of all random numbers.
         threads: torch threads.
         json: also write the report there.
         html: also write the report there, as one page with figures.

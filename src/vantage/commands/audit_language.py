@@ -49,7 +49,7 @@ def audit_lm(
         target_snr: what the plan is made for.
         memory: that the audit may take beyond the model, such as 500MB or 4GB; gradients are
             sketched, formed, sampled and scored in parts to stay within it.
-        seed: of everything random.
+        seed: the seed of all random numbers.
         threads: torch threads.
         json: also write the report there.
         html: also write the report there, as one page with figures.

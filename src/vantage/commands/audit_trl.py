@@ -40,8 +40,8 @@ def audit_trl(
             RLOOTrainer; or the name of one.
         draws: optimiser steps to draw.
         target_snr: what the plan is made for.
-        memory: for gradients, such as 500MB or 4GB; longer ones are sketched to fit.
-        seed: of everything random.
+        memory: the bound on gradients, such as 500MB or 4GB; longer ones are sketched to fit.
+        seed: the seed of all random numbers.
         threads: torch threads.
         json: also write the report there.
         html: also write the report there, as one page with figures.

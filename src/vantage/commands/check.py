@@ -24,8 +24,8 @@ def check(
     Args:
         env: a Gymnasium id, such as CartPole-v1 or module:Id-v0, or one with "tensor/" or
             "envpool/" before it.
-        steps: of the longest trace.
-        seed: of environment and actions.
+        steps: the length of the longest trace.
+        seed: the seed of environment and actions.
         seconds: after about so many, traces are cut off.
         json_file: also write the report there.
     """

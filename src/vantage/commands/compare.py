@@ -60,11 +60,11 @@ def compare_command(
             and 64 for an estimator.
         discount: γ of the objective, in (0, 1]; that of an algorithm that has its own, or 0.99.
         hidden: widths of the hidden layers of policy and value function.
-        value: with a learned value function; by default where an estimator needs one.
+        value: train a value function, too; by default where an estimator needs one.
         evaluation_episodes: episodes of the final policy that score a run; 0 scores by the last 100
             episodes of training.
-        low: of each environment, the return that counts as 0; needed where there are several.
-        high: of each environment, the return that counts as 1.
+        low: the return of each environment that counts as 0; needed where there are several.
+        high: the return of each environment that counts as 1.
         target: score that counts as solved, for the optimality gap.
         set: further settings of training, NAME=VALUE, or ESTIMATOR.NAME=VALUE for one of them.
         settings: another name for --set.

@@ -48,14 +48,14 @@ class ModelOptions:
     Attributes:
         model: folder of a model and tokenizer that transformers loads.
         max_completion_length: tokens after which a completion is cut.
-        temperature: of the sampling law.
-        top_k: of the sampling law: only the k likeliest tokens.
-        top_p: of the sampling law: only the likeliest tokens that make up p.
-        min_p: of the sampling law: only tokens p times as likely as the likeliest.
+        temperature: the temperature of the sampling law.
+        top_k: sample only the k likeliest tokens.
+        top_p: sample only the likeliest tokens that make up p.
+        min_p: sample only tokens at least p times as likely as the likeliest.
         lora: rank of an adapter that is trained or audited in place of the model.
         target_modules: layers that the adapter is put on, by the ends of their names, such as
             q_proj v_proj; all linear ones but the head by default.
-        dtype: of the weights.
+        dtype: the type in which the weights are held.
         device: cpu, cuda, cuda:1, ...
         reference: folder of the model that a KL is measured to; in training the model as it was by
             default.
@@ -115,7 +115,7 @@ class TaskOptions:
         data: rows, as JSONL, CSV or Parquet.
         reward: FILE.py:FUNCTION, or exact_match, number, format, or the folder of a reward model;
             several are weighted and summed.
-        weights: of the rewards; 1 each by default.
+        weights: one factor a reward; 1 each by default.
         num_generations: completions per prompt.
         prompt: column with the prompts.
         answer: column with the gold answers.
@@ -141,7 +141,7 @@ class TaskOptions:
         """The rows with their rewards, split by the seed and called as the file is.
 
         Args:
-            seed: of the split.
+            seed: the seed of the split.
             device: where reward models live.
         """
         return Task(
@@ -168,11 +168,11 @@ class LearningOptions:
         beta: weight of the KL penalty, to --reference or to the model as it was; 0 by default, in
             the row's own form, which `vantage estimators NAME` shows.
         batch: completions per update; "auto" follows the gradient's noise scale.
-        target_snr: of a batch's gradient, held by --batch auto.
+        target_snr: the signal-to-noise ratio of a batch's gradient that --batch auto holds.
         baseline: "auto" takes the unbiased baseline of least measured variance at every update.
         updates: batches to learn from.
         lr: learning rate (AdamW).
-        schedule: of the learning rate, after the warm-up.
+        schedule: how the learning rate goes on after the warm-up.
         epochs: passes over each batch.
         minibatches: optimiser steps of an epoch.
         resample_dead_groups: rounds of drawing other prompts for groups of equal rewards.
@@ -182,14 +182,14 @@ class LearningOptions:
             each with its model.
         stop_at: end the run once that reward is reached, by evaluations where there are any.
         patience: end the run once so many evaluations in a row were no better than one before.
-        optimizer: of torch, such as SGD; AdamW without weight decay by default. FILE.py:FUNCTION
-            for one of your own, made of parameters.
+        optimizer: one of torch, such as SGD; AdamW without weight decay by default.
+            FILE.py:FUNCTION for one of your own, made of parameters.
         optimizer_set: its settings, NAME=VALUE, such as momentum=0.9.
         delay: updates by which the policy that samples is behind.
         skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
             infinite, and go on; by default the run stops.
         transcripts_every: updates between transcripts; 0 for none.
-        seed: of everything random.
+        seed: the seed of all random numbers.
         out: run folder; runs/MODEL-ESTIMATOR-SEED by default.
         resume: resume the run in that folder, bit for bit.
         tensorboard: also write TensorBoard events, into the run folder.

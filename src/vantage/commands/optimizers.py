@@ -21,7 +21,7 @@ def optimizer_named(name: str, settings: tuple[str, ...]) -> OptimizerFactory:
     """The optimiser of torch of that name, or what FILE.py:FUNCTION makes of parameters.
 
     Args:
-        name: of a class in torch.optim, such as SGD, or FILE.py:FUNCTION. The file is run.
+        name: a class of torch.optim, such as SGD, or FILE.py:FUNCTION. The file is run.
         settings: NAME=VALUE, its keyword arguments.
 
     Raises:

@@ -26,7 +26,7 @@ def report_command(
         out: where the page goes; report.html in the run folder by default.
         serve: show all runs of the folder in the browser, in a table to sort by any metric and with
             their curves over one another, fresh as they train; for this machine alone.
-        port: of --serve; 8017 by default, or a free one where that is taken.
+        port: the port of --serve; 8017 by default, or a free one where that is taken.
         show: open the page in the browser of this machine.
     """
     refuse_unless(

@@ -11,7 +11,7 @@ def trackers(
     """Those asked for, of the run in that folder.
 
     Args:
-        folder: of the run; TensorBoard's files go there too, into `tensorboard`.
+        folder: the run's folder; TensorBoard's files go there too, into `tensorboard`.
         tensorboard: whether to write them.
         wandb, trackio: names of projects; None: not there.
 

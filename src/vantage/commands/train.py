@@ -88,7 +88,7 @@ def train(
             `vantage algorithms` prints.
         estimator: a row of the table that `vantage estimators` prints, with the update rule it is
             made for; reinforce_baseline where no algorithm is named.
-        tuned: with settings that are known to work on this environment, that `vantage algorithms
+        tuned: take settings that are known to work on this environment, that `vantage algorithms
             tuned` prints; its steps too, where neither steps nor updates is given.
         set: settings of the algorithm or the estimator, NAME=VALUE, such as epochs=10.
         env_set: settings of the environment, NAME=VALUE: is_slippery=False, action_mask=True,
@@ -103,15 +103,16 @@ def train(
         group_size: episodes compared with one another, by estimators that need groups.
         lanes: copies of the environment that run side by side; those of the algorithm, or 64.
         discount: γ of the objective, in (0, 1]; that of --tuned, or 0.99.
-        normalise: observations and rewards by their running statistics; as the algorithm has it.
+        normalise: divide observations and rewards by their running statistics; as the algorithm has
+            it.
         hidden: widths of the hidden layers of policy and value function; those of --tuned, or 64
             64.
-        squash: actions through a tanh, where they have bounds.
+        squash: put actions through a tanh, where they have bounds.
         recurrent: size of a GRU's memory, for environments that do not show their state.
-        value: with a learned value function; by default when the estimator needs one. With it, an
+        value: train a value function, too; by default when the estimator needs one. With it, an
             episode cut by a time limit is continued by its value.
         lr: learning rate; the algorithm's, or the update rule's, by default.
-        schedule: of the learning rate over the run; the algorithm's, or constant, by default.
+        schedule: how the learning rate goes over the run; the algorithm's, or constant, by default.
         max_grad_norm: longest gradient let through to the optimiser.
         delay: updates by which the policy that acts is behind.
         evaluate_every: updates between evaluations on lanes of their own; 0 for none.
@@ -126,9 +127,9 @@ def train(
         skip_non_finite: undo and count updates whose loss, gradient or parameters are NaN or
             infinite, and go on; by default the run stops.
         environment_timeout: seconds that one step of all lanes may take; any by default.
-        seed: of everything random.
+        seed: the seed of all random numbers.
         out: run folder; runs/ENV-ALGORITHM-SEED by default.
-        resume: carry on the run in that folder.
+        resume: go on with the run in that folder.
         tensorboard: also write TensorBoard events, into the run folder.
         wandb: also send metrics to this Weights & Biases project.
         trackio: also log metrics to this Trackio project.
@@ -217,7 +218,7 @@ def evaluate(
         run: the run folder.
         env: the environment, where it is one of your own, module:Name or file.py:Name.
         episodes: how many whole episodes.
-        seed: of the environment and the actions; another than the training seed.
+        seed: the seed of environment and actions; another than the training seed.
         greedy: take the likeliest action instead of sampling.
         lanes: copies of the environment; as in training by default.
         update: the checkpoint of that update, where it was kept; the latest by default.

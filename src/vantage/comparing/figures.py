@@ -49,7 +49,7 @@ def bands(
     Args:
         lines: by estimator.
         order: every estimator of the page, so that each has one colour throughout.
-        labels: of the axes.
+        labels: the labels of the axes.
         number: keeps the ids of figures apart.
     """
     with matplotlib.rc_context(SETTINGS):

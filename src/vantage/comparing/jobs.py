@@ -64,7 +64,7 @@ class Contender:
         estimator: what `vantage.train` is given.
         settings: further arguments of `vantage.train`.
         value: whether a value function is trained.
-        lanes: of an environment that is made from an id.
+        lanes: the lanes of an environment that is made from an id.
     """
 
     name: str

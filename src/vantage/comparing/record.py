@@ -18,7 +18,7 @@ class Row:
         failed: how many did not.
         iqm: mean of the middle half of the runs.
         mean: mean of the runs.
-        median: of the runs; of several environments' means where there are several.
+        median: the median of the runs; of several environments' means where there are several.
         optimality_gap: E[max(0, target − score)]; None without a target.
         training: mean return of the last 100 training episodes of every run, averaged over runs;
             None where environments differ.

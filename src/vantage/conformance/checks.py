@@ -39,7 +39,7 @@ def check(estimator: Estimator, seed: int = 0) -> None:
 
     Args:
         estimator: any row, built in or your own.
-        seed: of the random batch the rules are tried on.
+        seed: the seed of the random batch the rules are tried on.
 
     Raises:
         ConformanceError: listing every rule that is broken, and the remedy.

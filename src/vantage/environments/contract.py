@@ -41,7 +41,7 @@ class Play(NamedTuple):
         first: [lanes, ...] of the reset.
         actions: T of [lanes, ...].
         steps: T of them, as returned.
-        copies: of the steps, taken at once.
+        copies: the copies of the steps, taken at once.
         changed: steps that wrote into their action.
     """
 
@@ -89,7 +89,7 @@ def contract(
         actions: generator -> raw actions [lanes, ...], by default random ones of the space
             `env.actions`, out of bounds now and then.
         steps: T; long enough for episodes to end.
-        seed: of environment and actions.
+        seed: the seed of environment and actions.
         tolerance: largest difference from the reference, relative to the larger of 1 and what is
             compared.
 

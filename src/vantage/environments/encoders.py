@@ -74,7 +74,7 @@ class PicturesAndVectors(nn.Module):
         generator: the source of the random weights.
 
     Attributes:
-        width: of what it gives, 256 a picture and the other columns as they are.
+        width: the width of what it gives, 256 a picture and the other columns as they are.
     """
 
     def __init__(self, space: gymnasium.Space, generator: torch.Generator):

@@ -64,7 +64,7 @@ def policy(
     Args:
         observation, action: spaces of one lane.
         hidden: widths of the hidden layers (pictures have their own).
-        seed: of the initial weights.
+        seed: the seed of the initial weights.
         net: a network of your own, from observations [..., *shape] to what the distribution needs:
             logits of every choice, or means. It does not see a mask.
         squash: for Box actions with finite bounds: squash into them by tanh instead of clipping.
@@ -142,7 +142,7 @@ def value(
     Args:
         observation: space of one lane.
         hidden: widths of the hidden layers.
-        seed: of the initial weights.
+        seed: the seed of the initial weights.
         net: a network of your own, from observations [..., *shape] to [..., 1].
         orthogonal: gain 1 in the last layer, as PPO's reference code has it, instead of 0.01.
         recurrent: as given to `policy`. V then reads what that policy recorded: features, start

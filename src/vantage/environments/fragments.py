@@ -84,7 +84,7 @@ class Fragments:
 
         Args:
             steps: T.
-            seed: of the actions.
+            seed: the seed of the actions.
 
         Raises:
             InputError: steps < 1; a NaN or infinite reward or observation, naming step and lane;

@@ -214,7 +214,7 @@ class Gymnasium:
 
         Args:
             hidden: widths of the hidden layers.
-            seed: of the initial weights.
+            seed: the seed of the initial weights.
             **choices: net, squash, log_std, orthogonal, recurrent, activation; see
                 `vantage.environments.fitted.policy`.
         """
@@ -234,7 +234,7 @@ class Gymnasium:
 
         Args:
             hidden: widths of the hidden layers.
-            seed: of the initial weights.
+            seed: the seed of the initial weights.
             **choices: net, orthogonal, recurrent, activation, trunk; see
                 `vantage.environments.fitted.value`.
         """

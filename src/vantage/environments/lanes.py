@@ -81,7 +81,7 @@ def worker_death(vector: AsyncVectorEnv, name: str) -> InputError:
 
     Args:
         vector: whose pipes have broken.
-        name: of the environment.
+        name: the name of the environment.
     """
     ending = connection.wait([process.sentinel for process in vector.processes], timeout=1)
     for process in vector.processes:

@@ -31,7 +31,7 @@ class LanesAtOnce:
     Args:
         env: whose lanes go on.
         policy: what is done to its actions before they are applied.
-        recorder: of the device; None runs the steps as they are.
+        recorder: the recorder of the device; None runs the steps as they are.
     """
 
     def __init__(self, env: TensorEnvironment, policy: Policy, recorder: Recorder | None):

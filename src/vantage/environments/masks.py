@@ -31,7 +31,7 @@ def mask_part(
         observation, action: spaces of one lane.
         asked: None: the entry "action_mask", where there is one that fits the actions; True or the
             name of an entry: it must be there; False: an entry of the observation like any other.
-        name: of the environment.
+        name: the name of the environment.
 
     Raises:
         InputError: an entry asked for that is not there or does not fit; actions other than
@@ -82,7 +82,7 @@ class MaskFromInfo(gymnasium.Wrapper):
 
     Args:
         env: with Discrete actions.
-        key: of the mask in `info`.
+        key: the key of the mask in `info`.
 
     Raises:
         InputError: no mask in `info`; one of another size; one that allows nothing.

@@ -31,7 +31,7 @@ class LaneReference:
 
     Args:
         env: stepped by hand.
-        seed: of its first reset.
+        seed: the seed of its first reset.
         place: puts it into the state that an observation shows; None: it starts by itself.
 
     Attributes:

@@ -40,7 +40,7 @@ def remade(
     """The environment that `making.describe` described.
 
     Args:
-        description: of it.
+        description: what `making.describe` wrote of it.
         lanes: in place of those it had.
         given: the environment itself, where the description is not enough: as `make` takes it, or
             made already.

@@ -67,7 +67,7 @@ def episodes(
         env: the lanes to step.
         policy: acts; sampled unless `greedy`, which takes its mode.
         count: how many episodes, N.
-        seed: of the environment and of the actions.
+        seed: the seed of the environment and of the actions.
         value: V; fills `Batch.value`, and `Batch.bootstrap` where an episode was truncated. Without
             it a truncated episode is worth what it collected: the objective is the return within
             the time limit.

@@ -99,8 +99,8 @@ def observation_reader(
     The tensor is a copy: environments may write into their arrays at the next step.
 
     Args:
-        dtype: of vectors. Double where a normaliser is to take means off before they are rounded to
-            single precision.
+        dtype: the type of vectors. Double where a normaliser is to take means off before they are
+            rounded to single precision.
 
     Raises:
         InputError: the space is not supported; see `parts`. The function itself raises it for an id
@@ -141,8 +141,8 @@ def action_writer(space: gymnasium.Space, dtype: Any, name: str) -> Callable[[Te
     array is new: an environment may write into it.
 
     Args:
-        space: of one lane.
-        dtype: of the array the environment is given.
+        space: the space of one lane.
+        dtype: the type of the array the environment is given.
 
     Raises:
         InputError: the space is not Discrete, MultiDiscrete, MultiBinary or Box.

@@ -103,7 +103,7 @@ class TensorEnvironment:
         discount: γ of the objective, in (0, 1].
         device: where states, observations and random numbers live. One seed gives one sequence of
             bits per kind of device.
-        dtype: of states, observations and rewards; the class or its name ("float64").
+        dtype: the type of states, observations and rewards; the class or its name ("float64").
 
     Attributes:
         dynamics: the task.
@@ -237,7 +237,7 @@ class TensorEnvironment:
 
         Args:
             hidden: widths of the hidden layers.
-            seed: of the initial weights.
+            seed: the seed of the initial weights.
             **choices: net, squash, log_std, orthogonal, recurrent; see
                 `vantage.environments.fitted.policy`.
         """
@@ -255,7 +255,7 @@ class TensorEnvironment:
 
         Args:
             hidden: widths of the hidden layers.
-            seed: of the initial weights.
+            seed: the seed of the initial weights.
             **choices: net, orthogonal, recurrent; see `vantage.environments.fitted.value`.
         """
         value = fitted.value(self.observations, hidden, seed, **choices)

@@ -27,7 +27,7 @@ class Terms:
     Attributes:
         observations: space of one lane.
         actions: space of one lane.
-        name: of the environment, for messages.
+        name: the name of the environment, for messages.
         normalise: applied to the tensor of observations [n, ...] before the policy sees it; None
             where the environment is not normalised.
         mask: where the mask of actions lies in the observation; None without one.

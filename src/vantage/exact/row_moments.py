@@ -161,7 +161,7 @@ def _compared(estimate: Total, count: int, shared: bool) -> RowMoments:
     E‖S‖² E R²/(K−1).
 
     Args:
-        estimate: of total returns.
+        estimate: the estimate of total returns.
         count: K trajectories that are compared.
         shared: whether they share their start state; else each start is drawn by itself.
     """

@@ -60,8 +60,8 @@ class Passes(Protocol):
         """Set `.grad` from the last forward pass.
 
         Args:
-            weight: of log π(a|s), uphill.
-            entropy_weight: of H(π(·|s)), uphill; None: no entropy bonus.
+            weight: the weight of log π(a|s), uphill.
+            entropy_weight: the weight of H(π(·|s)), uphill; None: no entropy bonus.
             value_slope: the slope of the loss in V(s), downhill.
         """
         ...

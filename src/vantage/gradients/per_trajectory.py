@@ -60,7 +60,7 @@ class Room(NamedTuple):
         """How many rows a method can take at once; 0 where not even one.
 
         Args:
-            name: of the method.
+            name: the name of the method.
             parameters: bytes of one gradient.
             rank: R, directions formed together.
             results: bytes that are held of every row at the end.
@@ -196,7 +196,7 @@ class Choice(NamedTuple):
     """What `fastest` found.
 
     Attributes:
-        name: of the method taken.
+        name: the name of the method taken.
         seconds: measured per trajectory, by method; those that failed or disagreed are missing.
         refused: why, by method.
     """

@@ -60,12 +60,12 @@ class Recorded:
         """The outputs of a function, tensors of the caller's own.
 
         Args:
-            function: of tensors to tensors. It may change tensors that outlive it in place, such as
-                parameters; it reads no number of a tensor and draws no random ones.
+            function: a function of tensors to tensors. It may change tensors that outlive it in
+                place, such as parameters; it reads no number of a tensor and draws no random ones.
             same: all that the function depends on beside its inputs: settings, and addresses of
                 tensors that outlive it. Where it differs from the last call, or where shapes do,
                 what was recorded is dropped.
-            inputs: of the function.
+            inputs: the inputs of the function.
         """
         if self.recorder is None:
             return function(*inputs)

@@ -52,7 +52,7 @@ class Forest:
 
     Attributes:
         title: what is shown, in words.
-        label: of the axis, with the formula.
+        label: the label of the axis, with the formula.
         estimates: by estimator.
         log: logarithmic axis; values that are not positive are then written, not drawn.
         line: where to draw a line for comparison.

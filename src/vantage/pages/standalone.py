@@ -20,7 +20,7 @@ def standalone(inline: str) -> str:
     would give it come with it, for light and dark.
 
     Args:
-        inline: of `vantage.pages.forest.svg` and what is made with it.
+        inline: the output of `vantage.pages.forest.svg` and what is made with it.
     """
     box = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', inline)[0]
     width, height = (f"{float(side) * PIXELS:.0f}" for side in box)

@@ -42,9 +42,9 @@ class Draws:
 
     Attributes:
         trainer: the trainer; between draws it is as it was given.
-        completions: of one optimiser step, which a draw averages over.
+        completions: the completions of one optimiser step, which a draw averages over.
         num_generations: completions of one prompt among them.
-        name: of the trainer and its `loss_type`.
+        name: the name of the trainer and its `loss_type`.
     """
 
     def __init__(self, trainer: Any):
@@ -95,8 +95,8 @@ def draws(trainer: Any) -> Draws:
     callbacks are left out, its random states, counters and metrics are put back.
 
     Args:
-        trainer: of TRL, in one process, without DeepSpeed or FSDP, whose weights are float32 or
-            bfloat16 without a gradient scaler.
+        trainer: a trainer of TRL, in one process, without DeepSpeed or FSDP, whose weights are
+            float32 or bfloat16 without a gradient scaler.
 
     Raises:
         InputError: not such a trainer.

@@ -28,8 +28,8 @@ def audit(trainer: Any, *, draws: int = 256, seed: int = 0, **settings: Any) -> 
     Args:
         trainer: a GRPOTrainer or RLOOTrainer, as `vantage.peers.trl.draws` takes it.
         draws: optimiser steps to draw.
-        seed: of everything random.
-        settings: of `vantage.audit_draws`: target_snr, memory, threads, progress.
+        seed: the seed of everything random.
+        settings: the settings of `vantage.audit_draws`: target_snr, memory, threads, progress.
 
     Raises:
         InputError: no such trainer, or a task or a law of sampling that cannot be taken over.

@@ -95,8 +95,8 @@ def cnn(
     (MinAtar): 16 filters of 3 × 3, then 128 units.
 
     Args:
-        shape: of one picture: [height, width], [height, width, channels] or [channels, height,
-            width]; channels come first where the first size is the smaller.
+        shape: the shape of one picture: [height, width], [height, width, channels] or [channels,
+            height, width]; channels come first where the first size is the smaller.
         outputs: width of the last layer.
         gain: scale of the last layer's weights; the others use √2.
         generator: the source of the random weights.
@@ -133,7 +133,7 @@ class Pixels(nn.Module):
 
     Args:
         net: the network.
-        shape: of one picture.
+        shape: the shape of one picture.
         channels_last: whether its channels are its last dimension.
         scale: what pixels are multiplied by.
     """

@@ -86,7 +86,7 @@ class Policy(nn.Module):
                 It makes no difference to a policy without a memory.
             action_mask: `info["action_mask"]`, where the policy was made for an environment that
                 tells there which actions are allowed.
-            seed: of the actions, which are drawn from (seed, number of calls before).
+            seed: the seed of the actions, which are drawn from (seed, number of calls before).
 
         Returns:
             One action, or [n, ...], as the environment takes it; a tensor if `observation` is one.
@@ -172,7 +172,7 @@ class Policy(nn.Module):
         """All that the policy sees at this step, [lanes, ...]: what the rollout records.
 
         Args:
-            observation: of the environment, [lanes, ...].
+            observation: the observation of the environment, [lanes, ...].
             started: [lanes] True where it is the first of an episode.
             memory: as `begin` or `remember` gave it.
         """

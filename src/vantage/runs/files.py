@@ -13,7 +13,7 @@ def named_in_file(spec: str, what: str, example: str) -> object:
     Args:
         spec: FILE.py:FUNCTION, or the name of anything else in the file.
         what: what it is to be, for messages: "Reward".
-        example: of a spec.
+        example: a spec that would do, for messages.
 
     Raises:
         InputError: no such file or name, or the file cannot be run.

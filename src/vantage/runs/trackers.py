@@ -74,9 +74,9 @@ class WandB:
     """A run on Weights & Biases, or offline where WANDB_MODE=offline says so.
 
     Args:
-        project: of the run.
-        folder: of this run; wandb's files go there, and wandb.json, which holds the run's id and
-            the last step logged, so that a resumed run carries on the same W&B run.
+        project: the project of the run.
+        folder: the folder of this run; wandb's files go there, and wandb.json, which holds the
+            run's id and the last step logged, so that a resumed run carries on the same W&B run.
         **settings: further arguments of `wandb.init`, such as `name`, `entity`, `config`.
 
     Raises:
@@ -111,8 +111,8 @@ class Trackio:
     """A run in Trackio, on this machine unless `space_id` says otherwise.
 
     Args:
-        project: of the run.
-        folder: of this run; trackio.json there holds its name and the last step logged.
+        project: the project of the run.
+        folder: the folder of this run; trackio.json there holds its name and the last step logged.
         **settings: further arguments of `trackio.init`, such as `name`, `config`, `space_id`.
 
     Raises:

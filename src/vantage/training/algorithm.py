@@ -29,7 +29,7 @@ class Algorithm:
         fragment: steps of every lane per update, episodes carried over.
         batch: whole episodes per update, where there is no fragment.
         lr: learning rate; the rule's own where None.
-        schedule: of the learning rate.
+        schedule: the schedule of the learning rate.
         optimizer: parameters -> torch optimiser; the rule's own where None.
         delay: updates by which the policy that acts is behind.
         normalise: observations and rewards by running statistics, where the run makes the

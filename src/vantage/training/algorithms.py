@@ -116,7 +116,7 @@ def vpg(fragment: int = 4000, lambda_: float = 0.97) -> Algorithm:
 
     Args:
         fragment: steps per update, of one environment.
-        lambda_: of the generalised advantage.
+        lambda_: the λ of the generalised advantage.
 
     Source: Schulman et al. 2016 [schulman2016], with the settings of Achiam 2018, Spinning Up.
     """
@@ -170,16 +170,16 @@ def ppo(
     Args:
         fragment: steps per lane and update.
         epochs: over each batch.
-        minibatches: of each epoch.
-        lr: of Adam.
-        lambda_: of the generalised advantage.
+        minibatches: the minibatches of each epoch.
+        lr: the learning rate of Adam.
+        lambda_: the λ of the generalised advantage.
         epsilon: the clip of the ratio.
         value_clip: the clip of V about its earlier prediction; None: none.
-        value_coefficient: of the value's loss.
+        value_coefficient: the weight of the value's loss.
         entropy: coefficient of the bonus.
         standardise: each minibatch's advantages.
         target_kl: stop an update's epochs early; None: never.
-        max_grad_norm: of both networks together.
+        max_grad_norm: the largest gradient norm of both networks together.
         anneal: the learning rate falls to 0 in a straight line.
 
     Source: Schulman et al. 2017 [schulman2017], table 3; details: Huang et al. 2022, Engstrom et
@@ -238,9 +238,9 @@ def natural(
     Args:
         fragment: steps per lane and update.
         max_kl: KL of a step, nats.
-        damping: of the Fisher information. A table's is small wherever a state is seldom visited:
-            10⁻³ there, where 0.1 would leave hardly more than the plain gradient.
-        lambda_: of the generalised advantage.
+        damping: the damping of the Fisher information. A table's is small wherever a state is
+            seldom visited: 10⁻³ there, where 0.1 would leave hardly more than the plain gradient.
+        lambda_: the λ of the generalised advantage.
 
     Source: Kakade 2002 [kakade2002].
     """
@@ -262,9 +262,9 @@ def trpo(
     Args:
         fragment: steps per lane and update.
         max_kl: KL of a step, nats.
-        damping: of the Fisher information.
-        lambda_: of the generalised advantage.
-        iterations: of conjugate gradients.
+        damping: the damping of the Fisher information.
+        lambda_: the λ of the generalised advantage.
+        iterations: the iterations of conjugate gradients.
         value_epochs: passes over a batch to fit V.
         value_minibatch: steps of a batch per step of that fit.
 

@@ -67,7 +67,7 @@ class Ascent:
     """An update rule: one step of the optimiser along ĝ, θ ← θ + α ĝ, then the fit of V.
 
     Attributes:
-        fit: of the value function.
+        fit: the fit of the value function.
         lr, eps: learning rate and ε of Adam, where `vantage.train` is given no other.
         max_grad_norm: longest gradient let through to the optimiser; None leaves it as it is.
     """

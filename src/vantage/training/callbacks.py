@@ -14,7 +14,7 @@ class RunState:
     """A run under way, as callbacks see it.
 
     Attributes:
-        folder: of the run, or None.
+        folder: the folder of the run, or None.
         stopped: why the run ends after this update, or None.
     """
 

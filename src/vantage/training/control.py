@@ -63,9 +63,9 @@ class ControlLearner(Learner):
         passes: over both networks.
         estimators: to choose from at every update; one unless baseline="auto".
         optimizers: as the update rule made them.
-        settings: of the run.
+        settings: the settings of the run.
         evaluation: where to evaluate, on lanes of its own; None: nowhere.
-        episodes: of an evaluation.
+        episodes: the episodes of an evaluation.
     """
 
     unit = pace = "steps"

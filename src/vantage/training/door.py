@@ -88,8 +88,8 @@ def entry(
         value: V, or None: made too, where the policy is and the algorithm trains one.
         lanes, discount, normalise: of an environment that is made here; where None, those of the
             algorithm, or else 64 lanes, γ = 0.99, not normalised.
-        device: of an environment that is made here, and of the networks with it.
-        seed: of the first weights of what is made here.
+        device: the device of an environment that is made here, and of the networks with it.
+        seed: the seed of the first weights of what is made here.
 
     Raises:
         InputError: something that cannot be used, saying what to write instead.

@@ -43,7 +43,7 @@ class Epochs:
 
     Attributes:
         epochs, minibatches: how often, and in how many steps.
-        value_coefficient: of the value's loss beside the policy's.
+        value_coefficient: the weight of the value's loss beside the policy's.
         value_clip: hold V within this of its earlier prediction (Schulman et al. 2017's code);
             None: no clipping.
         standardise: centre and scale each minibatch's advantages by themselves. A biased operation

@@ -77,7 +77,7 @@ def evaluate(
             are read and not changed, and rewards are its own.
         policy: acts; sampled unless `greedy`.
         episodes: how many, at least 2.
-        seed: of the environment and the actions.
+        seed: the seed of the environment and the actions.
         greedy: take the likeliest action instead of sampling.
         threads: torch threads; small networks want one.
 
@@ -120,7 +120,7 @@ def lanes_to_evaluate(env: Environment, episodes: int, given: object = None) -> 
 
     Args:
         env: the environment that is trained on.
-        episodes: of an evaluation.
+        episodes: the episodes of an evaluation.
         given: an environment to evaluate on, or what `vantage.make` makes one of.
 
     Raises:

@@ -83,10 +83,10 @@ class Update(Protocol):
             optimizers: as `optimizers` made them, at this update's learning rates.
             estimator: weighs the batch.
             batch: as it was collected.
-            generator: of everything random here.
+            generator: the generator of everything random here.
             gradient: ĝ of the batch [P], uphill, for a rule that wants it.
             stale: whether an older policy sampled the batch, so that no ratio is 1 by construction.
-            factor: of the schedule, for what a rule scales besides learning rates.
+            factor: the factor of the schedule, for what a rule scales besides learning rates.
         """
         ...
 

@@ -18,7 +18,7 @@ class Keeper:
 
     Args:
         learner: restored, if it is to be.
-        folder: of the run, or None.
+        folder: the folder of the run, or None.
         evaluate_every: updates between evaluations, which then say how good a policy is; 0: the
             training's own return says it.
         best: whether to keep the best checkpoint.

@@ -46,9 +46,9 @@ class Learner(ABC):
     """Everything that changes in a run.
 
     Args:
-        seed: of everything random.
+        seed: the seed of everything random.
         modules: what is trained, and what else a checkpoint holds, by name.
-        optimizers: of them; their learning rates are those that the schedule scales.
+        optimizers: the optimizers of them; their learning rates are those that the schedule scales.
 
     Attributes:
         policy, value: what is trained; value may be None.
@@ -199,7 +199,7 @@ class Learner(ABC):
         """Write a checkpoint into the run folder.
 
         Args:
-            folder: of the run.
+            folder: the folder of the run.
             recorded: the checksum of the lines of metrics that the checkpoint builds on.
 
         Raises:

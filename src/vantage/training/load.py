@@ -39,7 +39,7 @@ def load(
 
     Args:
         path: the run folder.
-        lanes: of the environment; those of the run where None.
+        lanes: the lanes of the environment; those of the run where None.
         env: the environment, where it was an object, a function or a class of your own: as
             `vantage.make` takes it, or made already.
         update: load the checkpoint of this update, which `keep_last` has kept.

@@ -139,7 +139,7 @@ def train(
             million. Fragments only.
         signal_every: updates between two measurements of the gradient's signal-to-noise ratio in
             fragments, which costs a pass over the batch; None: never. It needs two lanes.
-        seed: of everything random here.
+        seed: the seed of everything random here.
         out: run folder; None writes nothing.
         resume: carry on the run in `out` from its last checkpoint.
         checkpoint_seconds: least time between checkpoints; one is always written at the end and on

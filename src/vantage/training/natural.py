@@ -46,10 +46,10 @@ class Natural:
     Attributes:
         max_kl: δ, nats per step of a trajectory.
         line_search: whether steps are checked and halved.
-        iterations: of conjugate gradients.
+        iterations: the iterations of conjugate gradients.
         damping: added to the diagonal of F.
-        halvings: of the line search, at most; then the policy stays as it is.
-        fit: of the value function.
+        halvings: most halvings of the line search; then the policy stays as it is.
+        fit: the fit of the value function.
 
     Source: Kakade 2002; Schulman et al. 2015, TRPO, appendix C.
     """

@@ -31,11 +31,11 @@ class Row:
         lanes: copies of the environment.
         discount: γ.
         source: who published the settings, and what differs here.
-        settings: of the algorithm.
+        settings: the settings of the algorithm.
         normalise: as in `vantage.make`.
         network: keyword arguments of `env.policy` and `env.value`.
-        returns: of the runs that were made with them, one a seed: mean return of the last 100
-            episodes of training, actions sampled.
+        returns: the returns of the runs that were made with them, one a seed: mean return of the
+            last 100 episodes of training, actions sampled.
     """
 
     env: str

@@ -46,7 +46,7 @@ def record_video(
         policy: acts; sampled unless `greedy`.
         path: an .mp4 (H.264), written whole or not at all.
         episodes: how many.
-        seed: of the first episode; the next take the seeds that follow it.
+        seed: the seed of the first episode; the next take the seeds that follow it.
         greedy: take the likeliest action instead of sampling.
 
     Returns:

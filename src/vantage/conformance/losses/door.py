@@ -63,7 +63,7 @@ class Rows:
             policy that sampled.
         scores: [N, T, P] ∇ log π of every step, for estimators that look at scores.
         greedy_return: [N, T].
-        temperature: of the sampling law.
+        temperature: the temperature of the sampling law.
     """
 
     log_prob: Float[Tensor, "N T"]

@@ -18,7 +18,7 @@ class Example:
     Attributes:
         problem: its prompts, as text.
         num_generations: completions per prompt.
-        batches: of every batch, its probability, and each row's prompt, rewards and weights: the
+        batches: every batch with its probability, and each row's prompt, rewards and weights: the
             weight of log π at a step is −∂loss/∂log π. No weights where the loss reads logits.
         decisions: names of the decisions.
         step, gradient: E[step] and ∇J at each decision, by action.

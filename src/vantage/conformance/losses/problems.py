@@ -47,8 +47,8 @@ class Problem:
         name: what it is there to show.
         prompts: their trees, with equal numbers of actions.
         behaviour: the policy that samples is so many steps of ∇J behind; 0 is on policy.
-        temperature: of the sampling law, π = softmax(logits/temperature). The parameters are the
-            logits.
+        temperature: the temperature of the sampling law, π = softmax(logits/temperature). The
+            parameters are the logits.
     """
 
     name: str

@@ -42,7 +42,7 @@ class Examination:
     """What a loss climbs, by exact enumeration.
 
     Attributes:
-        name: of the loss.
+        name: the name of the loss.
         verdict: "climbs": E[step] is ∇J on every problem; "factor": a positive multiple of it;
             "tilted": not along it somewhere; "downhill": against it everywhere; "nothing": 0
             everywhere; "not finite".

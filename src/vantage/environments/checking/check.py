@@ -75,9 +75,9 @@ def check_environment(
         env: an id ("CartPole-v1", "module:Id-v0", "tensor/...", "envpool/..."), a Gymnasium
             environment, a class, a function that makes one, a vector environment, or one of
             Vantage's. What can be copied or made again is; else the environment itself is stepped.
-        steps: of the longest trace.
-        seed: of everything random here. The generators that the process shares (`np.random`,
-            `random`, `torch`) are left as they were.
+        steps: the length of the longest trace.
+        seed: the seed of everything random here. The generators that the process shares
+            (`np.random`, `random`, `torch`) are left as they were.
         seconds: after about so many the traces are cut off, whatever `steps`.
         measure: also memory and speed, which differ from run to run.
 
@@ -106,7 +106,7 @@ def quick_check(env: Environment, seed: int = 0, seconds: float = 0.25) -> list[
 
     Args:
         env: what is about to be trained on.
-        seed: of the lane and its actions.
+        seed: the seed of the lane and its actions.
         seconds: after which the traces are cut off.
     """
     make = lane_of(env)

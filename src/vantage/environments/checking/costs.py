@@ -28,7 +28,7 @@ def judge_memory(env: gymnasium.Env, seed: int, steps: int, seconds: float) -> l
 
     Args:
         env: stepped with random actions.
-        seed: of environment and actions.
+        seed: the seed of environment and actions.
         steps: in each of `WINDOWS` windows.
         seconds: no more windows are begun after these; without all of them nothing is said.
     """
@@ -105,7 +105,7 @@ def speed(
     Args:
         env: stepped with random actions.
         policy: fits it; it is not changed.
-        draw: of `contract.random_actions`.
+        draw: a function that `contract.random_actions` gives.
         seconds: spent at most, about a half of them on the environment.
     """
     generator = torch.Generator().manual_seed(0)

@@ -29,7 +29,7 @@ def judge_lengths(traces: list[Trace], limit: int | None) -> Iterator[Finding]:
     """Whether episodes end, and within what training waits for.
 
     Args:
-        traces: of one environment.
+        traces: the traces of one environment.
         limit: steps after which episodes are declared to be cut off; None where nothing is said.
     """
     lengths = [length for trace in traces for length in trace.lengths()]

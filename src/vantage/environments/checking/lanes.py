@@ -19,7 +19,7 @@ def vector_traces(vector: VectorEnv, seed: int, steps: int) -> tuple[list[Trace]
 
     Args:
         vector: reset with `seed`, stepped, and reset by mask where it asks for that.
-        seed: of environment and actions.
+        seed: the seed of environment and actions.
         steps: how many.
     """
     lanes, mode = vector.num_envs, vector.metadata.get("autoreset_mode")
@@ -111,7 +111,7 @@ def judge_alike(traces: list[Trace], other: list[Trace]) -> Iterator[Finding]:
     """Whether lanes replay one another under equal actions, though another seed differs.
 
     Args:
-        traces: of the lanes, under equal actions.
+        traces: the traces of the lanes, under equal actions.
         other: the same after a reset with another seed.
     """
     same = all(_alike(traces[0], trace) for trace in traces[1:])

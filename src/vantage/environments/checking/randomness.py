@@ -149,8 +149,8 @@ def reproducible(
     Args:
         make: makes a lane, or hands out the one there is.
         distinct: whether `make` makes a new one every time.
-        seed: of the lanes.
-        steps: of each trace.
+        seed: the seed of the lanes.
+        steps: the length of each trace.
     """
     env = make()
     actions = env.action_space

@@ -34,13 +34,14 @@ class EnvironmentReport:
     """What `vantage.check_environment` noticed.
 
     Attributes:
-        name: of the environment.
+        name: the name of the environment.
         findings: errors first, then warnings, then notes.
         passed: the checks that were made and noticed nothing wrong, by name.
         facts: what was measured, by name, in words with units.
-        steps_per_second: of the environment's lanes alone; None where speed was not measured.
-        policy_share: of the time of collecting and one gradient pass, the share that is left to
-            the policy; None where speed was not measured.
+        steps_per_second: the steps per second of the environment's lanes alone; None where speed
+            was not measured.
+        policy_share: the policy's share of the time of collecting and one gradient pass, the share
+            that is left to the policy; None where speed was not measured.
     """
 
     name: str

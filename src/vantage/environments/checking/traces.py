@@ -128,7 +128,7 @@ def play(
         env: reset and stepped as Gymnasium has it.
         actions: from `actions_of`.
         steps: how many at most.
-        seed: of the first reset; None: reset without one.
+        seed: the seed of the first reset; None: reset without one.
         episodes: stop after so many have ended.
         after_reset: called with the environment after the first reset.
         after_step: called with every observation that was returned, itself and not a copy.

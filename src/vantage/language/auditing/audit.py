@@ -91,7 +91,7 @@ def audit(
         estimators: with different names.
         trajectories: completions to sample, rounded down to whole batches.
         batch: completions of one gradient step, whose quality is reported.
-        seed: of everything random here.
+        seed: the seed of everything random here.
         value: V(s_t), for estimators that need it.
         reference: an unbiased estimator to measure bias against, on other units of the same
             completions; RLOO where prompts have several completions, else leave-one-out over the
@@ -156,7 +156,7 @@ def audit_footprint(
     """What `audit` would sample, and the memory that it would take, from the sizes of a model.
 
     Args:
-        shape: of the model.
+        shape: the shape of the model.
         num_generations: completions of a prompt.
         prompt, completion: most tokens of each.
         estimators, trajectories, batch, reference, memory: as in `audit`.

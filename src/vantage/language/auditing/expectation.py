@@ -55,7 +55,7 @@ def expectation(
             architecture computes in float64 throughout (the norms of a Llama do not: 1e-8).
         estimator: any row of the table but for an entropy bonus.
         num_generations: K, completions per prompt; the task's where None.
-        rows: of the task; those trained on where None.
+        rows: the rows of the task; those trained on where None.
         prompts: different prompts in a batch, as training draws them within an epoch; all of `rows`
             where None, so that the variance has no part from the choice of prompts.
         behaviour: the policy that the completions are drawn from, where it is not `policy`.

@@ -99,8 +99,8 @@ def footprint(
     """Sizes that stay within `memory` bytes.
 
     Args:
-        shape: of the model.
-        design: of the audit; its groups are completions of a prompt.
+        shape: the shape of the model.
+        design: the design of the audit; its groups are completions of a prompt.
         estimators: all that are measured, the reference among them.
         prompt, completion: most tokens of each.
 
@@ -204,7 +204,7 @@ class _Work:
 
         Args:
             decoded: completions at once.
-            tokens: of a scoring pass.
+            tokens: the tokens of a scoring pass.
             formed: bytes of the largest chunk of gradients.
         """
         a_row, logits = _pass(self.shape, "loop", self.longest), _logits(self.shape)

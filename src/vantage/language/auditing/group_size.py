@@ -45,10 +45,10 @@ class GroupSize:
     Attributes:
         num_generations: completions per prompt.
         estimator: its name.
-        snr: of a batch's gradient.
+        snr: the SNR of a batch's gradient.
         noise_scale: completions at which the SNR is 1.
         cost: seconds per completion: sampling, and the gradient as training finds it.
-        seconds: of a step with the target SNR; the cost is taken as measured.
+        seconds: the seconds of a step with the target SNR; the cost is taken as measured.
     """
 
     num_generations: int

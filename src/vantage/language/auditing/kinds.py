@@ -46,7 +46,7 @@ class Prompt:
 
     Attributes:
         whole: the rows as the policy reads them.
-        steps: of `whole`, those of the completions.
+        steps: the steps of `whole`, those of the completions.
         batch: the rows at these steps, with their probability given the prompt.
         log_prob: [n, T] under the policy.
         inputs: what else the estimator reads, at these steps.

@@ -37,7 +37,7 @@ def with_lora(model: Any, lora: Any, seed: int) -> Any:
 
     Args:
         lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank).
-        seed: of the adapter's first weights; the global generator is left as it was.
+        seed: the seed of the adapter's first weights; the global generator is left as it was.
 
     Raises:
         InputError: no LoRA, dropout, a model that has an adapter already, or layers that it lacks.

@@ -47,9 +47,9 @@ def read_model(
     """A model, its tokenizer, and the weights that its files lack, which are random.
 
     Args:
-        kind: of transformers, such as AutoModelForCausalLM.
+        kind: a class of transformers, such as AutoModelForCausalLM.
         name, owner, wanted: as in `model_folder`.
-        dtype: of the weights; float32 where None.
+        dtype: the type of the weights; float32 where None.
         tokenizer: used where it is given.
         tokens: the folder to read it from otherwise; that of the model where None.
 

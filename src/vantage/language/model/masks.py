@@ -46,9 +46,9 @@ def attention_masks(
     """What a model takes as `attention_mask`: 4-D, and by kind of layer where it has two.
 
     Args:
-        config: of the model.
+        config: the configuration of the model.
         query, key: positions; −1 for a key that does not exist.
-        dtype: of the model, for attention that adds its mask.
+        dtype: the type of the model, for attention that adds its mask.
         allowed: which keys a query may see, apart from positions; all where None.
     """
     apart = query[:, :, None] - key[:, None, :]

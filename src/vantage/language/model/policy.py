@@ -47,13 +47,13 @@ class Policy(policies.Policy):
         tokenizer: needed with a model object that is given prompts as text; loaded with a path.
         max_completion_length: tokens after which a completion is cut.
         temperature, top_k, top_p, min_p: the sampling law; see `SamplingLaw`.
-        dtype: of the weights, e.g. torch.bfloat16; where None, float32 for what is loaded from a
-            folder (4 bytes a weight, whatever it is stored in) and as it is for a model object.
-            Training steps weights in half precision by copies in float32.
+        dtype: the type of the weights, e.g. torch.bfloat16; where None, float32 for what is loaded
+            from a folder (4 bytes a weight, whatever it is stored in) and as it is for a model
+            object. Training steps weights in half precision by copies in float32.
         lora: a peft `LoraConfig`, or a rank (on all linear layers but the head, α = 2 · rank), of a
             new adapter that is trained in place of the model. Where the folder holds an adapter,
             that one is trained on; with `lora` it is merged into the model first.
-        seed: of a new adapter's first weights.
+        seed: the seed of a new adapter's first weights.
         gradient_checkpointing: recompute layers in the backward pass instead of keeping them.
         device: where the model lives.
 

@@ -87,7 +87,7 @@ def model(
         tokens: the tokenizer, for the vocabulary and the special tokens.
         family: "llama" or "qwen2" (which has biases in attention).
         hidden, layers, heads, intermediate, positions: sizes of the architecture.
-        seed: of the weights.
+        seed: the seed of the weights.
     """
     from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -124,7 +124,7 @@ def policy(seed: int = 0, max_completion_length: int = 8, **settings: Any) -> Po
     """A policy of a tiny model and its tokenizer, untrained.
 
     Args:
-        seed: of the weights.
+        seed: the seed of the weights.
         max_completion_length: tokens after which a completion is cut.
         **settings: sizes, as in `model`.
     """

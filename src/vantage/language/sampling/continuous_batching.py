@@ -27,10 +27,10 @@ class ContinuousBatching:
     those of `Decoding`. Log-probabilities are those of the law that the tokens were drawn from.
 
     Attributes:
-        pages: of 256 tokens each, in the cache; where None, what transformers finds room for on a
-            GPU, and at most 256 on a CPU.
-        batch_tokens: of one forward pass, at most; where None, what transformers chooses on a GPU,
-            and 1,024 on a CPU.
+        pages: how many pages of 256 tokens the cache has; where None, what transformers finds room
+            for on a GPU, and at most 256 on a CPU.
+        batch_tokens: tokens of one forward pass, at most; where None, what transformers chooses on
+            a GPU, and 1,024 on a CPU.
     """
 
     pages: int | None = None

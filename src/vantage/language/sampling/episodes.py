@@ -32,7 +32,7 @@ class Episode:
     """One conversation as it goes on.
 
     Attributes:
-        label: of its data row, in messages.
+        label: the label of its data row, in messages.
         prompt: as the task has it.
         row: a copy of the data row, which the environment may keep its state in.
         tokens, sampled, log_prob: of each token so far: prompt, policy and environment.

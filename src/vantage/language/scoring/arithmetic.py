@@ -23,7 +23,7 @@ class Shape:
         vocabulary: tokens there are.
         positions: longest text, or None.
         width: bytes of a number.
-        heads: of attention, for queries.
+        heads: heads of attention, for queries.
         largest: numbers of the largest parameter.
         tied: whether the vocabulary head is the embedding.
     """

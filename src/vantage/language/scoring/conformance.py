@@ -32,7 +32,7 @@ class Conformance:
         scored: largest difference between that pass and the package's scoring.
         shared: largest difference with prompts shared.
         gradient: relative distance of the gradients with and without shared prompts.
-        tolerance: of log-probabilities, by the precision of the weights.
+        tolerance: the tolerance of log-probabilities, by the precision of the weights.
     """
 
     completions: int
@@ -62,9 +62,9 @@ def conformance(
         policy: what to check.
         prompts: token ids; a few of different lengths, made up, where None.
         num_generations: completions of each.
-        seed: of what is drawn.
+        seed: the seed of what is drawn.
         engine: draws; the package's own where None.
-        tolerance: of log-probabilities; by the precision of the weights where None.
+        tolerance: the tolerance of log-probabilities; by the precision of the weights where None.
 
     Raises:
         InputError: a difference beyond rounding, saying where.

@@ -25,7 +25,7 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
 
     Args:
         task, policy: what is asked, and whose probabilities.
-        rows: of the task; those trained on where None.
+        rows: the rows of the task; those trained on where None.
 
     Returns:
         Batch with weight π(τ)/len(rows), which sums to 1, and one group for each prompt. Weights of

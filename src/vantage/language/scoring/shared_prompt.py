@@ -68,7 +68,7 @@ def packing(prompt: float, completion: float, group: int, width: int) -> int:
     Args:
         prompt, completion: tokens, on average.
         group: completions of a prompt.
-        width: of the model's hidden states.
+        width: the width of the model's hidden states.
 
     >>> packing(256, 32, 8, 128), packing(8, 31, 8, 128), packing(1, 31, 8, 128)
     (8, 4, 1)

@@ -65,7 +65,7 @@ def check_reward(
         completion: row -> the completion that gives its gold answer, for rewards that ask for a
             form; the answer as text where None.
         tokenizer: for rewards that ask for completion_ids.
-        seed: of the draws.
+        seed: the seed of the draws.
 
     Returns:
         RewardCheck, which prints as a table.

@@ -84,7 +84,7 @@ def decoded(
     """Texts of completions, without tokens that start, end and pad texts or stand for none.
 
     Args:
-        ids: of each completion.
+        ids: the ids of each completion.
         skip_special_tokens: leave all special tokens out, such as a <think> that is one.
     """
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id")

@@ -34,7 +34,7 @@ class Logs:
         """The function, with those of the three arguments that its signature takes.
 
         Args:
-            name: of the function, for messages.
+            name: the name of the function, for messages.
             function: a reward function.
             state: how far training is; where None, that of a run that has not begun.
         """

@@ -30,7 +30,7 @@ def reward_model(
         path: a folder (or name in the local cache) with the model and its tokenizer, weights as
             safetensors.
         device: where the model lives.
-        dtype: of the weights; float32 where None.
+        dtype: the type of the weights; float32 where None.
         rows: texts of one forward pass, which are padded to the longest.
 
     Raises:
@@ -55,7 +55,7 @@ def of_model(model: Any, tokenizer: Any, name: str, rows: int = 16) -> RewardFun
     """A reward function that asks a sequence classifier of one label.
 
     Args:
-        model: of transformers; it is set to evaluation, and to the tokenizer's padding.
+        model: a model of transformers; it is set to evaluation, and to the tokenizer's padding.
         tokenizer: its own; without a padding token it pads with its end.
         name: how logs call it.
         rows: texts of one forward pass.

@@ -49,14 +49,14 @@ class Task:
             Functions may be asynchronous. None means that a function cannot score a completion: its
             term is dropped.
         num_generations: completions per prompt, which are compared with one another.
-        weights: of the reward functions; 1 each by default.
+        weights: the weights of the reward functions; 1 each by default.
         prompt: the column with the prompts: strings, or lists of {role, content} messages.
         answer: the column with gold answers, which `check_reward` and the verifiers read; it may be
             absent.
         held_out: share of the prompts that are never trained on; or the rows that are, in any form
             that `rows` takes. Several sets are given by name, `{"easy": rows, "hard": rows}`, and
             evaluated each by itself; one of them may be a share.
-        seed: of the split and of the order of prompts.
+        seed: the seed of the split and of the order of prompts.
         system: a system message to put in front of every prompt; plain prompts become
             conversations.
         skip_special_tokens: whether rewards see texts without any special token; by default they

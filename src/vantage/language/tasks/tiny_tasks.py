@@ -25,7 +25,7 @@ def addition(
     A pair is held out in both orders, so that a + b is never seen in training as b + a.
 
     Args:
-        digits: of each number, without leading zeros; 1 to 3.
+        digits: the digits of each number, without leading zeros; 1 to 3.
         num_generations, held_out, seed: as in `Task`.
 
     >>> task = addition()
@@ -72,7 +72,7 @@ def strings(
         name: how logs call the task.
         rule: word -> answer.
         letters: how many of the alphabet are used.
-        lengths: of the words, least and largest.
+        lengths: the lengths of the words, least and largest.
         count: how many words, or all there are if those are fewer.
         num_generations, held_out, seed: as in `Task`.
 

@@ -108,8 +108,8 @@ def regular_expression(pattern: str, flags: int = re.DOTALL) -> Reward:
     """1 where the pattern is found anywhere in the completion, else 0.
 
     Args:
-        pattern: of Python's `re`; anchor it with `^` and `$` to ask for more.
-        flags: of `re`; DOTALL lets . run over line ends.
+        pattern: a pattern of Python's `re`; anchor it with `^` and `$` to ask for more.
+        flags: the flags of `re`; DOTALL lets . run over line ends.
 
     Raises:
         InputError: not a regular expression.

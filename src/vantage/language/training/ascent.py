@@ -101,7 +101,7 @@ class Step(NamedTuple):
         epoch: over the batch, from 0.
         rows: [n] of the batch in its minibatch.
         log_prob, entropy: [n, T] of the policy, 0 at steps that do not count.
-        norm: of the gradient, before clipping.
+        norm: the norm of the gradient, before clipping.
     """
 
     epoch: int
@@ -117,7 +117,7 @@ class Pieces:
 
     Attributes:
         squares: ‖g‖² of each piece.
-        completions: of each piece, those that count.
+        completions: the completions of each piece, those that count.
         cross: g_1 · g_2 of each pair of pieces on the same prompts, where a piece is a half.
     """
 
@@ -218,7 +218,7 @@ def in_pieces(
     Args:
         backward_of: adds the gradient of rows to `.grad`; see `backward`.
         pieces: rows of the batch.
-        optimizer: of the parameters that have gradients.
+        optimizer: the optimizer of the parameters that have gradients.
 
     Returns:
         log π and entropy [n, T] of the rows, piece after piece, and statistics of the pieces.

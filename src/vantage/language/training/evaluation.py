@@ -25,7 +25,7 @@ class Evaluation:
     Attributes:
         rewards: [n] of each prompt, the mean over its completions; those that could not be scored
             are left out.
-        mean: of them.
+        mean: their mean.
         low, high: 95 % interval (Student's t over prompts).
         parts: mean reward by function.
         metrics: what reward functions logged by `log_metric`, averaged.
@@ -62,10 +62,10 @@ def evaluate(
     """Complete prompts and score them, with a 95 % interval over prompts.
 
     Args:
-        rows: of the task; those held out where None.
+        rows: the rows of the task; those held out where None.
         greedy: take the likeliest token; else draw under the policy's law.
         num_generations: completions of each prompt, averaged.
-        seed: of what is drawn.
+        seed: the seed of what is drawn.
         engine: draws completions where not greedy; the package's own where None.
         environment, turns: as in training; see `rollout`.
         state: how far training is, for reward functions that ask for `trainer_state`.

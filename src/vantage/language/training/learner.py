@@ -84,7 +84,7 @@ class LanguageLearner(Learner):
     Args:
         estimators: to choose from at every update; one unless baseline="auto".
         optimizer: steps the parameters of `masters`, and the value head's.
-        masters: of the policy's parameters, as they are saved.
+        masters: the masters of the policy's parameters, as they are saved.
     """
 
     unit, pace = "update", "tokens"

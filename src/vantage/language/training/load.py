@@ -17,9 +17,9 @@ def load_language(
     """The policy under the run's sampling law, and its value head; see `vantage.load`.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         checkpoint: the latest of the run, whose model is that at its end, or a kept one.
-        config: of the run.
+        config: the configuration of the run.
 
     Raises:
         InputError: no model was written there.

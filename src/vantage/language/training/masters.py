@@ -19,7 +19,7 @@ class Masters:
     """Float32 copies of the parameters in half precision, for an optimiser to step in their place.
 
     Args:
-        parameters: of the policy, those that are trained.
+        parameters: the parameters of the policy, those that are trained.
 
     Attributes:
         parameters: for the optimiser: copies where there are any, else the parameters themselves.

@@ -38,8 +38,8 @@ def warm_up(
     Args:
         policy: trained in place; its tokenizer writes the answers.
         task: rows with gold answers in the column `task.answer`.
-        steps: of the optimiser; the learning rate rises over the first 50.
-        seed: of the order of rows.
+        steps: the steps of the optimiser; the learning rate rises over the first 50.
+        seed: the seed of the order of rows.
         batch: rows a step.
         lr: learning rate.
         rows: numbers of the rows to use, of `task.train`; all of those where None.

@@ -120,7 +120,7 @@ def train(
         reference: the policy that a KL is measured to, where the estimator has one. By default the
             policy as it is given: without its adapter where that is new, else a frozen copy.
         value: for estimators with a value baseline: trained jointly.
-        value_coefficient: of the value's mean squared error in the loss.
+        value_coefficient: the weight of the value's mean squared error in the loss.
         mask_truncated_completions: leave completions cut at the limit out of loss and baselines.
         resample_dead_groups: rounds of drawing other prompts in place of those whose completions
             all got one reward and teach nothing. The gradient is then that of the prompts that have
@@ -158,7 +158,7 @@ def train(
             return metrics to add to the row, or return True to end the run. See `RunState`.
         watch: called with each update's rollout and advantages.
         track: trackers that receive every update's metrics, with the update as their step.
-        seed: of everything random here.
+        seed: the seed of everything random here.
         out: run folder; None writes nothing. At the end `out/model` loads in transformers by path.
         resume: carry on the run in `out` from its last checkpoint, with the policy given anew as it
             was when the run began; another reference or frozen weights are refused.

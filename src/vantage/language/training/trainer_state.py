@@ -13,7 +13,7 @@ def trainer_state(settings: Settings, history: list[dict[str, Any]], rows: int) 
     the prompts, and `log_history` holds the metrics so far.
 
     Args:
-        settings: of the run.
+        settings: the settings of the run.
         history: a row for each update that is done.
         rows: that are trained on.
     """
