@@ -25,6 +25,7 @@ import scipy
 import torch
 import tyro
 from calibration_cases import CASES, Array, Case
+from calibration_worlds import WORLDS
 from rich.console import Console
 from rich.table import Table
 
@@ -46,7 +47,8 @@ class Arguments:
     cases: str = ""
     """comma-separated beginnings of case names; all when empty"""
     estimators: int = 1
-    """how many estimators of a case are audited, besides its reference for the paired statistics"""
+    """how many estimators of a case are audited; its reference counts last, and serves the paired
+    statistics of the others in any case"""
     quick: bool = False
     """50 audits of 64 units"""
     add: bool = False
@@ -102,8 +104,9 @@ def statistics(case: Case, drawn: dict[str, Array], names: list[str]) -> Iterato
 def audit(case: Case, units: int, audits: int, count: int, seed: int) -> list[Record]:
     """Coverage rows of one case."""
     generator = np.random.default_rng([seed, units])
-    names = [name for name in case.mean if name != case.reference] or list(case.mean)
-    names = names[-count:] if "groups" in case.name else names[:count]
+    others = [name for name in case.mean if name != case.reference] or list(case.mean)
+    names = others[-count:] if "groups" in case.name else others[:count]
+    names += [case.reference] * (case.reference in case.mean and count > len(others))
     found: dict[tuple[str, str], list[tuple[float, ...]]] = defaultdict(list)
     empty, done = 0, 0
     while done < audits:
@@ -211,7 +214,7 @@ def main(arguments: Arguments) -> None:
     plan = [
         (case, units, audits)
         for units in sizes
-        for case in CASES
+        for case in (*CASES, *WORLDS)
         if not wanted or case.name.startswith(wanted)
     ]
     if arguments.long_audits:

@@ -229,9 +229,20 @@ def groups(
     The reward is fixed by the arm, so a group's gradient depends on the counts of its arms only,
     and the truth is a sum over all count vectors.
     """
-    arms = probability.size
-    scores = np.eye(arms) - probability
-    counts = np.array(compositions(size, arms))
+    scores = np.eye(probability.size) - probability
+    return of_groups(name, probability, scores, reward, size, tags)
+
+
+def of_groups(
+    name: str,
+    probability: Array,
+    scores: Array,
+    reward: Array,
+    size: int,
+    tags: tuple[str, ...] = (),
+) -> Case:
+    """The same for outcomes with scores [outcomes, P] of their own."""
+    counts = np.array(compositions(size, probability.size))
     weight = np.array(
         [factorial(size) / np.prod([factorial(k) for k in row]) for row in counts.tolist()]
     )
