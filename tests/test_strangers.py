@@ -164,14 +164,20 @@ def test_links_in_a_run_folder_are_not_followed(
     assert elsewhere.read_bytes() == before
 
 
-def test_links_in_a_checkpoint_are_not_followed(run: Path, tmp_path: Path, damage: Any) -> None:
+def test_links_in_a_checkpoint_are_not_followed(
+    run: Path, tmp_path: Path, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint before is taken in its place, and where there is none it is refused."""
     file = run / "checkpoint" / "policy.safetensors"
     (tmp_path / "weights").write_bytes(file.read_bytes())
     file.unlink()
     file.symlink_to(tmp_path / "weights")
-    with pytest.raises(vt.InputError, match="is a link to"):
-        vt.load(run)
+    vt.load(run)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"is missing, or a link; what is loaded is {run / 'checkpoint.old'}" in said
     shutil.rmtree(run / "checkpoint.old")
+    with pytest.raises(vt.InputError, match="is missing, or a link"):
+        vt.load(run)
     with pytest.raises(vt.InputError, match="is missing, or a link"):
         damage.in_an_environment(run, 3, resume=True)
 
