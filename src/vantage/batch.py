@@ -229,3 +229,9 @@ def recursion(x: Float[Tensor, "N T"], c: Float[Tensor, "N T"]) -> Float[Tensor,
         c = torch.cat([nearer * c[:, span:], torch.zeros_like(c[:, -span:])], 1)
         span *= 2
     return x
+
+
+def last_steps(batch: Batch) -> Int[Tensor, " N"]:
+    """One more than the last counted step of each row: what must be computed of it; at least 1."""
+    place = torch.arange(1, batch.mask.shape[1] + 1, device=batch.mask.device)
+    return torch.where(batch.mask, place, 1).amax(1)

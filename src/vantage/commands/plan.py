@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from vantage.pages.numbers import counted
+from vantage.pages.settings import named, value_text
 from vantage.runs.progress import terminal
 from vantage.training.ascent import WHOLE_BATCH
 
@@ -46,15 +48,10 @@ def print_plan(config: dict[str, Any], folder: Path) -> None:
     terminal.print(grid)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
 def listed(settings: Mapping[str, Any], *skip: str) -> str:
     """Settings that are set, by name."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {written(value)}"
+        f"{named(name)} {written(value)}"
         for name, value in settings.items()
         if name not in skip and value not in ABSENT
     )
@@ -64,9 +61,7 @@ def written(value: Any) -> str:
     """A setting as a reader takes it in; nested ones in parentheses."""
     if isinstance(value, Mapping):
         return f"({listed(value)})"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "the whole batch" if value == WHOLE_BATCH else str(value)
+    return "the whole batch" if value == WHOLE_BATCH else value_text(value)
 
 
 def network(module: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, last_steps
 from vantage.gradients.linear_layers import linear_calls, linear_layers, scaled_products
 from vantage.gradients.sketch import Sketch, joined
 from vantage.gradients.weighted import row_pieces, weighted_pieces
@@ -285,7 +285,7 @@ def contributions(
     """
     basis, coefficient = spanning(weights)
     combined = len(weights) * _length(policy, sketch) * basis.element_size()
-    length = batch.mask.long().cumsum(1).argmax(1) + 1
+    length = last_steps(batch)
     order = torch.argsort(length, stable=True)
     ordered, room = batch.select(order), room or Room()
     chunks = _in_chunks(policy, ordered, basis[order], method, sketch, room, combined)
@@ -311,7 +311,7 @@ def _in_chunks(
     """
     parameters, rank = _bytes(policy), basis.shape[1]
     results = 2 * rank * _length(policy, sketch) * basis.element_size() + beside
-    length = batch.mask.long().cumsum(1).argmax(1) + 1
+    length = last_steps(batch)
 
     def most(steps: int, together: int) -> int:
         return room.rows(method, parameters, together, results, steps)

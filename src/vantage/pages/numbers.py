@@ -37,6 +37,15 @@ def number(value: float) -> str:
     return f"{rounded:,.{max(0, 2 - size)}f}"
 
 
+def counted(count: int, noun: str, plural: str = "s") -> str:
+    """A number with its noun.
+
+    >>> counted(1, "pass", "es"), counted(2048, "step")
+    ('1 pass', '2,048 steps')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
+
+
 def written(
     path: str | Path, kind: str, data: Callable[[], dict[str, Any]], page: Callable[[], str]
 ) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 from vantage.errors import InputError
 from vantage.language.model.head import chunk
 from vantage.language.scoring.shared_prompt import packing
+from vantage.pages.numbers import counted
 
 DECODED = 1024  # rows that generation decodes at once
 
@@ -180,9 +181,9 @@ class Workload:
         lengths, shape = sorted(self.lengths), self.shape
         middle = statistics.median(lengths)
         before, after = max(lengths), self.max_completion_length
-        product = f"{_count(self.num_iterations, 'iteration')} × "
-        product += f"{_count(self.minibatches, 'minibatch', 'es')}"
-        steps = _count(self.num_iterations * self.minibatches, "optimiser step")
+        product = f"{counted(self.num_iterations, 'iteration')} × "
+        product += f"{counted(self.minibatches, 'minibatch', 'es')}"
+        steps = counted(self.num_iterations * self.minibatches, "optimiser step")
         shared = f"{self.together} completions share" if self.together > 1 else "none share"
         memory = self.memory()
         peak = sum(memory.values()) - min(
@@ -196,7 +197,7 @@ class Workload:
                 f"{self.num_generations} completions: {self.prompts} groups of "
                 f"{self.num_generations}",
                 f"update     {product} = {steps}, each on {self.batch // self.minibatches} "
-                f"completions; at most {_count(self.passes, 'pass', 'es')} of "
+                f"completions; at most {counted(self.passes, 'pass', 'es')} of "
                 f"{self.token_budget:,} tokens an iteration; of a prompt's "
                 f"completions {shared} its computation",
                 f"run        {self.updates:,} updates = {self.steps:,} optimiser steps, "
@@ -212,14 +213,6 @@ class Workload:
                 f"  {'peak':<24}{bytes_text(peak):>10}",
             ]
         )
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    """
-    >>> _count(1, "pass", "es"), _count(2, "pass", "es")
-    ('1 pass', '2 passes')
-    """
-    return f"{number} {noun}{'' if number == 1 else plural}"
 
 
 def bytes_text(size: int) -> str:

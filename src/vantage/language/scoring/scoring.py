@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, last_steps
 from vantage.errors import refuse_unless
 from vantage.language.model.head import score_hidden
 from vantage.language.model.policy import Policy
 from vantage.language.scoring.shared_prompt import (
-    last_steps,
     packed,
     packing,
     packs,

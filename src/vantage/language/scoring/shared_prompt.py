@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from vantage.batch import Batch
+from vantage.batch import Batch, last_steps
 from vantage.language.model.masks import NOWHERE, attention_masks
 
 PROMPT, PADDING = -1, -2  # segments beside the completions' own
@@ -51,12 +51,6 @@ def prompt_lengths(batch: Batch) -> Int[Tensor, " N"]:
     """Tokens of each row before the first chosen one; rows without any count as all prompt."""
     first = batch.mask.long().argmax(1) + 1
     return torch.where(batch.mask.any(1), first, batch.mask.shape[1])
-
-
-def last_steps(batch: Batch) -> Int[Tensor, " N"]:
-    """One more than the last counted step of each row: what must be computed of it; at least 1."""
-    place = torch.arange(1, batch.mask.shape[1] + 1, device=batch.mask.device)
-    return torch.where(batch.mask, place, 1).amax(1)
 
 
 def packing(prompt: float, completion: float, group: int, width: int) -> int:
