@@ -20,6 +20,7 @@ from vantage.commands.main import main
 from vantage.reporting import writing as module
 from vantage.reporting.completions import completions
 from vantage.reporting.curves import POINTS, Curves
+from vantage.reporting.facts import facts
 from vantage.reporting.page import page
 from vantage.reporting.panels import charts, constant
 from vantage.reporting.subject import Subject
@@ -179,6 +180,25 @@ def test_what_never_changes_is_named_and_not_drawn() -> None:
 
 
 # ---- the page ------------------------------------------------------------------------------------
+
+
+def test_every_held_out_set_is_told_and_drawn(tmp_path: Path) -> None:
+    scores = {"easy": 0.75, "<b>hard</b>": 0.125}
+    ends = {"return": 0.0, "return_low": -0.0625, "return_high": 0.0625}
+    changed = {
+        f"eval/{name}/{end}": score + shift
+        for name, score in scores.items()
+        for end, shift in ends.items()
+    } | {"eval/return": 0.5}
+    rows = [row | changed | {"eval/easy/return": 0.25 * i} for i, row in enumerate(subject(4).history)]  # fmt: skip  # noqa: E501
+    run = Subject({"task": {"name": "sums"}, "estimator": {"name": "rloo"}}, rows)
+    assert {"on easy [0.688, 0.812]": "0.750", "evaluated": "0.500"}.items() <= facts(run).items()
+    said = " ".join(summarise(run))
+    assert "By set: easy 0.750 [0.688, 0.812], <b>hard</b> 0.125 [0.0625, 0.188]." in said
+    (drawn,) = [each for each in charts(run) if each["title"] == "Reward on held-out prompts"]
+    assert [curve["label"] for curve in drawn["series"]] == ["easy"]  # the other never changed
+    assert not [each for each in charts(run) if "eval/easy" in each["title"]]
+    assert "b" not in Reader(page(run, tmp_path)).tags
 
 
 def test_text_of_strangers_stays_text(tmp_path: Path) -> None:

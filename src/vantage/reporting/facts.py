@@ -33,7 +33,7 @@ def facts(subject: Subject) -> dict[str, str]:
         facts_["reward at the end"] = _text(subject.late_mean("return"))
     else:
         facts_["return, last 100 episodes"] = _text(last("return_100"))
-    facts_ |= _evaluation(subject)
+    facts_ |= _evaluations(subject)
     snr = signal_at_end(subject)
     facts_["SNR at the end"] = None if snr is None else number(snr.value)
     facts_["updates"] = f"{len(subject.history):,}"
@@ -83,13 +83,12 @@ def _update_of(path: Path) -> str:
         return "cannot be read"
 
 
-def _evaluation(subject: Subject) -> dict[str, str | None]:
-    score = subject.last("eval/return")
-    if score is None:
-        return {}
-    low, high = subject.last("eval/return_low"), subject.last("eval/return_high")
-    ends = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
-    return {f"evaluated{ends}": number(score)}
+def _evaluations(subject: Subject) -> dict[str, str]:
+    """The last evaluation, and that of every held-out set."""
+    places = {"evaluated": "eval"}
+    places |= {f"on {name}": f"eval/{name}" for name in subject.evaluation_sets}
+    every = {label: subject.evaluation(where) for label, where in places.items()}
+    return {label + result[1]: result[0] for label, result in every.items() if result}
 
 
 def _text(value: float | None) -> str | None:

@@ -1,5 +1,6 @@
 """A run as its report looks at it, whatever its folder says: nothing in it is taken for granted."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vantage.pages.numbers import number
 from vantage.reporting.curves import Curves, History
 from vantage.statistics.gram import Array
 
@@ -76,6 +78,23 @@ class Subject:
         """Its last value."""
         values = self.metric(name)
         return float(values[-1]) if len(values) else None
+
+    @property
+    def evaluation_sets(self) -> list[str]:
+        """Names of the held-out sets that were evaluated apart."""
+        matches = (
+            re.fullmatch("eval/(.+)/return", name, re.DOTALL) for name in self.curves.columns
+        )
+        return [match[1] for match in matches if match]
+
+    def evaluation(self, where: str = "eval") -> tuple[str, str] | None:
+        """The last evaluation in words: its mean, and its interval, empty where there is none."""
+        score = self.last(f"{where}/return")
+        if score is None:
+            return None
+        low, high = self.last(f"{where}/return_low"), self.last(f"{where}/return_high")
+        ends = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+        return number(score), ends
 
     def early(self, name: str) -> Array:
         """Its values in the first tenth of the updates."""

@@ -88,11 +88,13 @@ def _evaluated(subject: Subject) -> Finding | None:
     scores = subject.metric("eval/return")
     if len(scores) == 0:
         return None
-    low, high = subject.last("eval/return_low"), subject.last("eval/return_high")
-    ends = "" if low is None or high is None else f" [{number(low)}, {number(high)}]"
+    last, ends = subject.evaluation() or ("", "")
     first = f", the first {number(scores[0])}" if len(scores) > 1 else ""
     best = f", the best of all {len(scores)} {number(scores.max())}" if len(scores) > 2 else ""
-    return Finding(f"Evaluated: the last {number(scores[-1])}{ends}{first}{best}.")
+    sets = [(name, subject.evaluation(f"eval/{name}")) for name in subject.evaluation_sets]
+    each = ", ".join(f"{name} {result[0]}{result[1]}" for name, result in sets if result)
+    by_set = f" By set: {each}." if each else ""
+    return Finding(f"Evaluated: the last {last}{ends}{first}{best}.{by_set}")
 
 
 def _trend(subject: Subject) -> Finding | None:
