@@ -275,6 +275,9 @@ def test_progress_reads_the_last_whole_line(tmp_path: Path) -> None:
     assert last_row(job) == {}
     (tmp_path / "metrics.jsonl").write_text('{"steps": 1}\n{"steps": 2}\n{"ste')
     assert last_row(job) == {"steps": 2}
+    for line in (b"[" * 5000, b"[1]", b'"\xff"', b"NaN", b"1" * 5000):
+        (tmp_path / "metrics.jsonl").write_bytes(line + b"\n")
+        assert last_row(job) == {}
 
 
 def test_algorithms_bring_their_lanes_and_a_name_means_the_algorithm() -> None:

@@ -49,6 +49,8 @@ def test_what_a_line_of_json_may_hold(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("rows.jsonl", '{"prompt": "a"}\n{"prompt": \n', "line 2 is not JSON"),
+        ("rows.jsonl", "[" * 5000, "line 1 is not JSON"),
+        ("rows.jsonl", '{"prompt": ' + "1" * 5000 + "}", "line 1 is not JSON"),
         ("rows.jsonl", "[1]\n", "line 1 is .*a JSON object"),
         ("rows.jsonl", "\n", "no rows"),
         ("rows.csv", "prompt,answer\na,1\nb,2,3\n", "line 3 has not as many fields"),

@@ -197,5 +197,6 @@ def test_prompts_of_messages_are_readable() -> None:
         "user: a\nb: c"
     )
     assert spoken("12") == "12"
-    assert spoken("[1") == "[1"
+    for prompt in ("[1", "[" * 5000, "[1, 2]", '["a"]', "1" * 5000):
+        assert spoken(prompt) == prompt
     assert visible("a\tb") == "a\\tb"

@@ -96,6 +96,24 @@ def test_a_service_is_sent_no_row_twice(
     assert service.sent[-1][1] == 100
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 5000, "[]", '{"id": "a"}', '{"id": 5, "step": 1}', '{"id": "a", "step": "1"}',
+     '{"id": "a", "step": true}', '{"id": "a", "step": 1' + "0" * 5000 + "}", "\ud800"],
+)  # fmt: skip
+def test_a_damaged_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(trackers, "_package", lambda *_: Service("id"))
+    (tmp_path / "wandb.json").write_text(text, "utf-8", errors="surrogatepass")
+    with pytest.raises(InputError, match=r"wandb\.json"):
+        trackers.WandB("project", tmp_path)
+    (tmp_path / "wandb.json").unlink()
+    (tmp_path / "wandb.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="is a link"):
+        trackers.WandB("project", tmp_path)
+
+
 def test_wandb_offline_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("wandb")
     script = (

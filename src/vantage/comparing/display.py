@@ -3,7 +3,6 @@
 What runs have done is read from the ends of their metrics.jsonl: workers need not report.
 """
 
-import json
 import os
 import sys
 import time
@@ -17,8 +16,10 @@ from rich.table import Table
 
 from vantage.comparing.jobs import Job
 from vantage.comparing.workers import Outcome
+from vantage.errors import InputError
 from vantage.runs.progress import return_text
 from vantage.runs.run import METRICS
+from vantage.runs.stored import parsed
 from vantage.runs.terminal import Terminal
 
 TAIL = 8192  # bytes; a row is well under 1 kB
@@ -129,8 +130,8 @@ def last_row(job: Job) -> dict[str, Any]:
         with (job.folder / METRICS).open("rb") as file:
             file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline is not whole
-        return json.loads(lines[-1]) if lines else {}
-    except (OSError, json.JSONDecodeError):  # not there yet, or just being replaced
+        return parsed(lines[-1].decode(), job.folder / METRICS) if lines else {}
+    except (OSError, ValueError, InputError):  # not there yet, or just being replaced
         return {}
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
 
-from vantage.errors import InputError
-from vantage.runs.stored import write_whole
+from vantage.errors import InputError, refuse_unless
+from vantage.runs.stored import naming, object_of, write_whole
 
 
 @runtime_checkable
@@ -164,9 +164,17 @@ class _Memory:
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.file = folder, folder / name
-        held = json.loads(self.file.read_text()) if self.file.exists() else {}
-        self.id: str = held.get("id", "") or secrets.token_hex(4)
-        self.step: int = held.get("step", -1)
+        present = self.file.exists() or self.file.is_symlink()
+        memory: dict[str, Any] = {"id": secrets.token_hex(4), "step": -1}
+        memory = object_of(self.file) if present else memory
+        with naming(self.file):
+            self.id: str = memory["id"]
+            self.step: int = memory["step"]
+            refuse_unless(
+                isinstance(self.id, str) and type(self.step) is int,
+                f"{self.file} cannot be used: its id {self.id!r:.60} is no text or its step "
+                f"{self.step!r:.60} no whole number; delete it, and the run is tracked as new.",
+            )
 
     def is_new(self, row: dict[str, object], step: int) -> bool:
         """Whether this step has not been logged yet; from now on it counts as logged."""

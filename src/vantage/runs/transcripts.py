@@ -75,5 +75,5 @@ def spoken(prompt: str) -> str:
     try:
         messages = json.loads(prompt)
         return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return prompt

@@ -106,7 +106,7 @@ def _jsonl(path: Path) -> list[Row]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # no JSON, or nested or long beyond measure
             raise InputError(f"{path}, line {number} is not JSON: {error}.") from error
         refuse_unless(
             isinstance(row, dict),
