@@ -10,6 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import vantage as vt
+from vantage.monitor import contributions
+from vantage.monitor.contributions import squares_of
 from vantage.statistics.pieces import is_trusted, piece_signal, window_snr
 from vantage.statistics.signal import unit_signal
 
@@ -115,7 +117,7 @@ def test_a_step_is_measured_as_if_each_piece_were_taken_alone(make, weights):
 
 
 def test_gradients_that_come_in_parts_are_put_together():
-    """Reentrant checkpoints: the first step finds out which, and is left out; then it is exact."""
+    """Reentrant checkpoints: the first piece of a step shows which, and every step is exact."""
     model, _ = frames(lambda: Checkpointed(reentrant=True))
     inputs = data().requires_grad_()
     losses = [lambda x=x: model(x[None]).square().mean() for x in inputs]
@@ -125,15 +127,32 @@ def test_gradients_that_come_in_parts_are_put_together():
         twin, [lambda x=x: twin(x[None]).square().mean() for x in inputs], WEIGHTS[1]
     )
     monitor = vt.Monitor(model)
-    rows = []
     for _ in range(2):
         model.zero_grad()
         for loss, weight in zip(losses, WEIGHTS[1], strict=True):
             with monitor.piece(weight):
                 loss().backward()
+        row = monitor.step()
+        assert row["squared_norm"] == pytest.approx(norm, rel=1e-4)
+        assert row["variance"] == pytest.approx(variance, rel=1e-4)
+    assert monitor.skipped == 0
+
+
+def test_parts_that_are_first_seen_in_a_later_piece_cost_that_step():
+    model, losses = frames(MODELS["plain"])
+    other = [lambda x=x: model(x[None]).sin().sum() for x in data(seed=5)]
+    pieces = [[losses[0]], [losses[1], other[1]], [losses[2]], [losses[3], other[3]]]
+    sums = [lambda each=each: sum(loss() for loss in each) for each in pieces]
+    norm, variance = by_hand(model, sums, WEIGHTS[1])
+    monitor, rows = vt.Monitor(model), []
+    for _ in range(2):
+        model.zero_grad()
+        for each, weight in zip(pieces, WEIGHTS[1], strict=True):
+            with monitor.piece(weight):
+                for loss in each:
+                    loss().backward()
         rows.append(monitor.step())
-    assert monitor.skipped == 1
-    assert rows[0]["steps"] == 0
+    assert (monitor.skipped, rows[0]["steps"]) == (1, 0)
     assert rows[1]["squared_norm"] == pytest.approx(norm, rel=1e-4)
     assert rows[1]["variance"] == pytest.approx(variance, rel=1e-4)
 
@@ -169,6 +188,93 @@ def test_two_backward_passes_make_one_piece():
         row = monitor.step()
     assert row["squared_norm"] == pytest.approx(norm, rel=1e-4)
     assert row["variance"] == pytest.approx(variance, rel=1e-4)
+
+
+class Routed(nn.Module):
+    """A layer that not every piece uses, and weights that lie in memory the other way round."""
+
+    def __init__(self):
+        super().__init__()
+        self.all, self.some = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.turned = nn.Parameter(torch.randn(5, 6).T)
+
+    def forward(self, x):
+        y = self.all(x) @ self.turned
+        return y if float(x.detach().sum()) > 0 else y + self.some(x)[:, :5]
+
+
+@pytest.mark.parametrize("user", [(2, 3), (0, 1), (1,)], ids=str)
+def test_parameters_that_some_pieces_leave_alone_count_as_they_are(user):
+    torch.manual_seed(1)
+    model, signs = Routed(), torch.ones(4)
+    signs[list(user)] = -1
+    inputs = signs[:, None] * data().abs()
+    losses = [lambda x=x: model(x[None]).square().mean() for x in inputs]
+    norm, variance = by_hand(model, losses, WEIGHTS[1])
+    monitor = vt.Monitor(model)
+    for _ in range(2):
+        model.zero_grad()
+        for loss, weight in zip(losses, WEIGHTS[1], strict=True):
+            with monitor.piece(weight):
+                loss().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        row = monitor.step()
+        assert row["squared_norm"] == pytest.approx(norm, rel=1e-4)
+        assert row["variance"] == pytest.approx(variance, rel=1e-4)
+
+
+def test_a_gradient_is_read_once_a_piece_and_their_sum_once(monkeypatch):
+    model, losses = frames(MODELS["plain"])
+    monitor, read = vt.Monitor(model), []
+
+    def counted(tensor):
+        read.append(tensor.numel())
+        return squares_of(tensor)
+
+    steps(monitor, model, losses, times=1)
+    monkeypatch.setattr(contributions, "squares_of", counted)
+    steps(monitor, model, losses, times=1)
+    assert sum(read) == (len(losses) + 1) * sum(p.numel() for p in model.parameters())
+
+
+def test_steps_of_fewer_pieces_cost_one_step_and_are_exact_from_then_on():
+    """Clipped before they are read, so that a norm read too late would be 1e-3."""
+    model, losses = frames(MODELS["plain"])
+    monitor = vt.Monitor(model)
+    for count in (4, 2, 3, 2, 4):
+        model.zero_grad()
+        for loss in losses[:count]:
+            with monitor.piece():
+                loss().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        if count == 2 and not monitor.skipped:
+            with pytest.warns(UserWarning, match="fewer pieces than any step before"):
+                monitor.step()
+            continue
+        row = monitor.step()
+        norm, variance = by_hand(model, losses[:count], [1.0] * count)
+        assert row["squared_norm"] == pytest.approx(norm, rel=1e-4)
+        assert row["variance"] == pytest.approx(variance, rel=1e-4)
+    assert (monitor.skipped, len(monitor.latest)) == (1, 4)
+
+
+def test_a_gradient_taken_away_between_pieces_is_said():
+    model, losses = frames(MODELS["plain"])
+    monitor = vt.Monitor(model)
+    for loss in losses:
+        model.zero_grad()
+        with monitor.piece():
+            loss().backward()
+    with pytest.warns(UserWarning, match="taken away between the pieces"):
+        monitor.step()
+
+
+@pytest.mark.parametrize(("kind", "error"), [(torch.float32, 5e-7), (torch.bfloat16, 2e-5)])
+def test_squared_norms_of_long_tensors_do_not_lose_digits(kind, error):
+    long = torch.rand(1025, 2049, generator=torch.Generator().manual_seed(0)).to(kind)
+    for tensor in (long, long.T, long[:, ::2]):
+        exact = float(tensor.double().square().sum())
+        assert contributions.added(squares_of(tensor)) == pytest.approx(exact, rel=error)
 
 
 OUTCOMES = torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.5, 0.2]], dtype=torch.float64)

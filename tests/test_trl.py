@@ -4,6 +4,7 @@ import inspect
 import sys
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ import trl
 import vantage as vt
 from vantage import language as vl
 from vantage.commands.main import main
+from vantage.conformance.losses.door import through_the_door
+from vantage.conformance.losses.expected import Evaluation, expected
+from vantage.conformance.losses.problems import LEVELS
+from vantage.conformance.losses.trl import trl_loss
 from vantage.language.model.trl_names import NAMES
 from vantage.monitor import TrainerCallback
 from vantage.peers.trl_audit import audit
@@ -48,13 +53,18 @@ def arguments(steps: int, passes: int, rows: int, **settings: Any) -> dict[str, 
     return common | settings
 
 
+def saved() -> tuple[Any, Any]:
+    """The model lies in a folder that it names, where a trainer finds the reference of a KL."""
+    model, tokens = small.model_and_tokenizer()
+    model.config._name_or_path = tempfile.mkdtemp()
+    model.save_pretrained(model.config._name_or_path)
+    return model, tokens
+
+
 def grpo(steps: int, passes: int = 2, rows: int = 4 * SIZE, **settings: Any) -> Any:
     """On many rows of two prompts, so that the prompts of a step are all but independent."""
-    model, tokens = small.model_and_tokenizer()
+    model, tokens = saved() if settings.get("beta") else small.model_and_tokenizer()
     own = {"num_generations": SIZE, "max_completion_length": small.LENGTH}
-    if settings.get("beta"):  # the reference is loaded from where the model says that it lies
-        model.config._name_or_path = tempfile.mkdtemp()
-        model.save_pretrained(model.config._name_or_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return trl.GRPOTrainer(
@@ -153,7 +163,7 @@ def test_completions_used_again_are_left_out():
 def test_several_passes_make_a_piece_where_a_group_is_longer_than_a_pass():
     callback = watched(grpo(3, passes=8, rows=SIZE // 2, learning_rate=0.0))
     assert callback.split.passes_per_piece == 2
-    assert len(callback.monitor.latest) == 2  # the first shows that gradients come in two parts
+    assert (len(callback.monitor.latest), callback.monitor.skipped) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +217,13 @@ SEQUENCE = {"importance_sampling_level": "sequence"}
 
 
 def rloo(**settings: Any) -> Any:
-    model, tokens = small.model_and_tokenizer()
-    own = {"num_generations": SIZE, "max_completion_length": small.LENGTH, "beta": 0.0}
+    model, tokens = saved() if settings.get("beta") else small.model_and_tokenizer()
+    own = {"num_generations": SIZE, "max_completion_length": small.LENGTH, "beta": 0.0} | settings
     return trl.RLOOTrainer(
         model=model,
         processing_class=tokens,
         reward_funcs=small.reward,
-        args=trl.RLOOConfig(**arguments(1, 1, 2 * SIZE, **own, **settings)),
+        args=trl.RLOOConfig(**arguments(1, 1, 2 * SIZE, **own)),
         train_dataset=datasets.Dataset.from_list([{"prompt": p} for p in small.PROMPTS]),
     )
 
@@ -258,6 +268,44 @@ def test_the_row_of_a_configuration_is_what_its_own_code_does(settings):
             assert now == expected, (here.problem, name)
             compared += then is not None and then == then
     assert compared > 10
+
+
+@pytest.mark.parametrize("behaviour", [0.0, 0.2], ids=["on policy", "a step off it"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"beta": 0.3, "use_bias_correction_kl": False},
+        {"beta": 0.3, "use_bias_correction_kl": True},
+        {"beta": 0.3, "use_bias_correction_kl": True, "loss_type": "grpo"},
+        {"beta": 0.3, "use_bias_correction_kl": True, "loss_type": "dr_grpo"},
+        {"beta": 0.3, "use_bias_correction_kl": False, "loss_type": "grpo", **SEQUENCE},
+        None,
+    ],
+    ids=str,
+)
+def test_the_kl_of_a_configuration_is_what_its_own_code_pulls(settings, behaviour):
+    """The mean step with a reference apart from the policy, less that with the policy as its own.
+
+    A KL that is weighed by the ratio pulls elsewhere than one that is not, and its row with it.
+    """
+    problem = replace(LEVELS, behaviour=behaviour)
+    policy = problem.policy.logits.detach()
+    reference = policy + torch.tensor([0.7, -0.4], dtype=policy.dtype)
+    trainer = rloo(beta=0.3) if settings is None else grpo(1, passes=1, **settings)
+    probe = Evaluation(problem).rows(torch.arange(4), torch.tensor([0, 0, 1, 1]), policy)
+
+    def pulled(loss):
+        at = [expected(loss, problem, 2, reference=to).mean for to in (reference, policy)]
+        return at[0] - at[1]
+
+    theirs = pulled(trl_loss(trainer))
+    own = pulled(through_the_door(estimator(trainer), probe))
+    assert theirs.norm() > 0.02
+    torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-6)
+    if settings is not None and "importance_sampling_level" not in settings:
+        trainer.args.use_bias_correction_kl ^= True
+        other = (pulled(trl_loss(trainer)) - theirs).norm()
+        assert other > 0.05 * theirs.norm()
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,7 @@ class TrainerCallback:
         self.split: Split | None = None
         self.passes = 0
         self.left_out = False
+        self._let_go: Callable[[], None] = _nothing
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         """Nothing at all other events of a trainer, whatever they are called."""
@@ -86,28 +87,43 @@ class TrainerCallback:
         split.keep_whole()
         scaler = getattr(trainer.accelerator, "scaler", None)
         self.monitor = Monitor(trainer.model_wrapped, window=self.window, scaler=scaler)
+        self._watch_passes(self.monitor, split)
         if trainer.is_world_process_zero():
             print(f"gradient/snr: {split.assumption}", file=sys.stderr)
 
+    def _watch_passes(self, monitor: Monitor, split: Split) -> None:
+        """Pieces end with their passes: by the next event gradients are clipped already."""
+        trainer, own = self.trainer, vars(self.trainer).get("training_step")
+        original = trainer.training_step
+
+        def training_step(*arguments: Any, **named: Any) -> Any:
+            if self.passes % split.passes_per_piece == 0:
+                monitor.open_piece()
+            loss = original(*arguments, **named)
+            self.passes += 1
+            if self.passes % split.passes_per_piece == 0:
+                monitor.close_piece()
+            return loss
+
+        def let_go() -> None:
+            if own is None:
+                del trainer.training_step
+            else:
+                trainer.training_step = own
+
+        trainer.training_step = training_step
+        self._let_go = let_go
+
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        if self.monitor is not None and self.split is not None:
+        if self.split is not None:
             self.passes = 0
             self.left_out = self.split.used_before()
-            self.monitor.open_piece()
-
-    def on_substep_end(self, *_: Any, **__: Any) -> None:
-        if self.monitor is not None and self.split is not None:
-            self.passes += 1
-            if self.passes % self.split.passes_per_piece == 0:
-                self.monitor.close_piece()
-                self.monitor.open_piece()
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
         if self.monitor is None or self.split is None:
             return
-        self.passes += 1
-        self.monitor.close_piece()
         if self.left_out or not self.split.whole(self.passes):
+            self.monitor.close_piece()
             self.monitor.leave_out()
         else:
             self.monitor.step(batch=self.split.units)
@@ -142,9 +158,15 @@ class TrainerCallback:
     def on_train_end(self, *_: Any, **__: Any) -> None:
         if self.split is not None:
             self.split.let_go()
+        self._let_go()
+        self._let_go = _nothing
         if self.monitor is not None:
             self.monitor.close()
 
     def _release(self) -> None:
         self.on_train_end()
         self.monitor = self.split = None
+
+
+def _nothing() -> None:
+    """Nothing was taken."""

@@ -51,9 +51,10 @@ class Monitor:
             optimizer.step()
             optimizer.zero_grad()
 
-    Hooks on the parameters take inner products; no copy of the gradient is made, and memory is two
+    Hooks on the parameters take squared norms; no copy of the gradient is made, and memory is a few
     scalars for every parameter and piece until the step ends. (A parameter whose gradient comes in
-    several parts within one piece, by two backward passes, costs a copy until the piece ends.)
+    several parts within one piece, by two backward passes, costs a copy until the piece ends.) The
+    first step that has fewer pieces than any before it is left out.
     Parameters may be shared, frozen, unfrozen later, checkpointed, adapted by LoRA, of any floating
     dtype.
 
@@ -135,14 +136,15 @@ class Monitor:
         """
         now = self.contributions
         squares, weights = added(now.squares), np.array(now.weights or [0.0])
-        problem, total = now.problem(), squares + 2 * added(now.crosses)
+        problem, total = now.problem(), added(now.total)
         sums = [squares, weights.sum(), np.square(weights).sum(), float(len(now.weights))]
         flags = [float(now.unseen_parts), float(bool(problem))]
         if self.ranks is not None:
             total, (*sums, unseen, wrong) = self.ranks.reduced(sums + flags)
             flags = [unseen, wrong]
             problem = problem or ("another rank could not measure it" if wrong else "")
-        self.contributions.begin()
+        now.expect()
+        now.begin()
         self.contributions.watch(self.model.parameters())
         scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
         squares, weight, square, pieces = sums

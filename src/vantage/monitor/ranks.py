@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from vantage.errors import InputError
-from vantage.monitor.contributions import added, inner
+from vantage.monitor.contributions import added, squares_of
 
 
 class Ranks:
@@ -54,7 +54,7 @@ def _average(ranks: Ranks, bucket: dist.GradBucket) -> torch.futures.Future[Tens
     def measured(future: torch.futures.Future[Any]) -> Tensor:
         value = future.value()
         average = value[0] if isinstance(value, list) else value
-        terms.extend(inner(average, average))
+        terms.extend(squares_of(average))
         return average
 
     return allreduce_hook(ranks.group, bucket).then(measured)
