@@ -27,6 +27,7 @@ from vantage.estimators import (
     ratios,
     returns,
     scales,
+    selections,
 )
 from vantage.estimators.estimator import MODULES
 from vantage.estimators.shrinkage import shrinkage
@@ -376,7 +377,16 @@ def printed(renderable) -> str:
 
 COLUMNS = [
     column
-    for module in (returns, baselines, scales, ratios, importance, aggregates, penalties)
+    for module in (
+        returns,
+        baselines,
+        scales,
+        selections,
+        ratios,
+        importance,
+        aggregates,
+        penalties,
+    )
     for name, column in inspect.getmembers(module, inspect.isfunction)
     if column.__module__ == module.__name__ and not name.startswith("_") and name != "recursion"
 ] + [shrinkage]

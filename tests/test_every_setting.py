@@ -92,7 +92,12 @@ ROWS = [
 ]
 
 
-BESIDE = {"remainder": {"lambda_": 0.5}}  # with what a setting has something to say
+# with what a setting has something to say
+BESIDE = {
+    "vtrace.remainder": {"lambda_": 0.5},
+    "clip_cov.fraction": {"minimum": 0.0},
+    "clip_cov.maximum": {"minimum": 0.0},
+}
 PENALISED = {"beta": 1.0}  # asks for all inputs that a row can
 
 
@@ -124,7 +129,7 @@ def test_a_setting_of_an_estimator_is_heeded(name: str, setting: str) -> None:
     parameter = inspect.signature(getattr(vt.estimators, name)).parameters[setting]
 
     def looks(**changes: Any) -> Outcome:
-        settings = BESIDE.get(setting, {}) | changes
+        settings = BESIDE.get(f"{name}.{setting}", {}) | changes
         return tuple(
             coefficients(name, seed, distance, **settings)
             for distance, seed in ((0.5, 0), (0.5, 1), (1e-4, 0), (2.0, 1))

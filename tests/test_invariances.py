@@ -40,6 +40,7 @@ def inputs_of(estimator: vt.Estimator, batch: vt.Batch) -> dict[str, Any]:
     """What the estimator needs, a function of what each trajectory saw and did."""
     some = {
         "greedy_return": (0.2 * batch.group[:, None]).expand_as(batch.reward).double(),
+        "entropy": 0.1 * batch.observation.double(),
         "reference_log_prob": -0.5 - 0.3 * batch.observation.double() - 0.1 * batch.action,
     }
     return {name: value for name, value in some.items() if name in estimator.needs}

@@ -225,6 +225,8 @@ def test_every_row_of_the_table_is_weighed_as_on_its_tuples(name):
         every = language.enumerated(task(), own, [0])
         given = reference.log_prob(every.observation, every.action).detach()
         inputs["reference_log_prob"] = given
+    if "entropy" in estimator.needs:
+        inputs["entropy"] = own.entropy(language.enumerated(task(), own, [0]).observation).detach()
     found = language.expectation(
         task(), own, estimator, 2, rows=[0], value=inputs.get("value"), reference_policy=reference
     )

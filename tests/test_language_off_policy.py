@@ -32,12 +32,12 @@ def policy() -> vl.Policy:
 
 
 def trained(estimator: vt.Estimator, updates: int = 4, **settings: Any) -> tuple[vt.Run, list]:
-    """A run, with each update's rollout and the policy as it was after it."""
-    seen: list[tuple[Any, vl.Policy]] = []
+    """A run, with each update's rollout, the policy as it was after it, and the advantages."""
+    seen: list[tuple[Any, vl.Policy, Tensor]] = []
     learning = policy()
 
     def watch(update: int, drawn: Any, advantage: Tensor) -> None:
-        seen.append((drawn, copy.deepcopy(learning)))
+        seen.append((drawn, copy.deepcopy(learning), advantage))
 
     given = {"batch": 32, "lr": 3e-2, "progress": False, "watch": watch} | settings
     run = vl.train(task(), learning, estimator, updates=updates, **given)
@@ -47,8 +47,8 @@ def trained(estimator: vt.Estimator, updates: int = 4, **settings: Any) -> tuple
 @pytest.mark.parametrize("delay", [0, 1, 2])
 def test_the_policy_that_samples_is_so_many_updates_old(delay: int) -> None:
     run, seen = trained(E.tis(), delay=delay)
-    policies = [policy(), *(after for _, after in seen)]
-    for update, (drawn, _) in enumerate(seen):
+    policies = [policy(), *(after for _, after, _ in seen)]
+    for update, (drawn, _, _) in enumerate(seen):
         sampler = policies[max(0, update - delay)]
         batch = drawn.batch
         scored = score_batch(sampler, batch, Passes(1, 1 << 20))[0]
@@ -122,7 +122,7 @@ class Synchronised(Apart):
 def test_an_engine_is_handed_the_policy_after_every_update() -> None:
     engine = Synchronised()
     run, seen = trained(E.rloo(), engine=engine)
-    policies = [policy(), *(after for _, after in seen)]
+    policies = [policy(), *(after for _, after, _ in seen)]
     handed = vars(engine)["handed"]
     assert len(handed) == 5
     for given, expected in zip(handed, policies, strict=True):
@@ -138,7 +138,7 @@ def test_an_engine_is_handed_the_policy_after_every_update() -> None:
 def test_an_engine_is_handed_the_policy_that_is_to_sample() -> None:
     engine = Synchronised()
     _, seen = trained(E.tis(), engine=engine, delay=1)
-    policies = [policy(), *(after for _, after in seen)]
+    policies = [policy(), *(after for _, after, _ in seen)]
     for update, given in enumerate(vars(engine)["handed"][:4]):
         assert torch.equal(given, flat_parameters(policies[max(0, update - 1)]))
     assert torch.equal(vars(engine)["handed"][4], flat_parameters(policies[4]))
@@ -165,3 +165,26 @@ def test_an_engine_that_would_have_to_be_awaited_is_refused() -> None:
 
     with pytest.raises(vt.InputError, match=r"Later\.update is asynchronous"):
         trained(E.rloo(), engine=Later())
+
+
+ROWS = {
+    "forking_tokens": E.forking_tokens(fraction=0.3),
+    "clip_cov": E.clip_cov(fraction=0.1, minimum=0.1),
+    "m2po": E.m2po(threshold=1e-4),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_selection_looks_at_the_policy_that_the_update_begins_with(name: str) -> None:
+    """Advantages of every update, from the policy scored by hand; samples are an update old."""
+    row = ROWS[name]
+    _, seen = trained(row, delay=1, updates=3, minibatches=2)
+    policies, out = [policy(), *(after for _, after, _ in seen)], 0
+    for update, (drawn, _, got) in enumerate(seen):
+        batch = drawn.batch
+        begun, entropy = score_batch(policies[update], batch, Passes(1, 1 << 20))
+        given = {"entropy": entropy} if "entropy" in row.needs else {}
+        torch.testing.assert_close(got, row.advantage(batch, begun, **given), atol=1e-5, rtol=1e-4)
+        whole = row.replace(selection=vt.selections.none).advantage(batch)
+        out += int((got[batch.mask] != whole[batch.mask]).sum())
+    assert out > 0

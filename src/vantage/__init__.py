@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         ratios,
         returns,
         scales,
+        selections,
     )
     from vantage.exact.mdp import MDP
     from vantage.gradients.weighted import gradient, row_gradients
@@ -103,7 +104,8 @@ HOMES = {
     "vantage.environments.contract": "contract",
     "vantage.errors": "InputError NonFiniteError",
     "vantage.estimators": (
-        "Estimator aggregates averages baselines columns importance penalties ratios returns scales"
+        "Estimator aggregates averages baselines columns importance penalties ratios returns "
+        "scales selections"
     ),
     "vantage.exact.mdp": "MDP",
     "vantage.gradients.weighted": "gradient row_gradients",
@@ -191,6 +193,7 @@ __all__ = [
     "row_gradients",
     "scales",
     "schedules",
+    "selections",
     "train",
     "tuned",
     "updates",

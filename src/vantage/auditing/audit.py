@@ -153,7 +153,7 @@ def _checked(
     refuse_namesakes(rows)
     yardstick = reference or _default_reference(rows, value)
     refuse_penalised([*rows, yardstick], "audit")
-    available = {"group", "scores"} | ({"value"} if value is not None else set())
+    available = {"group", "scores", "entropy"} | ({"value"} if value is not None else set())
     for estimator in [*rows, yardstick]:
         estimator.require(available)
     return yardstick

@@ -41,7 +41,7 @@ def gradient_draws(
     check_policy(env, policy)
     if value is not None:
         check_value(env, policy, value)
-    rule.require({"group", "scores"} | ({"value"} if value is not None else set()))
+    rule.require({"group", "scores", "entropy"} | ({"value"} if value is not None else set()))
     shared = group_size if compares(rule) else 1
     refuse_unless(
         batch >= 1 and batch % shared == 0,

@@ -24,7 +24,7 @@ from vantage.gradients.per_trajectory import (
     spanning,
 )
 from vantage.gradients.sketch import Sketch, count_sketch
-from vantage.gradients.weighted import scores
+from vantage.gradients.weighted import policy_inputs
 from vantage.policies import Policy
 from vantage.runs.run import versions
 
@@ -254,7 +254,8 @@ def weights_of(
     Args:
         log_prob: [N, T] under the policy that is measured.
         batch_size: trajectories that an estimator which looks across its batch sees at once.
-        **inputs: what the estimator needs beyond the batch; scores are found here.
+        **inputs: what the estimator needs beyond the batch; scores, and entropies that are not
+            given, are found here.
 
     Raises:
         InputError: a weight is not finite, naming the estimator and the trajectory.
@@ -265,8 +266,7 @@ def weights_of(
         rows = slice(start, start + size)
         rows_alone = batch.select(rows).reweighted()
         given: dict[str, Any] = {name: each[rows] for name, each in inputs.items()}
-        if "scores" in estimator.needs:
-            given["scores"] = scores(policy, rows_alone, estimator, **given)
+        given = policy_inputs(policy, rows_alone, estimator, **given)
         pieces.append(size * estimator.weights(rows_alone, log_prob[rows], **given))
     weights = torch.cat(pieces)
     if not weights.isfinite().all():

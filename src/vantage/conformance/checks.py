@@ -23,7 +23,7 @@ from vantage.conformance.claims import PROBLEMS, expected_gradient
 from vantage.estimators.columns import CONDITIONS
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.scores import Scores
-from vantage.gradients.weighted import scores
+from vantage.gradients.weighted import policy_inputs
 from vantage.policies import SoftmaxTable
 
 Inputs = dict[str, Any]
@@ -221,9 +221,7 @@ def random_batch(estimator: Estimator, seed: int) -> tuple[Batch, Inputs]:
         "reference_log_prob": -random(rows, steps),
     }
     inputs = {name: value for name, value in inputs.items() if name in estimator.needs}
-    if "scores" in estimator.needs:
-        inputs["scores"] = scores(policy, batch, estimator, **inputs)
-    return batch, inputs
+    return batch, policy_inputs(policy, batch, estimator, **inputs)
 
 
 def _rows(inputs: Inputs, rows: Tensor) -> Inputs:

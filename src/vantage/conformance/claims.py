@@ -85,6 +85,8 @@ def expected_gradient(
             # any function of the start state will do
             start = 0.2 + 0.3 * batch.observation[:, :1].to(batch.reward.dtype)
             inputs["greedy_return"] = start.expand_as(batch.reward)
+        if "entropy" in estimator.needs:
+            inputs["entropy"] = problem.policy.entropy(batch.observation).detach()
         if "scores" in estimator.needs:
             inputs["scores"] = weighted_products(steps[rows], batch, estimator, **inputs)
         weights = estimator.weights(batch, **inputs)

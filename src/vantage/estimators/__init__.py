@@ -15,6 +15,7 @@ from vantage.estimators import (
     returns,
     scales,
     scores,
+    selections,
     shrinkage,
 )
 from vantage.estimators.estimator import Estimator
@@ -46,6 +47,7 @@ from vantage.estimators.off_policy_rows import (
     topr,
     vespo,
 )
+from vantage.estimators.selection_rows import clip_cov, forking_tokens, m2po
 from vantage.estimators.table import (
     ALIASES,
     TABLE,
@@ -102,6 +104,7 @@ __all__ = [
     "baselines",
     "bnpo",
     "cispo",
+    "clip_cov",
     "columns",
     "constant_length",
     "dapo",
@@ -111,6 +114,7 @@ __all__ = [
     "dr_grpo",
     "dro",
     "dual_clip",
+    "forking_tokens",
     "geometric_rejection",
     "gigpo",
     "gmpo",
@@ -121,6 +125,7 @@ __all__ = [
     "importance",
     "length_adaptive_gae",
     "luspo",
+    "m2po",
     "maxrl",
     "mis",
     "n_step",
@@ -153,6 +158,7 @@ __all__ = [
     "sapo",
     "scales",
     "scores",
+    "selections",
     "sequence_masked_grpo",
     "shrinkage",
     "shrinkage_baseline",

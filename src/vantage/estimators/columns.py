@@ -39,6 +39,7 @@ REMEDIES = {
     "reference_log_prob": (
         "a reference policy: pass reference_log_prob= [N, T], its log-probability of each action"
     ),
+    "entropy": "the entropy of the policy at each step: pass entropy= [N, T]",
 }
 # What a setting of a column may be, by its name.
 SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
@@ -92,7 +93,7 @@ def declares(
     Args:
         needs: names of inputs beyond the required fields of a Batch. "value" and "group" are in the
             batch; the column receives any other ("scores", "greedy_return", "reference_log_prob",
-            "log_prob", or, a clip or penalty, the "batch") as a keyword argument of that name.
+            "entropy", "log_prob", or, a clip or penalty, the "batch") as a keyword argument.
         couples: "none" if a trajectory's weights depend on that trajectory alone, "group" if on its
             group, "batch" if on the whole batch.
         bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
@@ -122,6 +123,11 @@ def declares(
 def needs(column: Callable[..., object]) -> tuple[str, ...]:
     """The optional inputs a column declares, looking through `functools.partial`."""
     return getattr(function_of(column), "needs", ())
+
+
+def look_at(name: str, *chosen: Callable[..., object]) -> bool:
+    """Whether any of the columns declares that it needs an input."""
+    return any(name in needs(column) for column in chosen)
 
 
 def couples(column: Callable[..., object]) -> Coupling:

@@ -6,7 +6,7 @@ Every estimator of the policy gradient is a weighted sum of scores,
 
 so an estimator is a rule for w. Each column of the rule is a small pure function:
 
-    advantage = scale(returns − baseline)                          once per batch
+    advantage = selection × scale(returns − baseline)              once per batch
     share     = discounting × aggregate                            once per batch
     w         = share × [importance × clip(ratio, advantage) × advantage − KL]  at every pass
 
@@ -35,18 +35,21 @@ from vantage.estimators import (
     ratios,
     returns,
     scales,
+    selections,
 )
 from vantage.estimators.columns import Bias, Condition, Coupling
 from vantage.estimators.inputs import bound, given, penalty
 from vantage.runs import notebook
 
 Column = Callable[..., Tensor]
+Inputs = dict[str, object]
 
 # Where the columns of each name are found, for messages and for the generated table.
 MODULES = {
     "returns": "returns",
     "baseline": "baselines",
     "scale": "scales",
+    "selection": "selections",
     "ratio": "ratios",
     "clip": "ratios",
     "importance": "importance",
@@ -74,6 +77,7 @@ class Estimator:
         returns: Batch -> [N, T], what a step is worth.
         baseline: (Batch, returns) -> [N, T], what is subtracted.
         scale: (Batch, returns, advantage) -> [N, T], the advantage in its final units.
+        selection: (Batch, advantage) -> [N, T], a factor, 0 at steps that are left out.
         ratio: (Batch, log_prob) -> [N, T], how likelier the policy has made what was sampled.
         clip: (ratio, advantage) -> [N, T], the factor of the advantage.
         importance: (Batch, log_prob of the proximal policy) -> [N, T], a further factor.
@@ -89,6 +93,7 @@ class Estimator:
     returns: Column = returns.total
     baseline: Column = baselines.none
     scale: Column = scales.none
+    selection: Column = selections.none
     ratio: Column = ratios.none
     clip: Column = ratios.unclipped
     importance: Column = importance.none
@@ -235,11 +240,8 @@ class Estimator:
         new = replace(self, **changes)  # type: ignore[arg-type]
         was, now = self.columns(), new.columns()
         changed = ", ".join(f"{key}={now[key]}" for key in now if now[key] != was[key])
-        return (
-            new
-            if "name" in changes or not changed
-            else replace(new, name=f"{self.name}({changed})")
-        )
+        keeps = "name" in changes or not changed
+        return new if keeps else replace(new, name=f"{self.name}({changed})")
 
     # What it needs, and what it makes of a batch.
 
@@ -257,14 +259,14 @@ class Estimator:
     def advantage(
         self, batch: Batch, log_prob: Float[Tensor, "N T"] | None = None, **inputs: object
     ) -> Float[Tensor, "N T"]:
-        """scale(returns − baseline), 0 where the mask is False: once per batch, of the whole of it.
+        """selection × scale(returns − baseline), 0 where the mask is False: of the whole batch.
 
         Args:
             batch: as sampled.
             log_prob: [N, T] under the current policy, where it is not the one that sampled; V-trace
-                looks at it.
-            **inputs: what `needs` names and the batch does not hold: scores, greedy_return [N, T],
-                reference_log_prob [N, T].
+                and some selections look at it.
+            **inputs: what `needs` names and the batch does not hold, such as scores, greedy_return
+                [N, T] or reference_log_prob [N, T].
 
         Raises:
             InputError: an input is missing.
@@ -290,7 +292,9 @@ class Estimator:
         worth = bound(self.returns, named)(rewarded)
         above = worth - bound(self.baseline, named)(rewarded, worth)
         above = torch.where(batch.mask, above, 0)
-        return torch.where(batch.mask, bound(self.scale, named)(rewarded, worth, above), 0), worth
+        scaled = torch.where(batch.mask, bound(self.scale, named)(rewarded, worth, above), 0)
+        selected = bound(self.selection, named)(batch, scaled)
+        return torch.where(batch.mask, selected * scaled, 0), worth
 
     @torch.no_grad()
     def share(self, batch: Batch) -> Float[Tensor, "N T"]:
@@ -374,20 +378,14 @@ class Estimator:
     def _columns(self) -> list[Column]:
         return [column for name in MODULES if (column := getattr(self, name)) is not None]
 
-    def _penalised(self, batch: Batch, inputs: dict[str, object]) -> Batch:
+    def _penalised(self, batch: Batch, inputs: Inputs) -> Batch:
         """The batch with the KL, under the policy that sampled it, taken from its rewards."""
         if self.kl_in_reward is None:
             return batch
         penalised = self._penalty(self.kl_in_reward, batch, batch.log_prob, inputs)
         return replace(batch, reward=batch.reward - penalised)
 
-    def _penalty(
-        self,
-        column: Column,
-        batch: Batch,
-        log_prob: Float[Tensor, "N T"],
-        inputs: dict[str, object],
-    ) -> Float[Tensor, "N T"]:
+    def _penalty(self, column: Column, batch: Batch, log_prob: Tensor, inputs: Inputs) -> Tensor:
         reference = inputs.get("reference_log_prob")
         if not isinstance(reference, Tensor):
             self.require(set(self.needs - {"reference_log_prob"}))

@@ -21,6 +21,7 @@ from vantage.estimators import (
     ratios,
     returns,
     scales,
+    selections,
     shrinkage,
 )
 from vantage.estimators.columns import PARTS, bias, describe, function_of, parts
@@ -35,6 +36,7 @@ COLUMN_MODULES = (
     baselines,
     shrinkage,
     scales,
+    selections,
     ratios,
     importance,
     aggregates,

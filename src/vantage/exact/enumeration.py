@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from vantage import gradients
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.exact.chain import action_log_probability, reached
 from vantage.exact.mdp import MDP
 from vantage.exact.scores import score_table
+from vantage.gradients.weighted import policy_inputs
 from vantage.policies import Policy
 
 CELLS = 8_000_000  # largest grid of trajectories × steps that is enumerated, about 0.6 GB
@@ -307,8 +307,7 @@ class _Rule:
     def weigh(self, batch: Batch) -> Float[Tensor, "N columns"]:
         """Weights of the scores, [N, T], and beside them those of ∇H, [N, T]."""
         given: dict[str, Any] = {} if self.inputs is None else dict(self.inputs(batch))
-        if "scores" in self.estimator.needs and "scores" not in given:
-            given["scores"] = gradients.scores(self.policy, batch, self.estimator, **given)
+        given = policy_inputs(self.policy, batch, self.estimator, **given)
         log_prob = self.policy.log_prob(batch.observation, batch.action)
         weights = self.estimator.weights(batch, log_prob.detach(), **given)
         return torch.cat([weights, self.estimator.entropy_weights(batch)], 1)

@@ -12,7 +12,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vantage.errors import InputError
-from vantage.estimators import aggregates, baselines, importance, ratios, returns, scales
+from vantage.estimators import (
+    aggregates,
+    baselines,
+    importance,
+    ratios,
+    returns,
+    scales,
+    selections,
+)
 from vantage.estimators.columns import function_of, settings_of
 from vantage.estimators.estimator import Estimator
 from vantage.exact.chain import chain
@@ -104,6 +112,7 @@ def _factor(estimator: Estimator) -> float:
     aggregate = function_of(estimator.aggregate)
     if (
         function_of(estimator.scale) is not scales.none
+        or function_of(estimator.selection) is not selections.none
         or estimator.kl_in_reward is not None
         or estimator.kl_in_loss is not None
         or estimator.entropy

@@ -22,8 +22,8 @@ def gradient(
 ) -> Float[Tensor, " P"]:
     """ĝ = Σ_n Σ_t w_nt ∇ log π(a_nt|s_nt), plus the entropy's gradient: the estimate of ∇J.
 
-    Ratios compare the policy as it is now with `batch.log_prob`. Scores are formed, one vector a
-    step, if the estimator needs them and they are not given: for small policies.
+    Ratios compare the policy as it is now with `batch.log_prob`. What the estimator needs of the
+    policy and is not given, entropies or scores, is found: see `policy_inputs`.
 
     Equation: [5], [6] or [8], as the estimator's columns say.
     Shapes: [P], P the number of parameters that require a gradient.
@@ -35,8 +35,7 @@ def gradient(
     Raises:
         InputError: an input is missing.
     """
-    if "scores" in estimator.needs and inputs.get("scores") is None:
-        inputs["scores"] = scores(policy, batch, estimator, **inputs)
+    inputs = policy_inputs(policy, batch, estimator, **inputs)
     log_prob = policy.log_prob(batch.observation, batch.action)
     weights = estimator.weights(batch, log_prob, **inputs)  # which are constants
     # where, not a product: padding may hold observations whose log-probability is not finite
@@ -46,6 +45,21 @@ def gradient(
         bonus = estimator.entropy_weights(batch)
         surrogate = surrogate + torch.where(batch.mask, bonus * entropy, 0).sum()
     return flat_gradient(surrogate, policy)
+
+
+def policy_inputs(
+    policy: Policy, batch: Batch, estimator: Estimator, **inputs: Any
+) -> dict[str, Any]:
+    """The inputs given, and what the estimator needs of the policy beside them.
+
+    That is the entropy of every step, and the norms and products of the scores, of which one vector
+    a step is formed: for small policies.
+    """
+    if "entropy" in estimator.needs and inputs.get("entropy") is None:
+        inputs["entropy"] = policy.entropy(batch.observation).detach()
+    if "scores" in estimator.needs and inputs.get("scores") is None:
+        inputs["scores"] = scores(policy, batch, estimator, **inputs)
+    return inputs
 
 
 def weighted_score(

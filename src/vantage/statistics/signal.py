@@ -20,7 +20,7 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import Estimator
-from vantage.gradients.weighted import gradient, row_gradients, weighted_entropy
+from vantage.gradients.weighted import gradient, policy_inputs, row_gradients, weighted_entropy
 from vantage.policies import Policy
 
 
@@ -95,7 +95,7 @@ def gradient_and_signal(
     """
     if estimator.couples == "batch":
         return _by_parts(policy, batch, estimator)
-    weights = estimator.weights(batch)
+    weights = estimator.weights(batch, **policy_inputs(policy, batch, estimator))
     alone = torch.arange(batch.rows, device=batch.mask.device)
     unit = batch.group if estimator.couples == "group" else alone
     members, size = _members(unit)

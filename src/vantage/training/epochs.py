@@ -18,10 +18,11 @@ from torch.optim import Optimizer
 from vantage.arguments import checked
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimators import columns, ratios
+from vantage.estimators import columns, ratios, selections
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
 from vantage.gradients.passes import Passes
+from vantage.gradients.weighted import policy_inputs
 from vantage.training.adam import Adam
 from vantage.training.interface import OptimizerFactory, optimizer_of, refuse_unless_finite
 from vantage.training.minibatches import (
@@ -100,6 +101,12 @@ class Epochs:
             f"Epochs(standardise=True) with {estimator.name!r}, whose scale is "
             f"{columns.describe(estimator.scale)}: standardise once; use "
             "estimator.replace(scale=vt.scales.none), or standardise=False.",
+        )
+        refuse_unless(
+            not self.standardise or estimator.selection is selections.none,
+            f"Epochs(standardise=True) with {estimator.name!r}: centring would bring back the "
+            f"steps that {columns.describe(estimator.selection)} leaves out; use "
+            "standardise=False, and the scale vt.scales.standardised.",
         )
 
     @property
@@ -244,7 +251,8 @@ def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) ->
     if stale:
         log_prob, value = passes.forward(batch.observation, batch.action)
         batch = replace(batch, value=value)
-    advantage, worth = estimator.advantage_and_worth(batch, log_prob)
+    inputs = policy_inputs(passes.policy, batch, estimator)
+    advantage, worth = estimator.advantage_and_worth(batch, log_prob, **inputs)
     target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
     proximal = (batch.log_prob if log_prob is None else log_prob) if estimator.reweighs else None
     return Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps)

@@ -6,6 +6,7 @@ from torch import Tensor
 from vantage.batch import Batch
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.passes import Passes
+from vantage.gradients.weighted import policy_inputs
 from vantage.statistics.signal import Signal, unit_signal
 
 PARTS = 8  # of the lanes, at most: a backward pass each
@@ -25,7 +26,8 @@ def lanes_signal(
     Args:
         measured: whether to find the signal too; without it one backward pass is enough.
     """
-    weights, share = estimator.weights(batch), estimator.share(batch)
+    inputs = policy_inputs(passes.policy, batch, estimator)
+    weights, share = estimator.weights(batch, **inputs), estimator.share(batch)
     units = min(PARTS, batch.rows) if measured else 1
     pieces, lanes = [], []
     for rows in torch.arange(batch.rows, device=weights.device).tensor_split(units):

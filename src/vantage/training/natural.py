@@ -28,6 +28,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.gradients.passes import Passes
+from vantage.gradients.weighted import policy_inputs
 from vantage.policies import Policy
 from vantage.training.ascent import Fit
 from vantage.training.interface import OptimizerFactory
@@ -216,7 +217,8 @@ def _surrogate(
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     """() -> (Σ share ρ A, an estimate of KL(π_old ‖ π)) of the policy as it is now."""
     share, mask = estimator.share(batch), batch.mask
-    weighted, mean = share * estimator.advantage(batch), per_token(batch)
+    advantage = estimator.advantage(batch, **policy_inputs(policy, batch, estimator))
+    weighted, mean = share * advantage, per_token(batch)
 
     @torch.no_grad()
     def surrogate_and_kl() -> tuple[Tensor, Tensor]:

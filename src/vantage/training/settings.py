@@ -66,7 +66,7 @@ class Settings:
         for name in ("delay", "seed", "group_size"):
             refuse_unless_within(getattr(self, name), 0, "train", name)
         refuse_penalised([estimator], "train")
-        available = {"scores"} | ({"value"} if value is not None else set())
+        available = {"scores", "entropy"} | ({"value"} if value is not None else set())
         if self.fragment is None:
             available.add("group")
             self._check_episodes(estimator)

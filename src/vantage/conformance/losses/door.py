@@ -287,9 +287,11 @@ def _name(function: Function) -> str:
 
 def _of_estimator(estimator: Estimator, rows: Rows) -> Tensor:
     """The surrogate whose gradient is −ĝ."""
+    chances = (rows.logits.detach() / rows.temperature).softmax(-1)
     inputs: dict[str, Any] = {
         "greedy_return": rows.greedy_return,
         "reference_log_prob": rows.reference_log_prob,
+        "entropy": torch.special.entr(chances).sum(-1),
     }
     inputs = {name: value for name, value in inputs.items() if name in estimator.needs}
     if "scores" in estimator.needs:

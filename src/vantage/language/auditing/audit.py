@@ -42,6 +42,7 @@ from vantage.language.scoring.scoring import plan_passes
 from vantage.language.scoring.trial import settle_packing
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
+    AVAILABLE,
     inputs_of,
     refuse_infinite_kl,
     refuse_missing_value,
@@ -207,7 +208,7 @@ def _check(rows: list[Estimator], yardstick: Estimator, context: _Context) -> No
     refuse_namesakes(rows)
     groups = {"group"} if context.task.num_generations > 1 else set()
     for estimator in [*rows, yardstick]:
-        estimator.require(groups | {"scores", "greedy_return", "value", "reference_log_prob"})
+        estimator.require(groups | AVAILABLE)
         refuse_missing_value("audit", estimator, context.value)
         refuse_unless(
             context.reference is not None

@@ -26,7 +26,11 @@ from vantage.language.auditing.kinds import Prompt, Sorted, listed
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.tasks.task import Task
-from vantage.language.training.inputs import refuse_infinite_kl, refuse_missing_value
+from vantage.language.training.inputs import (
+    AVAILABLE,
+    refuse_infinite_kl,
+    refuse_missing_value,
+)
 
 
 @checked
@@ -162,8 +166,7 @@ def _refuse(
     reference: Policy | None,
     size: int,
 ) -> None:
-    available = {"scores", "greedy_return", "value", "reference_log_prob"}
-    estimator.require(available | ({"group"} if size > 1 else set()))
+    estimator.require({"group", *AVAILABLE} if size > 1 else set(AVAILABLE))
     refuse_missing_value("expectation", estimator, value)
     refuse_infinite_kl("expectation", estimator, policy)
     refuse_unless(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
-from vantage.estimators.columns import describe, needs
+from vantage.estimators.columns import describe, look_at
 from vantage.estimators.estimator import Estimator
 from vantage.estimators.inputs import penalty
 from vantage.estimators.scores import Scores
@@ -73,6 +73,8 @@ def listed(
     inputs: Inputs = {}
     if "reference_log_prob" in estimator.needs:
         inputs["reference_log_prob"] = reference_log_prob(every, policy, reference, PASSES)
+    if "entropy" in estimator.needs:
+        inputs["entropy"] = score_batch(policy, every, PASSES)[1]
     if "greedy_return" in estimator.needs:
         greedy = greedy_reward(task, policy, rows)
         inputs["greedy_return"] = greedy[every.group][:, None].expand_as(log_prob).to(log_prob)
@@ -198,7 +200,7 @@ def _kinds(
     """A prompt's completions by what the rule reads of them, and a row of each kind."""
     batch = prompt.batch
     read = [batch.tensors()[name] for name in sorted(_fields_read(rule, prompt, size))]
-    if rule.kl_in_reward or "log_prob" in needs(rule.returns):
+    if rule.kl_in_reward or look_at("log_prob", rule.returns, rule.selection):
         read.append(prompt.log_prob)
     for tensor in prompt.inputs.values():
         read += list(tensor) if isinstance(tensor, Scores) else [tensor]

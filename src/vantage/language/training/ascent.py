@@ -40,12 +40,15 @@ class Weighed:
         fixed: [N, T] the weights, where they do not depend on the policy as it is now, else None.
         target: [N, T] what V is fitted to, or None.
         passes: how the batch is gone over.
+        log_prob: [N, T] of the policy that the update begins with, where the advantage looks at it
+            and the batch's own are of another.
     """
 
     estimator: Estimator
     batch: Batch
     inputs: dict[str, Tensor]
     passes: Passes
+    log_prob: Float[Tensor, "N T"] | None = None
     advantage: Float[Tensor, "N T"] = field(init=False)
     share: Float[Tensor, "N T"] = field(init=False)
     fixed: Float[Tensor, "N T"] | None = field(init=False)
@@ -53,7 +56,7 @@ class Weighed:
 
     def __post_init__(self) -> None:
         estimator = self.estimator
-        self.advantage = estimator.advantage(self.batch, **self.inputs)
+        self.advantage = estimator.advantage(self.batch, self.log_prob, **self.inputs)
         self.share = estimator.share(self.batch)
         self.fixed = (
             estimator.weights(self.batch, None, self.advantage, self.share, **self.inputs)
@@ -61,7 +64,8 @@ class Weighed:
             else None
         )
         valued = self.batch.value is not None
-        self.target = estimator.worth(self.batch, **self.inputs) if valued else None
+        worth = estimator.worth(self.batch, self.log_prob, **self.inputs) if valued else None
+        self.target = worth
 
     def weights(self, one: Pass) -> Float[Tensor, " M"]:
         """The weights of a pass's counted steps, with the policy as it is now."""

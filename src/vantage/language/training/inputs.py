@@ -22,6 +22,8 @@ from vantage.language.scoring.scoring import Passes, score_batch, scored_passes
 from vantage.language.tasks.task import Task
 
 PROXIMAL = "proximal_log_prob"  # of the policy that an update begins with
+# what there is, or can be, of a language model's completions
+AVAILABLE = frozenset({"scores", "greedy_return", "reference_log_prob", "value", "entropy"})
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def inputs_of(
     drawn: Rollout,
     passes: Passes,
 ) -> dict[str, Float[Tensor, "N T"]]:
-    """What the estimator needs of `reference_log_prob` and `greedy_return`, by name.
+    """What the estimator needs of reference, greedy completions and entropies, by name.
 
     Args:
         reference: the policy that a KL is measured to; None: `policy` without its adapter.
@@ -58,6 +60,8 @@ def inputs_of(
         by_row = dict(zip(rows, reward.tolist(), strict=True))
         each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
         inputs["greedy_return"] = each[:, None].expand_as(batch.log_prob)
+    if "entropy" in estimator.needs:
+        inputs["entropy"] = score_batch(policy, batch, passes)[1]
     return inputs
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
+from vantage.estimators.columns import look_at
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.language.model.policy import Policy
@@ -283,10 +284,13 @@ class LanguageLearner(Learner):
         inputs = inputs_and_scores(
             estimator, sources.task, self.policy, sources.reference, drawn, batch, passes
         )
-        if estimator.reweighs and settings.epochs * settings.minibatches > 1:
-            # later steps leave the policy behind that the update began with
-            inputs[PROXIMAL] = score_batch(self.policy, batch, passes)[0]
-        return Weighed(estimator, batch, inputs, passes)
+        looked_at = look_at("log_prob", estimator.returns, estimator.selection)
+        # later steps leave the policy behind that the update began with
+        left = estimator.reweighs and settings.epochs * settings.minibatches > 1
+        scored = score_batch(self.policy, batch, passes)[0] if looked_at or left else None
+        if left and scored is not None:
+            inputs[PROXIMAL] = scored
+        return Weighed(estimator, batch, inputs, passes, scored if looked_at else None)
 
     def _skipped(self) -> str:
         """Why there was nothing to learn from, and what to change."""

@@ -13,7 +13,11 @@ from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
 from vantage.language.tasks.task import Task
-from vantage.language.training.inputs import refuse_infinite_kl, refuse_missing_value
+from vantage.language.training.inputs import (
+    AVAILABLE,
+    refuse_infinite_kl,
+    refuse_missing_value,
+)
 from vantage.runs.run import versions
 from vantage.training.auto import next_batch, rules
 from vantage.training.schedules import Schedule, name_of
@@ -77,7 +81,7 @@ class Settings:
             "groups, such as reinforce_leave_one_out.",
         )
         refuse_missing_value("train", estimator, value)
-        estimator.require({"group", "scores", "greedy_return", "reference_log_prob", "value"})
+        estimator.require({"group", *AVAILABLE})
         self._check_law(policy, estimator)
 
     def rules(

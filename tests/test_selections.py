@@ -1,0 +1,275 @@
+"""Selections by rank over the batch: against what was published, and their exact bias."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import combinations
+
+import pytest
+import torch
+from small import table
+from test_baselines import lanes
+from test_estimators import autograd, off_policy
+from torch import Tensor
+
+import vantage as vt
+from vantage import conformance, exact
+from vantage.conformance import claims
+from vantage.estimators import selections
+
+E = vt.estimators
+
+
+def by_hand(batch: vt.Batch) -> Tensor:
+    """[N, T] GRPO's advantage, group by group: (R − mean)/(std + 10⁻⁴)."""
+    y, out = vt.returns.total(batch), torch.zeros_like(batch.reward)
+    for group in batch.group.unique():
+        rows = batch.mask & (batch.group == group)[:, None]
+        each = torch.stack(
+            [y[rows & (batch.episode == e)][0] for e in batch.episode[rows].unique()]
+        )
+        out[rows] = (y[rows] - each.mean()) / (each.std(correction=0) + 1e-4)
+    return out
+
+
+def token_mean(batch: vt.Batch, terms: Tensor) -> Tensor:
+    """The mean over the batch's counted steps, all rows of one weight."""
+    return torch.where(batch.mask, terms, 0).sum() / batch.mask.sum()
+
+
+def clipped(ratio: Tensor, advantage: Tensor, low: float, high: float) -> Tensor:
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)
+
+
+# ---- as published, at the first step of an update ----------------------------------------------
+
+
+def covariance(batch: vt.Batch, advantage: Tensor, log_prob: Tensor) -> Tensor:
+    a, l = advantage[batch.mask], log_prob.detach()[batch.mask]  # noqa: E741
+    out = torch.full_like(advantage, -torch.inf)
+    out[batch.mask] = (a - a.mean()) * (l - l.mean())
+    return out
+
+
+def clip_cov_of(places: list[list[int]], batch: vt.Batch, advantage: Tensor) -> Callable:
+    """The surrogate with the tokens at `places` detached; ε is out of reach."""
+
+    def objective(log_prob: Tensor) -> Tensor:
+        left = torch.ones_like(advantage)
+        for n, t in places:
+            left[n, t] = 0
+        ratio = (log_prob - torch.where(batch.mask, batch.log_prob, 0)).exp()
+        return token_mean(batch, clipped(ratio, advantage, 0.9, 9.0) * left)
+
+    return objective
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clip_cov_is_the_mean_over_its_random_choices(seed: int) -> None:
+    """With fewer to leave out than lie within the bounds: all choices of them, each by autograd."""
+    policy, batch = off_policy(seed)
+    log_prob = policy.log_prob(batch.observation, batch.action).detach()
+    advantage = by_hand(batch)
+    covariances = covariance(batch, advantage, log_prob)
+    within = (covariances > 0.1) & (covariances < 1.5)
+    count = int(0.1 * batch.steps)
+    assert 1 < count < int(within.sum())
+    every = [
+        autograd(policy, batch, clip_cov_of(list(chosen), batch, advantage))
+        for chosen in combinations(within.nonzero().tolist(), count)
+    ]
+    estimator = E.clip_cov(fraction=0.1, minimum=0.1, maximum=1.5, epsilon=0.9).replace(
+        clip=partial(vt.ratios.ppo, epsilon=0.9, epsilon_high=9.0)
+    )
+    got = vt.gradient(policy, batch, estimator)
+    torch.testing.assert_close(got, torch.stack(every).mean(0), rtol=1e-7, atol=1e-9)
+    assert len(every) > 1
+    assert not torch.allclose(got, every[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_clip_cov_without_a_choice_is_verls(seed: int) -> None:
+    """Where all within the bounds are left out, no choice is random; the ratio is 1 at first."""
+    policy, batch = table(1), lanes(seed)
+    advantage = by_hand(batch)
+    covariances = covariance(batch, advantage, batch.log_prob)
+    places = ((covariances > 0.2) & (covariances < 5.0)).nonzero().tolist()
+    assert 0 < len(places) < batch.steps / 2
+    want = autograd(policy, batch, clip_cov_of(places, batch, advantage))
+    got = vt.gradient(policy, batch, E.clip_cov(fraction=0.5, minimum=0.2))
+    torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
+    assert not torch.allclose(got, vt.gradient(policy, batch, E.bnpo()))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_forking_tokens_are_those_above_the_quantile(seed: int) -> None:
+    """DAPO's surrogate at the tokens whose entropy is at or above torch's own quantile."""
+    policy, batch = off_policy(seed)
+    entropy = policy.entropy(batch.observation).detach()
+    entropy = entropy + 0.1 * torch.rand(entropy.shape, generator=_seeded(seed)).double()
+    advantage = by_hand(batch)
+    bound = torch.quantile(entropy[batch.mask], 1 - 0.35)
+    kept = batch.mask & (entropy >= bound)
+    assert 0 < int(kept.sum()) < batch.steps
+
+    def objective(log_prob: Tensor) -> Tensor:
+        ratio = (log_prob - torch.where(batch.mask, batch.log_prob, 0)).exp()
+        return token_mean(batch, clipped(ratio, advantage, 0.2, 0.28) * kept)
+
+    got = vt.gradient(policy, batch, E.forking_tokens(fraction=0.35), entropy=entropy)
+    torch.testing.assert_close(got, autograd(policy, batch, objective), rtol=1e-7, atol=1e-9)
+    found = vt.gradient(policy, batch, E.forking_tokens(fraction=0.35))  # the policy's own
+    assert not torch.allclose(found, got)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_m2po_leaves_the_largest_squares_out(seed: int) -> None:
+    """One after another, until the mean of those that are left is below τ; no clip."""
+    policy, batch = off_policy(seed)
+    # no two squares alike, which are left out together
+    noise = 0.3 * torch.randn(batch.log_prob.shape, generator=_seeded(seed)).double()
+    batch = replace(batch, log_prob=batch.log_prob + noise)
+    log_prob = policy.log_prob(batch.observation, batch.action).detach()
+    distance = log_prob - batch.log_prob
+    square = {(n, t): float(distance[n, t] ** 2) for n, t in batch.mask.nonzero().tolist()}
+    left = dict(square)
+    while sum(left.values()) / len(left) >= 0.04:
+        del left[max(left, key=lambda place: left[place])]
+    assert 0 < len(left) < len(square)
+    advantage, kept = by_hand(batch), torch.zeros_like(batch.mask)
+    for n, t in left:
+        kept[n, t] = True
+
+    def objective(log_prob: Tensor) -> Tensor:
+        ratio = (log_prob - torch.where(batch.mask, batch.log_prob, 0)).exp()
+        return token_mean(batch, ratio * advantage * kept)
+
+    got = vt.gradient(policy, batch, E.m2po())
+    torch.testing.assert_close(got, autograd(policy, batch, objective), rtol=1e-7, atol=1e-9)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(50 + seed)
+
+
+# ---- once for the whole batch ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["forking_tokens", "clip_cov", "m2po"])
+def test_what_was_selected_at_the_start_stays_selected(name: str) -> None:
+    """Later steps of an update, with another policy, leave out the same steps of the batch."""
+    settings = {"fraction": 0.4, "minimum": 0.1} if name == "clip_cov" else {}
+    row = E.named(name, **settings)
+    policy, batch = off_policy()
+    begun = policy.log_prob(batch.observation, batch.action).detach()
+    inputs = (
+        {"entropy": policy.entropy(batch.observation).detach()} if row.needs - {"group"} else {}
+    )
+    advantage, share = row.advantage(batch, begun, **inputs), row.share(batch)
+    plain = row.replace(selection=selections.none).advantage(batch, begun)
+    out = (advantage.abs() < plain.abs()) & batch.mask
+    assert 0 < int(out.sum()) < batch.steps
+    policy.logits.data += torch.randn(3, 2, generator=_seeded(1)).double()
+    later = policy.log_prob(batch.observation, batch.action).detach()
+    pieces = [
+        row.weights(batch.select(rows), later[rows], advantage[rows], share[rows])
+        for rows in torch.arange(batch.rows).split(2)
+    ]
+    whole = row.weights(batch, later, advantage, share)
+    assert torch.equal(torch.cat(pieces), whole)
+    if name != "clip_cov":
+        assert whole[out].eq(0).all()
+    anew = row.weights(batch, later, **inputs)
+    assert not torch.allclose(anew, whole) or name == "forking_tokens"
+
+
+def test_equal_ranks_are_treated_alike() -> None:
+    """Whatever the order of rows, and with nothing to rank at all."""
+    batch = lanes()
+    ones, nothing = torch.ones_like(batch.reward), torch.zeros_like(batch.mask)
+    kept = selections.highest_entropy(batch, ones, entropy=ones, fraction=0.2)
+    assert kept[batch.mask].eq(1).all()
+    far = batch.log_prob + 0.3  # every square is 0.09
+    assert selections.second_moment(batch, ones, log_prob=far)[batch.mask].eq(0).all()
+    near = batch.log_prob + 0.1
+    assert selections.second_moment(batch, ones, log_prob=near)[batch.mask].eq(1).all()
+    assert selections.without_covariance(batch, ones, log_prob=far)[batch.mask].eq(1).all()
+    empty = replace(batch, mask=nothing)
+    for selection in (
+        partial(selections.highest_entropy, entropy=ones),
+        partial(selections.second_moment, log_prob=far),
+        partial(selections.without_covariance, log_prob=far),
+    ):
+        assert selection(empty, ones).isfinite().all()
+
+
+def test_the_fraction_is_counted_among_ranks() -> None:
+    batch = lanes()
+    entropy = torch.rand(batch.reward.shape, generator=_seeded(0)).double()
+    ones = torch.ones_like(batch.reward)
+    assert batch.steps == 25
+    for fraction, count in ((0.0, 1), (0.2, 5), (0.5, 13), (1.0, 25)):
+        kept = selections.highest_entropy(batch, ones, entropy=entropy, fraction=fraction)
+        assert int(kept[batch.mask].sum()) == count
+        assert entropy[batch.mask & (kept == 1)].min() >= entropy[batch.mask].sort().values[-count]
+
+
+def test_what_is_needed_is_asked_for_and_centring_is_refused() -> None:
+    batch = lanes()
+    with pytest.raises(vt.InputError, match=r"needs the entropy of the policy at each step"):
+        E.forking_tokens().advantage(batch)
+    with pytest.raises(vt.InputError, match=r"fraction=1.5 must be from 0 to 1"):
+        E.forking_tokens(fraction=1.5)
+    row = vt.Estimator(selection=selections.second_moment, ratio=vt.ratios.token, name="mine")
+    with pytest.raises(vt.InputError, match=r"centring would bring back .* second_moment leaves"):
+        vt.updates.Epochs(standardise=True).check(row)
+    vt.updates.Epochs().check(row)
+
+
+# ---- exact bias --------------------------------------------------------------------------------
+
+ALONE = {
+    "highest_entropy": partial(selections.highest_entropy, fraction=0.3),
+    "without_covariance": partial(selections.without_covariance, minimum=0.0),
+    "second_moment": selections.second_moment,
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_claim_of_each_selection_by_itself(name: str) -> None:
+    """On REINFORCE, unbiased without it: by enumeration of every batch of small problems."""
+    row = E.reinforce().replace(selection=ALONE[name], name=name)
+    for rule in conformance.RULES:
+        assert rule is conformance.claim_holds or list(rule(row)) == []
+    found = [
+        (float((mean - true).norm() / true.norm()), float(torch.cosine_similarity(mean, true, 0)))
+        for mean, true in (claims.expected_gradient(row, p) for p in claims.PROBLEMS)
+    ]
+    if name == "second_moment":
+        assert row.unbiased == "always; off policy never (second_moment)"
+        assert all(error < 1e-12 for error, _ in found)
+    else:
+        assert row.unbiased.startswith(f"never ({name}")
+        assert any(error > 0.1 and cosine < 1 - 1e-3 for error, cosine in found)
+
+
+def test_off_policy_a_second_moment_is_biased_where_it_leaves_steps_out() -> None:
+    """With the trajectory's ratio, unbiased without it; a bound out of reach changes nothing."""
+    problem = claims.PROBLEMS[2]
+    behaviour = vt.SoftmaxTable(*problem.policy.logits.shape)
+    noise = torch.randn(problem.policy.logits.shape, generator=_seeded(3)).double()
+    behaviour.logits.data = problem.policy.logits.detach() + 0.7 * noise
+    plain = E.reinforce().replace(ratio=vt.ratios.trajectory)
+    true = exact.gradient(problem.mdp, problem.policy).detach()
+
+    def bias(row: vt.Estimator) -> float:
+        mean = exact.expectation(
+            problem.mdp, problem.policy, row, groups=3, behaviour=behaviour
+        ).mean
+        return float((mean - true).norm() / true.norm())
+
+    near = partial(selections.second_moment, threshold=0.1)
+    far = partial(selections.second_moment, threshold=50.0)
+    assert bias(plain) < 1e-12
+    assert bias(plain.replace(selection=far)) < 1e-12
+    assert bias(plain.replace(selection=near)) > 0.05
