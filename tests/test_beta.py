@@ -30,6 +30,8 @@ def gradient(policy: vt.SoftmaxTable, batch: vt.Batch, row: vt.Estimator) -> Ten
     """ĝ of a batch that another policy sampled, with all that any row asks for."""
     greedy = 0.2 + 0.1 * batch.reward if "greedy_return" in row.needs else None
     inputs: dict[str, Any] = {} if greedy is None else {"greedy_return": greedy}
+    if "reward_parts" in row.needs:
+        inputs |= {"reward_parts": batch.reward[..., None], "reward_weights": torch.ones(1)}
     if "reference_log_prob" in row.needs:
         inputs["reference_log_prob"] = reference_of(batch)
     return vt.gradient(policy, batch, row, **inputs)

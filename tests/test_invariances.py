@@ -38,7 +38,10 @@ def test_rules(rule, estimator: vt.Estimator) -> None:
 
 def inputs_of(estimator: vt.Estimator, batch: vt.Batch) -> dict[str, Any]:
     """What the estimator needs, a function of what each trajectory saw and did."""
+    parts = torch.stack([batch.reward, 0.3 * batch.observation * batch.action], -1)
     some = {
+        "reward_parts": parts,
+        "reward_weights": torch.tensor([1.0, 0.5]).double().expand_as(parts),
         "greedy_return": (0.2 * batch.group[:, None]).expand_as(batch.reward).double(),
         "entropy": 0.1 * batch.observation.double(),
         "reference_log_prob": -0.5 - 0.3 * batch.observation.double() - 0.1 * batch.action,

@@ -225,6 +225,9 @@ def test_every_row_of_the_table_is_weighed_as_on_its_tuples(name):
         every = language.enumerated(task(), own, [0])
         given = reference.log_prob(every.observation, every.action).detach()
         inputs["reference_log_prob"] = given
+    if "reward_parts" in estimator.needs:  # the task has one function
+        reward = language.enumerated(task(), own, [0]).reward[..., None]
+        inputs |= {"reward_parts": reward, "reward_weights": torch.ones_like(reward)}
     if "entropy" in estimator.needs:
         inputs["entropy"] = own.entropy(language.enumerated(task(), own, [0]).observation).detach()
     found = language.expectation(

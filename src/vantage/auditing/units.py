@@ -247,7 +247,7 @@ def weights_of(
     batch: Batch,
     log_prob: Tensor,
     batch_size: int,
-    **inputs: Float[Tensor, "N T"],
+    **inputs: Tensor,
 ) -> Float[Tensor, "N T"]:
     """The weights of a chunk, scaled so that a unit's gradient is the mean of its trajectories'.
 

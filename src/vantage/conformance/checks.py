@@ -219,6 +219,8 @@ def random_batch(estimator: Estimator, seed: int) -> tuple[Batch, Inputs]:
     inputs: Inputs = {
         "greedy_return": random(rows, 1).expand(rows, steps),
         "reference_log_prob": -random(rows, steps),
+        "reward_parts": torch.where(mask[..., None], random(rows, steps, 2), 0),
+        "reward_weights": 0.2 + random(2).expand(rows, steps, 2),
     }
     inputs = {name: value for name, value in inputs.items() if name in estimator.needs}
     return batch, policy_inputs(policy, batch, estimator, **inputs)
@@ -234,14 +236,15 @@ def _rows(inputs: Inputs, rows: Tensor) -> Inputs:
 
 
 def _pad(tensor: Tensor, left: int, right: int) -> Tensor:
-    """Masked steps of garbage around a [N, T] tensor; a [N] one as it is."""
+    """Masked steps of garbage around a [N, T] or [N, T, K] tensor; a [N] one as it is."""
     if tensor.ndim == 1:
         return tensor
     if tensor.is_floating_point():
         garbage = float("nan")
     else:
         garbage = 0
-    filled = torch.nn.functional.pad(tensor.double(), (left, right), value=garbage)
+    last = (0, 0) * (tensor.ndim - 2)
+    filled = torch.nn.functional.pad(tensor.double(), (*last, left, right), value=garbage)
     return filled.to(tensor.dtype)
 
 

@@ -85,6 +85,8 @@ def expected_gradient(
             # any function of the start state will do
             start = 0.2 + 0.3 * batch.observation[:, :1].to(batch.reward.dtype)
             inputs["greedy_return"] = start.expand_as(batch.reward)
+        if "reward_parts" in estimator.needs:
+            inputs |= parts_by_action(batch)
         if "entropy" in estimator.needs:
             inputs["entropy"] = problem.policy.entropy(batch.observation).detach()
         if "scores" in estimator.needs:
@@ -124,6 +126,13 @@ def _orders(choice: tuple[int, ...]) -> float:
     """In how many orders a multiset, sorted, can be drawn."""
     runs = [len(list(run)) for _, run in groupby(choice)]
     return factorial(len(choice)) / prod(factorial(n) for n in runs)
+
+
+def parts_by_action(batch: Batch) -> dict[str, Tensor]:
+    """The rewards as two functions of them, one for each kind of action, that weigh alike."""
+    even = (batch.action % 2 == 0)[..., None]
+    parts = torch.where(torch.cat([even, ~even], -1), batch.reward[..., None], 0)
+    return {"reward_parts": parts, "reward_weights": torch.ones_like(parts)}
 
 
 def _drawn(every: Batch, rows: Tensor, group: Tensor) -> Batch:

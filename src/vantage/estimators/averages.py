@@ -6,7 +6,7 @@ with or without the step's own trajectory. `average` is that sentence as a funct
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vantage.batch import Batch, episode_start
@@ -58,6 +58,11 @@ def mean_of_steps(
 ) -> Float[Tensor, "N T"]:
     """The mean over counted steps: long trajectories weigh more."""
     return average(batch, returns, torch.ones_like(returns), key, leave_out)
+
+
+def count(marked: Bool[Tensor, "N T"], key: Int[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """How many of the marked steps have the key of each step; exact below 2⁵³."""
+    return _sum_within(marked.flatten().double(), _numbered(key.flatten())).reshape(key.shape)
 
 
 def trajectories_in_group(batch: Batch) -> Int[Tensor, " N"]:

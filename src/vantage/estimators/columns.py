@@ -40,6 +40,11 @@ REMEDIES = {
         "a reference policy: pass reference_log_prob= [N, T], its log-probability of each action"
     ),
     "entropy": "the entropy of the policy at each step: pass entropy= [N, T]",
+    "reward_parts": (
+        "the rewards of each reward function: pass reward_parts= [N, T, K], before their weights, "
+        "and reward_weights= [K]; tasks of language models have them"
+    ),
+    "reward_weights": "the weights of the reward functions: pass reward_weights= [K]",
 }
 # What a setting of a column may be, by its name.
 SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {

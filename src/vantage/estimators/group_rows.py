@@ -178,6 +178,23 @@ def pass_at_k(k: int = 2, normalise: bool = True, beta: float = 0.0) -> Estimato
 
 
 @row
+def gdpo(epsilon: float = 0.2, correction: int = 0, beta: float = 0.0) -> Estimator:
+    """GRPO with each reward function normalised by itself, before they are summed.
+
+    Equation: ĝ = (1/m) Σ_i (1/|τ_i|) Σ_t ∇ min(ρ_t A_i, clip(ρ_t, 1−ε, 1+ε) A_i), A = (B − mean)/
+        (std + 10⁻⁴) over the batch, B_i = Σ_k w_k (R_ik − mean_k)/(std_k + 10⁻⁴) over the group.
+    Source: Liu et al. 2026 [liushihyang2026].
+    """
+    return Estimator(
+        scale=partial(scales.decoupled, correction=correction),
+        ratio=ratios.token,
+        clip=partial(ratios.ppo, epsilon=epsilon),
+        aggregate=per_sequence,
+        kl_in_loss=times(penalties.k3_in_loss, beta),
+    )
+
+
+@row
 def weighted_reinforce(
     positive: float = 0.1, negative: float = 1.0, beta: float = 0.0
 ) -> Estimator:

@@ -7,21 +7,25 @@ is below 32 rounding errors of the numbers it is taken over, there is no signal 
 """
 
 import math
+from dataclasses import replace
+from functools import partial
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from vantage.batch import Batch, episode_start
+from vantage.batch import Batch, episode_start, sum_by_episode
 from vantage.errors import refuse_unless
 from vantage.estimators.averages import (
+    average,
     by_group,
+    count,
     everywhere,
     mean_of_steps,
     mean_of_trajectories,
-    trajectories_in_group,
 )
 from vantage.estimators.columns import declares
+from vantage.estimators.returns import total
 
 
 @declares()
@@ -59,13 +63,47 @@ def group_std(
         p̂ the success rate of the group; the factor differs between prompts, which turns the
         gradient.
     """
-    key = by_group(batch)
-    mean = mean_of_trajectories(batch, returns, key, leave_out=False)
-    variance = mean_of_trajectories(batch, (returns - mean) ** 2, key, leave_out=False)
-    count = trajectories_in_group(batch)[:, None].to(returns.dtype)
-    bessel = count / (count - correction).clamp(min=1)
-    size = mean_of_trajectories(batch, returns**2, key, leave_out=False).sqrt()
-    return _divided(advantage, (variance * bessel).sqrt(), size, epsilon)
+    start = episode_start(batch)
+    _, deviation, size = _moments(batch, returns, by_group(batch), start, correction)
+    return _divided(advantage, deviation, size, epsilon)
+
+
+@declares(couples="batch", bias="direction", needs=("group", "reward_parts", "reward_weights"))
+def decoupled(
+    batch: Batch,
+    returns: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    reward_parts: Float[Tensor, "N T K"],
+    reward_weights: Float[Tensor, "*weights"],
+    epsilon: float = 1e-4,
+    correction: int = 0,
+) -> Float[Tensor, "N T"]:
+    """In place of the advantage, that of each reward function by itself: first scaled, then summed.
+
+    Equation: (B − B̄) / (σ_B + ε), B_i = Σ_k w_k (R_ik − mean_k) / (σ_k + ε), mean_k and σ_k of the
+        returns R_k of the k-th function over the trajectories of the group, B̄ and σ_B over those of
+        the batch; σ's divisors less `correction`. A function that could not score a trajectory has
+        no part in it, nor the trajectory in that function's moments.
+    Shapes: [N, T]; reward_parts [N, T, K] before their weights, NaN where a function could not
+        score; reward_weights [K], or of each step.
+    Source: Liu et al. 2026, GDPO; TRL's multi_objective_aggregation="normalize_then_sum", which
+        divides by G − 1 and B − 1: `correction` 1.
+    Unbiased when: never. It is the gradient of no sum of the rewards: how a function counts depends
+        on its spread, which differs between prompts and is correlated with the samples.
+    """
+    start, every = episode_start(batch), torch.zeros_like(returns)
+    weights = reward_weights.to(returns.dtype).expand_as(reward_parts)
+    for part, weight in zip(reward_parts.unbind(-1), weights.unbind(-1), strict=True):
+        unknown = torch.where(batch.mask, part.isnan(), 0).to(returns.dtype)
+        known = (sum_by_episode(batch, unknown) == 0)[batch.episode]
+        alone = replace(batch, reward=part.to(returns.dtype), bootstrap=torch.zeros_like(returns))
+        worth = torch.where(known, total(alone), 0)
+        mean, deviation, size = _moments(batch, worth, by_group(batch), start & known, correction)
+        scaled = _divided(worth - mean, deviation, size, epsilon)
+        every = every + torch.where(known, weight * scaled, 0)
+    mean, deviation, size = _moments(batch, every, everywhere(batch), start, correction)
+    return _divided(every - mean, deviation, size, epsilon)
 
 
 @declares(couples="group", bias="direction", needs=("group",))
@@ -252,6 +290,29 @@ def _spread(
     size = mean_of_trajectories(batch, returns**2, key, leave_out=False).sqrt()
     spread = variance.sqrt()
     return torch.where(spread > 32 * torch.finfo(returns.dtype).eps * size, spread, 0), size
+
+
+def _moments(
+    batch: Batch,
+    returns: Float[Tensor, "N T"],
+    key: Int[Tensor, "N T"],
+    first: Bool[Tensor, "N T"],
+    correction: int,
+) -> tuple[Float[Tensor, "N T"], Float[Tensor, "N T"], Float[Tensor, "N T"]]:
+    """Mean, standard deviation and root mean square over the trajectories with a common key.
+
+    Args:
+        first: the first steps of those that take part.
+        correction: what the divisor of the variance is less than their number.
+    """
+    counted = first.to(returns.dtype)
+    at_first = partial(average, batch, denominator=counted, key=key, leave_out=False)
+    mean = at_first(torch.where(first, returns, 0))
+    variance = at_first(torch.where(first, (returns - mean) ** 2, 0))
+    size = at_first(torch.where(first, returns**2, 0)).sqrt()
+    number = count(first, key)
+    bessel = (number / (number - correction).clamp(min=1)).to(returns.dtype)
+    return mean, (variance * bessel).sqrt(), size
 
 
 def _divided(

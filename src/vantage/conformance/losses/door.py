@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vantage.batch import Batch
+from vantage.conformance.claims import parts_by_action
 from vantage.errors import InputError, refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.weighted import weighted_products
@@ -292,6 +293,7 @@ def _of_estimator(estimator: Estimator, rows: Rows) -> Tensor:
         "greedy_return": rows.greedy_return,
         "reference_log_prob": rows.reference_log_prob,
         "entropy": torch.special.entr(chances).sum(-1),
+        **parts_by_action(rows.batch),
     }
     inputs = {name: value for name, value in inputs.items() if name in estimator.needs}
     if "scores" in estimator.needs:

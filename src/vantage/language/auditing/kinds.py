@@ -26,10 +26,10 @@ from vantage.gradients.weighted import row_gradients, weighted_products
 from vantage.language.model.policy import Policy
 from vantage.language.model.value_head import ValueHead
 from vantage.language.sampling.rollout import greedy_reward
-from vantage.language.scoring.enumeration import enumerated
+from vantage.language.scoring.enumeration import enumerated_with_parts
 from vantage.language.scoring.scoring import Passes, score_batch
 from vantage.language.tasks.task import Task
-from vantage.language.training.inputs import reference_log_prob, valued
+from vantage.language.training.inputs import parts_at_the_end, reference_log_prob, valued
 
 PASSES = Passes(1, 16384)
 MULTISETS = 1_000_000  # most ways to make up a group that are weighed
@@ -68,13 +68,16 @@ def listed(
     value: ValueHead | None,
     reference: Policy | None,
 ) -> list[Prompt]:
-    every = valued(enumerated(task, behaviour or policy, rows), policy, value, PASSES)
+    batch, parts = enumerated_with_parts(task, behaviour or policy, rows)
+    every = valued(batch, policy, value, PASSES)
     log_prob = every.log_prob if behaviour is None else score_batch(policy, every, PASSES)[0]
     inputs: Inputs = {}
     if "reference_log_prob" in estimator.needs:
         inputs["reference_log_prob"] = reference_log_prob(every, policy, reference, PASSES)
     if "entropy" in estimator.needs:
         inputs["entropy"] = score_batch(policy, every, PASSES)[1]
+    if "reward_parts" in estimator.needs:
+        inputs |= parts_at_the_end(every, task, parts)
     if "greedy_return" in estimator.needs:
         greedy = greedy_reward(task, policy, rows)
         inputs["greedy_return"] = greedy[every.group][:, None].expand_as(log_prob).to(log_prob)

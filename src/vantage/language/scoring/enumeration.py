@@ -8,6 +8,8 @@ import itertools
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.errors import refuse_unless
@@ -34,6 +36,13 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
     Raises:
         InputError: more completions than can be listed, with the arithmetic; a truncated law.
     """
+    return enumerated_with_parts(task, policy, rows)[0]
+
+
+def enumerated_with_parts(
+    task: Task, policy: Policy, rows: list[int] | None = None
+) -> tuple[Batch, dict[str, Float[Tensor, " N"]]]:
+    """`enumerated`, and the completions' rewards by function, before their weights."""
     subset = list(task.train) if rows is None else rows
     vocabulary = policy.base.config.get_text_config().vocab_size
     steps, ends = policy.max_completion_length, policy.end_ids
@@ -72,4 +81,4 @@ def enumerated(task: Task, policy: Policy, rows: list[int] | None = None) -> Bat
     batch = as_batch(sequences, rewards.total.to(unknown.dtype), group)
     log_prob, _ = score_batch(policy, batch, Passes(1, 16384))
     weight = log_prob.double().sum(1).exp() / len(subset)
-    return replace(batch, log_prob=log_prob, weight=weight.to(batch.weight))
+    return replace(batch, log_prob=log_prob, weight=weight.to(batch.weight)), rewards.parts

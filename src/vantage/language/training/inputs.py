@@ -4,6 +4,7 @@ Training and audits have them from here, batch by batch, without a graph.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +24,10 @@ from vantage.language.tasks.task import Task
 
 PROXIMAL = "proximal_log_prob"  # of the policy that an update begins with
 # what there is, or can be, of a language model's completions
-AVAILABLE = frozenset({"scores", "greedy_return", "reference_log_prob", "value", "entropy"})
+AVAILABLE = frozenset(
+    {"scores", "greedy_return", "reference_log_prob", "value", "entropy"}
+    | {"reward_parts", "reward_weights"}
+)
 
 
 @torch.no_grad()
@@ -45,8 +49,8 @@ def inputs_of(
     reference: Policy | None,
     drawn: Rollout,
     passes: Passes,
-) -> dict[str, Float[Tensor, "N T"]]:
-    """What the estimator needs of reference, greedy completions and entropies, by name.
+) -> dict[str, Tensor]:
+    """What the estimator needs of reference, greedy completions, entropies and rewards' parts.
 
     Args:
         reference: the policy that a KL is measured to; None: `policy` without its adapter.
@@ -62,7 +66,20 @@ def inputs_of(
         inputs["greedy_return"] = each[:, None].expand_as(batch.log_prob)
     if "entropy" in estimator.needs:
         inputs["entropy"] = score_batch(policy, batch, passes)[1]
+    if "reward_parts" in estimator.needs:
+        inputs |= parts_at_the_end(batch, task, drawn.parts)
     return inputs
+
+
+def parts_at_the_end(
+    batch: Batch, task: Task, parts: Mapping[str, Float[Tensor, " N"]]
+) -> dict[str, Float[Tensor, "N T K"]]:
+    """Each reward function's own rewards, at the last step that counts, and its weight."""
+    weights = torch.tensor(task.scoring.weights).to(batch.reward)
+    each = torch.stack([parts[name] for name in task.scoring.functions], -1).to(batch.reward)
+    last = (batch.boundary & batch.mask)[..., None]
+    grid = torch.where(last, each[:, None], 0)
+    return {"reward_parts": grid, "reward_weights": weights.expand_as(grid)}
 
 
 def inputs_and_scores(
