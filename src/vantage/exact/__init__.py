@@ -2,6 +2,7 @@
 
 from vantage.exact.chain import action_log_probability
 from vantage.exact.enumeration import Expectation, enumerate, expectation, unfinished
+from vantage.exact.every_action import every_action
 from vantage.exact.gaussian import LQR, GaussianMoments, OneStepGaussian
 from vantage.exact.moments import Moments, moments
 from vantage.exact.scores import score_table
@@ -24,6 +25,7 @@ __all__ = [
     "action_log_probability",
     "discounting_angle",
     "enumerate",
+    "every_action",
     "expectation",
     "gradient",
     "moments",
