@@ -31,7 +31,7 @@ def every_action(
         them.
 
     Args:
-        policy: of finitely many actions, numbered from 0.
+        policy: one with finitely many actions, numbered from 0.
         batch: states that it visited.
         action_value: [N, T, A] Q(s_nt, ·); of a table `exact.value(mdp, policy).Q[observation]`.
         discounted: False leaves γ^t out.
@@ -39,18 +39,8 @@ def every_action(
     Raises:
         InputError: actions that are not single whole numbers; an action without its value.
     """
-    single = batch.action.ndim == 2 and not batch.action.is_floating_point()
-    refuse_unless(
-        single, "every_action: actions must be single whole numbers, which can be listed; [N, T]."
-    )
     count = action_value.shape[-1]
-    taken = batch.action[batch.mask]
-    highest = int(taken.max()) if len(taken) else 0
-    refuse_unless(
-        highest < count,
-        f"every_action(action_value={tuple(action_value.shape)}): the batch has action {highest}, "
-        f"and there are values of {count}; give [N, T, A].",
-    )
+    _refuse_unlisted(batch, count)
     share = batch.weight[:, None].expand_as(batch.reward)
     share = share * elapsed_discount(batch) if discounted else share
     steps = int(batch.mask.sum())
@@ -59,11 +49,11 @@ def every_action(
         return of_steps[batch.mask].repeat_interleave(count, 0)[:, None]
 
     observation = repeated(batch.observation)
-    action = torch.arange(count, device=taken.device).repeat(steps)[:, None]
+    action = torch.arange(count, device=batch.mask.device).repeat(steps)[:, None]
     log_prob = policy.log_prob(observation, action)
     worth = action_value[batch.mask].flatten()[:, None].to(log_prob)
     ones = torch.ones_like(log_prob, dtype=torch.bool)
-    number = torch.arange(len(action), device=taken.device)
+    number = torch.arange(len(action), device=batch.mask.device)
     every = Batch(
         observation=observation,
         action=action,
@@ -80,3 +70,17 @@ def every_action(
     )
     possible = every.select(every.weight > 0)
     return replace(possible, episode=number[: possible.rows, None])
+
+
+def _refuse_unlisted(batch: Batch, count: int) -> None:
+    refuse_unless(
+        batch.action.ndim == 2 and not batch.action.is_floating_point(),
+        "every_action: actions must be single whole numbers, which can be listed; [N, T].",
+    )
+    taken = batch.action[batch.mask]
+    highest = int(taken.max()) if len(taken) else 0
+    refuse_unless(
+        highest < count,
+        f"every_action: the batch has action {highest}, and action_value has values of {count}; "
+        "give [N, T, A].",
+    )
