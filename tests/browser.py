@@ -14,6 +14,14 @@ WITHOUT = """(selectors) => selectors.forEach((selector) =>
   document.querySelectorAll(selector).forEach((each) => { each.textContent = "left out"; }))"""
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
+# Width and colours of the windows that pages are looked at in.
+VIEWS = [
+    (1300, "light"),
+    (400, "dark"),
+    pytest.param(400, "light", marks=pytest.mark.long),
+    pytest.param(1300, "dark", marks=pytest.mark.long),
+]
+
 
 def on_this_machine() -> str | None:
     """Path of the browser that CHROME names, or that is on the PATH; None without one."""

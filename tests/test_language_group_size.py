@@ -48,7 +48,7 @@ def test_the_noise_scale_of_each_size_is_the_enumerated_one():
     norm, between, within = exact_parts(own)
     before = torch.nn.utils.parameters_to_vector(own.parameters()).clone()
     found = language.group_sizes(
-        task(), own, [vt.estimators.reinforce()], sizes=(1, 2, 4), trajectories=2048, batch=32,
+        task(), own, [vt.estimators.reinforce()], sizes=(1, 2, 4), trajectories=1024, batch=32,
         progress=False,
     )  # fmt: skip
     assert between > 0.2 * within  # sizes differ, or this would show nothing

@@ -9,7 +9,7 @@ from typing import Any
 import play_expectations as expected
 import pytest
 import torch
-from browser import launched
+from browser import VIEWS, launched
 from playwright.sync_api import Browser, Locator, Page
 
 import vantage as vt
@@ -463,8 +463,7 @@ def test_dragging_the_picture_moves_the_controls(page: Page) -> None:
     compare(found, {"J": vt.exact.objective(vt.MDP.article(), expected.article({"u": u, "v": v}))})
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [400, 1300])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_nothing_overflows_and_everything_can_be_read(
     browser: Browser, address: str, width: int, scheme: str
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import hard_to_read, launched
+from browser import VIEWS, hard_to_read, launched
 from playwright.sync_api import Browser, Page
 from run_folders import HOSTILE, write_run
 
@@ -50,8 +50,7 @@ def opened(
 
 
 @pytest.mark.parametrize("name", ["control", "language"])
-@pytest.mark.parametrize("width", [1300, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_a_report_is_whole_and_stays_in_its_frame(
     browser: Browser, pages: dict[str, Path], name: str, width: int, scheme: str
 ) -> None:
@@ -127,15 +126,13 @@ def test_transcripts_are_read_with_the_keyboard(browser: Browser, pages: dict[st
     page.context.close()
 
 
-def test_a_page_of_a_long_run_opens_in_two_seconds(browser: Browser, tmp_path: Path) -> None:
-    """10,000 updates and 5,000 completions; the best of three, as other work shares the cores."""
+def test_a_page_of_a_long_run_is_light(browser: Browser, tmp_path: Path) -> None:
+    """10,000 updates and 5,000 completions: what a browser has to lay out stays small."""
     said = dict.fromkeys(range(1000, 10_001, 1000), LARGE_SAID // 10)
     path = vt.report(write_run(tmp_path / "run", LARGE_UPDATES, language=True, said=said))
-    times = []
-    for _ in range(3):
-        page, faults = opened(browser, path)
-        times.append(page.evaluate("performance.now()"))
-        assert faults == []
-        assert f"{LARGE_SAID:,} completions" in page.locator('[data-part="count"]').text_content()
-        page.context.close()
-    assert min(times) < 2000
+    page, faults = opened(browser, path)
+    assert faults == []
+    assert f"{LARGE_SAID:,} completions" in page.locator('[data-part="count"]').text_content()
+    assert path.stat().st_size < 1_000_000
+    assert page.locator("*").count() < 1000  # what is not in view is not there
+    page.context.close()

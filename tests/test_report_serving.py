@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from browser import launched
+from browser import VIEWS, launched
 from playwright.sync_api import Browser, Page
 from run_folders import HOSTILE, control_row, write_run
 
@@ -154,8 +154,7 @@ def opened(
     return page, faults
 
 
-@pytest.mark.parametrize("width", [1300, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 @pytest.mark.parametrize("path", ["", f"run?run={quote(NAME, safe='')}"])
 def test_a_served_page_is_whole_and_stays_in_its_frame(
     browser: Browser, running: ThreadingHTTPServer, width: int, scheme: str, path: str

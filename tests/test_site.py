@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import filelock
 import pytest
 from browser import hard_to_read, launched
 from playwright.sync_api import Browser, Page
@@ -21,7 +22,13 @@ PAGES = sorted(
     for path in (ROOT / "docs").rglob("*.md")
 )
 WIDE, NARROW = 1300, 400
-DARK = ("index", "equations", "estimators", "audit")  # all pages share their colours
+# one page of each kind: words, formulas, code with results, a long reference; the others are among
+# the long checks
+SAMPLE = ("index", "equations", "monitor", "language")
+EVERY = [pytest.param(name, marks=() if name in SAMPLE else pytest.mark.long) for name in PAGES]
+DARK = [pytest.param("index"), *(
+    pytest.param(name, marks=pytest.mark.long) for name in ("equations", "estimators", "audit")
+)]  # all pages share their colours  # fmt: skip
 
 # tens of thousands of elements that are all alike: descriptions of functions, formulas
 ALIKE = (".doc-object", ".katex")
@@ -31,10 +38,16 @@ LOOK = (Path(__file__).parent / "site_look.js").read_text()
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The site, built once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "site"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            new = folder.with_name("site.new")
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d"]
+            subprocess.run([*command, str(new)], cwd=ROOT, check=True, capture_output=True)
+            new.rename(folder)
     return folder
 
 
@@ -80,7 +93,7 @@ def opened(
     return page, faults
 
 
-@pytest.fixture(scope="module", params=PAGES)
+@pytest.fixture(scope="module", params=EVERY)
 def desk(request: Any, browser: Browser, address: str) -> Iterator[tuple[Page, list[str]]]:
     """Every page as wide as a desk, opened once for all that look at it."""
     page, faults = opened(browser, address, request.param, WIDE)
@@ -108,7 +121,7 @@ def test_a_page_can_be_read_by_everybody(desk: tuple[Page, list[str]]) -> None:
     assert hard_to_read(desk[0], without=ALIKE) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_page_is_whole_on_a_phone(browser: Browser, address: str, name: str) -> None:
     page, faults = opened(browser, address, name, NARROW)
     whole(page, faults, NARROW)

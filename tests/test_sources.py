@@ -97,7 +97,8 @@ def test_every_way_to_name_an_environment_gives_the_same_lanes(module: Path) -> 
     for name, what in given.items():
         env = vt.make(what, lanes=3)
         assert torch.equal(played(env), expected), name
-        assert len(vt.train(what, "reinforce", updates=1, lanes=3, progress=False).history) == 1
+        run = vt.train(what, "reinforce", updates=1, batch=3, lanes=3, progress=False)
+        assert len(run.history) == 1
     assert played(vt.make("lineworld:an_object", lanes=2)).max() == 2.0  # what is paid there
     assert played(vt.make(lineworld.line, lanes=2, pay=3.0)).max() == 3.0
     assert not torch.equal(played(vt.make("lineworld:Line", lanes=3), seed=5), expected)

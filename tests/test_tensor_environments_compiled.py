@@ -1,7 +1,7 @@
 """A policy and its environment in one graph: `torch.compile(fullgraph=True)` changes nothing.
 
-Every environment is traced whole. Compiling the graph to machine code takes half a minute of C++
-for one of them: that is done where VANTAGE_SLOW_TESTS is set.
+Three environments are traced whole; the others, and machine code of one, which is half a minute of
+C++, are among the long checks.
 """
 
 import os
@@ -88,14 +88,20 @@ def ends_seen(backend, *names):
     return {name: int(count) for name, count in map(str.split, done.stdout.splitlines())}
 
 
-def test_every_environment_is_one_graph_with_its_policy():
-    names = ["tensor/CartPole-v1", "tensor/Pendulum-v1", "tensor/Acrobot-v1", "tensor/LQR"]
-    names += ["tensor/MountainCar-v0", "tensor/MountainCarContinuous-v0", "tabular"]
+ENDING = ["tensor/CartPole-v1", "tensor/LQR", "tabular"]
+OTHERS = ["tensor/Pendulum-v1", "tensor/Acrobot-v1", "tensor/MountainCar-v0"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [ENDING, pytest.param([*OTHERS, "tensor/MountainCarContinuous-v0"], marks=pytest.mark.long)],
+)
+def test_every_environment_is_one_graph_with_its_policy(names):
     ends = ends_seen("aot_eager", *names)
     assert list(ends) == names
-    assert min(ends[name] for name in ("tensor/CartPole-v1", "tensor/LQR", "tabular")) > 0
+    assert names != ENDING or min(ends.values()) > 0
 
 
-@pytest.mark.skipif("VANTAGE_SLOW_TESTS" not in os.environ, reason="half a minute of C++")
+@pytest.mark.long
 def test_machine_code_does_what_eager_code_does():
     assert ends_seen("inductor", "tensor/CartPole-v1")["tensor/CartPole-v1"] > 0

@@ -21,7 +21,7 @@ def bits(*modules):
 assert torch.get_num_threads() == int({threads!r})
 env = vt.make("Pendulum-v1", lanes=4)
 print(bits(env.policy(seed=3, hidden=(256, 256)), env.value(seed=4), env.policy(recurrent=64)))
-for algorithm, settings in (("ppo", dict(fragment=32)), ("reinforce", dict(batch=4))):
+for algorithm, settings in (("ppo", dict(fragment=32, epochs=2)), ("reinforce", dict(batch=4))):
     run = vt.train("Pendulum-v1", algorithm, lanes=4, updates=1, progress=False, **settings)
     print(bits(run.policy, *([run.value] if run.value else [])))
 assert torch.get_num_threads() == int({threads!r})

@@ -150,7 +150,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(
     before = len((stopped / "metrics.jsonl").read_text().splitlines())
     assert before >= 3
     assert (stopped / "report.html").is_file() == (number is not signal.SIGKILL)
-    updates = 30 * ((before + 10) // 30 + 1)  # lengths that cases can share
+    updates = 12 * ((before + 4) // 12 + 1)  # lengths that cases can share
     assert code_of(monkeypatch, *words(stopped, updates), "--resume") == 0
     whole = straight(updates)
     assert without_timing(read_run(stopped).history) == without_timing(read_run(whole).history)

@@ -318,7 +318,16 @@ def test_an_advantage_comes_in_the_form_that_the_loss_takes():
 WANTED = {"none": "climbs", "scale": "factor", "direction": "tilted"}
 
 
-@pytest.mark.parametrize("name", vt.estimators.TABLE)
+# of each kind: plain, of groups, scaled, clipped by step and by sequence, of another objective
+SHORT = {"reinforce", "rloo", "dr_grpo", "grpo", "ppo", "dapo", "gspo", "tis", "vtrace", "maxrl",
+         "pass_at_k", "weighted_reinforce"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SHORT else pytest.mark.long)
+     for name in vt.estimators.TABLE],
+)  # fmt: skip
 def test_every_row_of_the_table_gets_the_verdict_that_its_columns_claim(name):
     estimator = vt.estimators.named(name)
     # the best of two of two is the same for both: nothing is left to learn

@@ -503,8 +503,15 @@ def test_metrics_that_were_lost_are_refused(lines: int | None, tmp_path: Path) -
         episodes(out=tmp_path, updates=6, resume=True)
 
 
-@pytest.mark.parametrize("file", ["policy.safetensors", "position.json", "checksums.json"])
-@pytest.mark.parametrize("how", ["changed", "cut", "missing"])
+FILES = ("policy.safetensors", "position.json", "checksums.json")
+WAYS = ("changed", "cut", "missing")
+
+
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [pytest.param(file, how, marks=() if i == j else pytest.mark.long)
+     for i, file in enumerate(FILES) for j, how in enumerate(WAYS)],
+)  # fmt: skip
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     file: str, how: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
