@@ -29,6 +29,8 @@ SHAPES = {
 }
 NAMES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
          "num_attention_heads", "num_key_value_heads")  # fmt: skip
+ROWS = ("reinforce_leave_one_out", "rloo", "grpo")
+WORDS, SIZE = 16, 8  # of a prompt; completions of it
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Arguments:
     """tokens of a completion"""
     add: bool = False
     """keep the rows of other cases that the results file holds already"""
+    replan: bool = False
+    """measure nothing: put today's estimates beside the peaks that the results file holds"""
     out: Path = RESULTS
     child: str = ""
 
@@ -52,8 +56,13 @@ def main(arguments: Arguments) -> None:
         print(json.dumps(measured(arguments)))
         return
     rows: list[dict[str, Any]] = []
-    if arguments.add and arguments.out.exists():
+    if (arguments.add or arguments.replan) and arguments.out.exists():
         rows = json.loads(arguments.out.read_text())["rows"]
+    if arguments.replan:
+        rows = [row | {"estimate": planned(row).peak} for row in rows]
+        record = json.loads(arguments.out.read_text()) | {"rows": rows}
+        arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+        return
     for case in arguments.cases:
         command = [sys.executable, __file__, "--child", case]
         for name in ("completions", "batch", "length"):
@@ -73,29 +82,49 @@ def main(arguments: Arguments) -> None:
         arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 
+def planned(row: dict[str, Any]) -> Any:
+    """The footprint of a row's audit, from the sizes of its model alone."""
+    import torch
+    import transformers as tf
+
+    from vantage import estimators
+    from vantage.language.auditing.audit import audit_footprint
+    from vantage.language.scoring.arithmetic import shape_of
+
+    with torch.device("meta"):
+        model = tf.LlamaForCausalLM(configuration(SHAPES[row["case"].split()[0]]))
+    return audit_footprint(
+        shape_of(model, width=4),
+        [estimators.named(name) for name in ROWS],
+        num_generations=SIZE,
+        prompt=WORDS,
+        completion=row["length"],
+        trajectories=row["completions"],
+        batch=row["batch"],
+        memory=row["memory"],
+    )[1]
+
+
 def measured(arguments: Arguments) -> dict[str, Any]:
     """One case, in this process."""
     import torch
 
     from vantage import estimators, language
     from vantage.auditing.sizes import size_in_bytes
-    from vantage.language.auditing.audit import audit, audit_footprint
-    from vantage.language.scoring.arithmetic import shape_of
+    from vantage.language.auditing.audit import audit
 
     torch.set_num_threads(1)
     size, bound = arguments.child.split()
     policy, task = problem(SHAPES[size], arguments.length)
-    rows = [estimators.named(n) for n in ("reinforce_leave_one_out", "rloo", "grpo")]
-    memory, prompt = size_in_bytes(bound), max(len(ids) for ids in task.encode(policy.tokenizer))
+    rows = [estimators.named(name) for name in ROWS]
+    sizes = {name: getattr(arguments, name) for name in ("completions", "batch", "length")}
+    memory = size_in_bytes(bound)
+    plan = planned({"case": arguments.child, "memory": memory, **sizes})
     counts: dict[str, Any] = {
         "trajectories": arguments.completions,
         "batch": arguments.batch,
         "memory": memory,
     }
-    _, plan = audit_footprint(
-        shape_of(policy.base, width=4), rows, num_generations=task.num_generations, prompt=prompt,
-        completion=arguments.length, **counts,
-    )  # fmt: skip
     language.generate(policy, [[3, 4]], 2, torch.Generator(), 2)  # what torch sets up once
     began, clock = resident(), time.perf_counter()
     report = audit(task, policy, rows, progress=False, **counts)
@@ -106,9 +135,7 @@ def measured(arguments: Arguments) -> dict[str, Any]:
         "parameters": plan.parameters,
         "model": 4 * plan.parameters,
         "memory": memory,
-        "completions": arguments.completions,
-        "batch": arguments.batch,
-        "length": arguments.length,
+        **sizes,
         "sketched": plan.sketched,
         "method": report.settings["gradients"]["method"],
         "seconds_per_trajectory": report.settings["gradients"]["seconds_per_trajectory"],
@@ -121,8 +148,19 @@ def measured(arguments: Arguments) -> dict[str, Any]:
     }
 
 
+def configuration(sizes: tuple[int, ...]) -> Any:
+    """A Llama of these sizes."""
+    import transformers as tf
+
+    named: dict[str, Any] = dict(zip(NAMES, sizes, strict=True))
+    return tf.LlamaConfig(
+        **named, tie_word_embeddings=True,
+        max_position_embeddings=512, pad_token_id=0, eos_token_id=1, bos_token_id=None,
+    )  # fmt: skip
+
+
 def problem(sizes: tuple[int, ...], length: int) -> tuple[Any, Any]:
-    """A policy with random weights, and a task of 20 prompts of 16 words."""
+    """A policy with random weights, and a task of 20 prompts."""
     import torch
     import transformers as tf
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -130,11 +168,6 @@ def problem(sizes: tuple[int, ...], length: int) -> tuple[Any, Any]:
     from vantage import language
 
     torch.manual_seed(0)
-    named: dict[str, Any] = dict(zip(NAMES, sizes, strict=True))
-    config = tf.LlamaConfig(
-        **named, tie_word_embeddings=True,
-        max_position_embeddings=512, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-    )  # fmt: skip
     words = ["<pad>", "<end>", "<unk>", *(f"w{i}" for i in range(sizes[0] - 3))]
     plain: Any = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -145,9 +178,9 @@ def problem(sizes: tuple[int, ...], length: int) -> tuple[Any, Any]:
     def reward(completions: list[str], completion_ids: list[list[int]]) -> list[float]:
         return [float(sum(i % 5 for i in ids)) for ids in completion_ids]
 
-    rows = [{"prompt": " ".join(f"w{(7 * i + j) % 50}" for j in range(16))} for i in range(20)]
-    task = language.Task(rows, reward, num_generations=8, held_out=0)
-    model = tf.LlamaForCausalLM(config)
+    rows = [{"prompt": " ".join(f"w{(7 * i + j) % 50}" for j in range(WORDS))} for i in range(20)]
+    task = language.Task(rows, reward, num_generations=SIZE, held_out=0)
+    model = tf.LlamaForCausalLM(configuration(sizes))
     return language.Policy(model, tokens, max_completion_length=length), task
 
 

@@ -2,9 +2,12 @@
 
     python benchmarks/monitor_cost.py
 
-Cost: steps of four accumulation passes of a multilayer perceptron, plain and watched, interleaved,
-one thread; medians. A pass computes on `rows` examples, so that the share falls with them: hooks
-read every gradient once, whatever it cost to make.
+Cost: steps of four accumulation passes of a multilayer perceptron, plain and watched, by turns, one
+thread; medians. A pass computes on `rows` examples, so that the share falls with them: hooks read
+every gradient once, whatever it cost to make. `least_per_cent` is what one reading of each pass's
+gradient takes by itself, of a step: squared norms of as many numbers as the model has, by turns
+with the steps. `inside_per_cent` is the time within the monitor's own functions: less noisy than a
+difference of two steps, and without what the steps lose to the caches that it fills.
 
 Coverage: windows of N̂ and v̂ drawn from worlds with exact answers, how often the 95 % interval of
 the SNR holds, and how often it is trusted.
@@ -12,8 +15,11 @@ the SNR holds, and how often it is trusted.
 
 import argparse
 import json
+import os
 import statistics
 import time
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +30,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 import vantage as vt
+from vantage.monitor.contributions import squares_of
 from vantage.statistics.pieces import is_trusted, window_snr
 
 OUT = Path(__file__).parent / "results" / "monitor.json"
 PASSES = 4
+WARM = 2  # turns that are not counted: the first step of a monitor reads more
 # width of two square layers, rows of a pass, rounds
-SIZES = ((700, 64, 40), (700, 512, 10), (7000, 64, 3))
+SIZES = ((700, 64, 60), (700, 512, 20), (700, 2048, 6), (7000, 64, 5))
 Windows = tuple[NDArray[np.float64], NDArray[np.float64], float]
 
 
@@ -52,30 +60,66 @@ def cost(width: int, rows: int, rounds: int) -> dict[str, Any]:
     """Seconds of a step, plain and watched, by turns: processor time, which others do not take."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    models = {"plain": model, "watched": deepcopy(model)}
+    optimizers = {k: torch.optim.AdamW(m.parameters(), lr=1e-4) for k, m in models.items()}
+    monitors: dict[str, Any] = {"plain": None, "watched": vt.Monitor(models["watched"])}
+    inside = clocked(monitors["watched"])
     inputs = torch.randn(PASSES, rows, width)
-    seconds: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(rounds + 1):
-        for watched in (False, True):
-            monitor = vt.Monitor(model) if watched else None
+    seconds: dict[str, list[float]] = {"plain": [], "watched": [], "read": [], "inside": []}
+    for turn in range(rounds + WARM):
+        for name in list(models)[:: 1 if turn % 2 else -1]:
             began = time.process_time()
-            step(model, inputs, monitor)
-            optimizer.step()
-            optimizer.zero_grad()
-            seconds[watched].append(time.process_time() - began)
-            if monitor is not None:
-                monitor.close()
-    plain, watched_too = (statistics.median(seconds[each][1:]) for each in (False, True))
-    ratios = [b / a for a, b in zip(seconds[False][1:], seconds[True][1:], strict=True)]
+            step(models[name], inputs, monitors[name])
+            optimizers[name].step()
+            optimizers[name].zero_grad()
+            seconds[name].append(time.process_time() - began)
+        began = time.process_time()
+        for parameter in model.parameters():
+            squares_of(parameter.detach())
+        seconds["read"].append(time.process_time() - began)
+        seconds["inside"].append(sum(inside))
+        inside.clear()
+    seconds = {name: each[WARM:] for name, each in seconds.items()}
+    plain, watched, read, within = (statistics.median(seconds[name]) for name in seconds)
+    ratios = [b / a for a, b in zip(seconds["plain"], seconds["watched"], strict=True)]
+    numbers = sum(p.numel() for p in model.parameters())
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": numbers,
         "rows_of_a_pass": rows,
         "rounds": rounds,
         "plain_s": round(plain, 5),
-        "watched_s": round(watched_too, 5),
-        "more_per_cent": round(100 * (watched_too / plain - 1), 2),
+        "watched_s": round(watched, 5),
+        "more_per_cent": round(100 * (watched / plain - 1), 2),
+        "median_of_more": round(100 * (statistics.median(ratios) - 1), 2),
         "quartiles_of_more": [round(100 * (q - 1), 2) for q in np.quantile(ratios, [0.25, 0.75])],
+        "inside_per_cent": round(100 * within / plain, 2),
+        "least_per_cent": round(100 * PASSES * read / plain, 2),
+        "read_gb_per_s": round(4 * numbers / read / 1e9, 1),
+        "load": round(os.getloadavg()[0], 1),
     }
+
+
+def clocked(monitor: vt.Monitor) -> list[float]:
+    """A list to which every call of what the monitor does in a step adds its seconds."""
+    inside: list[float] = []
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            began = time.process_time()
+            try:
+                return function(*arguments)
+            finally:
+                inside.append(time.process_time() - began)
+
+        return call
+
+    for owner, names in (
+        (monitor.contributions, ("arriving", "lands", "open_piece", "close_piece")),
+        (monitor, ("step",)),
+    ):
+        for name in names:
+            setattr(owner, name, timed(getattr(owner, name)))
+    return inside
 
 
 def step(model: nn.Module, inputs: torch.Tensor, monitor: vt.Monitor | None) -> None:

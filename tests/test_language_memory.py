@@ -1,10 +1,13 @@
 """Peak memory of scoring a large vocabulary and of audits, in processes of their own."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 SCRIPT = """
 import sys, torch
@@ -70,8 +73,7 @@ print(plan.peak, plan.sketched or 0, 1024 * peak - held)
 
 def audited(memory):
     """The estimate of an audit of 2.5 million parameters, its sketch, and the measured peak."""
-    benchmarks = str(Path(__file__).parents[1] / "benchmarks")
-    command = [sys.executable, "-c", AUDIT, benchmarks, memory]
+    command = [sys.executable, "-c", AUDIT, str(BENCHMARKS), memory]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
@@ -82,3 +84,18 @@ def test_the_estimate_bounds_an_audit():
     estimate, sketched, peak = audited("160MB")
     assert sketched
     assert peak <= estimate <= 160 << 20
+
+
+RESULTS = BENCHMARKS / "results/audit_memory.json"
+
+
+@pytest.mark.parametrize("row", json.loads(RESULTS.read_text())["rows"], ids=lambda r: r["case"])
+def test_estimates_lie_above_measured_peaks_and_not_far(row, monkeypatch):
+    """Audits that were measured, as they are planned today."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import audit_memory
+
+    plan = audit_memory.planned(row)
+    assert plan.sketched == row["sketched"]
+    assert row["beyond"] <= plan.peak <= 1.6 * row["beyond"]
+    assert max(plan.rows.values()) <= row["batch"]

@@ -186,9 +186,7 @@ class Monitor:
         """
         refuse_unless(snr > 0, f"batch_for(snr={snr}): a target above 0.")
         norms, _, unit_variances = self._window()
-        one = window_snr(norms, unit_variances)
-        plain = 1 / one.value if one.value else math.nan
-        return mapped(replace(inverted(one), value=plain), lambda units: snr * units)
+        return mapped(_batch_for_one(norms, unit_variances), lambda units: snr * units)
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -199,7 +197,11 @@ class Monitor:
         return columns[0], columns[1], columns[2]
 
     def _row(self) -> dict[str, float]:
-        estimates = {"snr": self.snr, "noise_scale": self.noise_scale}
+        norms, variances, unit_variances = self._window()
+        estimates = {
+            "snr": window_snr(norms, variances),
+            "noise_scale": _batch_for_one(norms, unit_variances),
+        }
         ends = {"": "value", "_low": "low", "_high": "high"}
         row = {
             k + end: getattr(e, name) for k, e in estimates.items() for end, name in ends.items()
@@ -217,6 +219,13 @@ class Monitor:
         if what not in self._said:
             self._said.add(what)
             warnings.warn(f"vantage.Monitor: {text} (Said once.)", stacklevel=4)
+
+
+def _batch_for_one(norms: np.ndarray, unit_variances: np.ndarray) -> Estimate:
+    """The units of which a step would have an SNR of 1."""
+    one = window_snr(norms, unit_variances)
+    plain = 1 / one.value if one.value else math.nan
+    return replace(inverted(one), value=plain)
 
 
 def _refuse_models(model: nn.Module) -> None:

@@ -115,7 +115,10 @@ def footprint(
     free = usable - sum(held.values())
     room = Room(free, lambda name, steps: _pass(shape, name, steps))
     results = 3 * len(estimators) * size * work.width
-    rows = {name: room.rows(name, work.gradient, 1, results, work.longest) for name in METHODS}
+    rows = {
+        name: min(design.batch, room.rows(name, work.gradient, 1, results, work.longest))
+        for name in METHODS
+    }
     logits, a_row = _logits(shape), _pass(shape, "loop", work.longest)
     decoded = min(design.batch, Decoding().rows, (free - logits) // work.decoding)
     decoded = max(work.fewest, decoded // group * group)
