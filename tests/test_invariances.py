@@ -96,6 +96,7 @@ def test_passes_add_up_to_the_gradient(estimator: vt.Estimator) -> None:
     log_prob = policy.log_prob(batch.observation, batch.action).detach()
     advantage = estimator.advantage(batch, log_prob, **inputs)
     share = estimator.share(batch)
+    inputs["restrained"] = estimator.restrained(batch, advantage, log_prob, **inputs)
     for size in (1, 2, 5):
         total = torch.zeros_like(whole)
         for rows in torch.arange(batch.rows).split(size):

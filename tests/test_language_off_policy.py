@@ -11,6 +11,7 @@ import vantage as vt
 from vantage import language as vl
 from vantage.gradients.parameters import flat_parameters
 from vantage.language.scoring.scoring import Passes, score_batch
+from vantage.language.training.ascent import Weighed, backward
 
 E = vt.estimators
 
@@ -188,3 +189,23 @@ def test_a_selection_looks_at_the_policy_that_the_update_begins_with(name: str) 
         whole = row.replace(selection=vt.selections.none).advantage(batch)
         out += int((got[batch.mask] != whole[batch.mask]).sum())
     assert out > 0
+
+
+def test_a_restraint_is_part_of_a_language_models_gradient() -> None:
+    """Passes of a few rows, with what is restrained found before: the gradient of the whole."""
+    own, older, generator = policy(), policy(), torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    batch = vl.rollout(task(), older, [0, 1, 2], torch.Generator().manual_seed(0)).batch
+    passes = Passes(1, 12)
+    begun = score_batch(own, batch, passes)[0]
+    row = E.kl_cov(fraction=0.3)
+    found = []
+    for each in (row, row.replace(restraint=None)):
+        own.zero_grad()
+        backward(own, Weighed(each, batch, {}, passes, begun), torch.arange(batch.rows))
+        got = -torch.cat([p.grad.flatten() for p in own.parameters() if p.grad is not None])
+        torch.testing.assert_close(got, vt.gradient(own, batch, each), rtol=1e-3, atol=1e-5)
+        found.append(got)
+    assert not torch.allclose(*found, atol=1e-3)

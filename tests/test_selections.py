@@ -16,6 +16,7 @@ import vantage as vt
 from vantage import conformance, exact
 from vantage.conformance import claims
 from vantage.estimators import selections
+from vantage.training import minibatches
 
 E = vt.estimators
 
@@ -148,6 +149,59 @@ def test_m2po_leaves_the_largest_squares_out(seed: int) -> None:
     torch.testing.assert_close(got, autograd(policy, batch, objective), rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_kl_cov_holds_back_the_highest_covariances(seed: int) -> None:
+    """A penalty |log π/μ| at the largest of (A − Ā)(log π − mean), chosen with π as it is now."""
+    policy, batch = off_policy(seed)
+    noise = 0.01 * torch.randn(batch.log_prob.shape, generator=_seeded(seed)).double()
+    batch = replace(batch, log_prob=batch.log_prob + noise)
+    advantage = by_hand(batch)
+    log_prob = policy.log_prob(batch.observation, batch.action).detach()
+    covariances = covariance(batch, advantage, log_prob)
+    count = int(0.3 * batch.steps)
+    chosen = covariances >= covariances.flatten().sort().values[-count]
+    assert count <= int(chosen.sum()) < batch.steps
+
+    def objective(log_prob: Tensor) -> Tensor:
+        log_ratio = log_prob - torch.where(batch.mask, batch.log_prob, 0)
+        held = 0.7 * torch.where(chosen, log_ratio.abs(), 0)
+        return token_mean(batch, log_ratio.exp() * advantage - held)
+
+    row = E.kl_cov(fraction=0.3, coefficient=0.7)
+    got = vt.gradient(policy, batch, row)
+    torch.testing.assert_close(got, autograd(policy, batch, objective), rtol=1e-7, atol=1e-9)
+    free = row.replace(restraint=None)
+    assert not torch.allclose(got, vt.gradient(policy, batch, free))
+    # at the first step there is nothing to hold back, up to rounding
+    near = batch.log_prob * (1 + 1e-15)
+    assert torch.equal(row.weights(batch), free.weights(batch))
+    torch.testing.assert_close(row.weights(batch, near), free.weights(batch, near))
+
+
+def test_a_restraint_is_chosen_once_and_asked_for() -> None:
+    policy, batch = off_policy()
+    row = E.kl_cov(fraction=0.3)
+    begun = policy.log_prob(batch.observation, batch.action).detach()
+    advantage, share = row.advantage(batch, begun), row.share(batch)
+    held = row.restrained(batch, advantage, begun)
+    assert 0 < int(held.sum()) < batch.steps
+    policy.logits.data += torch.randn(3, 2, generator=_seeded(1)).double()
+    later = policy.log_prob(batch.observation, batch.action).detach()
+    whole = row.weights(batch, later, advantage, share, restrained=held)
+    parts = [
+        row.weights(batch.select(r), later[r], advantage[r], share[r], restrained=held[r])
+        for r in torch.arange(batch.rows).split(3)
+    ]
+    assert torch.equal(torch.cat(parts), whole)
+    free = row.replace(restraint=None).weights(batch, later, advantage, share)
+    slope = torch.where(batch.mask, (later - batch.log_prob).sign(), 0)
+    torch.testing.assert_close(free - whole, share * held * slope)
+    with pytest.raises(vt.InputError, match=r"needs restrained=.*\[rows\] too"):
+        row.weights(batch, later, advantage, share)
+    with pytest.raises(vt.InputError, match=r"Natural: 'kl_cov' has a restraint"):
+        vt.updates.Natural().check(row)
+
+
 def _seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(50 + seed)
 
@@ -226,6 +280,46 @@ def test_what_is_needed_is_asked_for_and_centring_is_refused() -> None:
     vt.updates.Epochs().check(row)
 
 
+@pytest.mark.parametrize("shuffled", [minibatches.steps_shuffled, minibatches.rows_shuffled])
+def test_minibatches_carry_what_is_restrained(shuffled: Callable) -> None:
+    """The weights of all minibatches are those of the whole, in whatever order."""
+    policy, batch = off_policy()
+    row = E.ppo().replace(restraint=partial(selections.highest_covariance, fraction=0.4))
+    log_prob = policy.log_prob(batch.observation, batch.action).detach()
+    advantage, share = row.advantage(batch, log_prob), row.share(batch)
+    held = row.restrained(batch, advantage, log_prob)
+    whole = minibatches.Weighed(batch, advantage, share, None, None, batch.steps, held)
+    want = row.weights(batch, log_prob, advantage, share, restrained=held)[batch.mask]
+    found, counts = [], []
+    for one in shuffled(whole, 5, False, _seeded(0)):
+        current = policy.log_prob(one.batch.observation, one.batch.action).detach()
+        each = row.weights(one.batch, current, one.advantage, one.share, restrained=one.restrained)
+        found.append(each[one.batch.mask])
+        counts.append(one.steps)
+    assert sum(counts) == batch.steps  # five divide it
+    torch.testing.assert_close(torch.cat(found).sort().values / 5, want.sort().values)
+    free = row.replace(restraint=None).weights(batch, log_prob, advantage, share)[batch.mask]
+    assert not torch.allclose(free, want)
+
+
+def test_stale_samples_are_restrained_in_training() -> None:
+    """Under delay=1 the penalty changes what is learned; at one step on policy, nothing."""
+    returns = {}
+    for delay in (0, 1):
+        for coefficient in (0.0, 30.0):
+            held = partial(selections.highest_covariance, fraction=0.5, coefficient=coefficient)
+            env = vt.make("CartPole-v1", lanes=4)
+            run = vt.train(
+                env, env.policy(), E.ppo().replace(restraint=held), value=env.value(), seed=0,
+                steps=4 * 16 * 3, fragment=16, delay=delay, progress=False,
+                update=vt.updates.Epochs(epochs=1, minibatches=1),
+            )  # fmt: skip
+            flat = torch.nn.utils.parameters_to_vector(run.policy.parameters()).detach()
+            returns[delay, coefficient] = flat
+    assert torch.equal(returns[0, 0.0], returns[0, 30.0])
+    assert not torch.allclose(returns[1, 0.0], returns[1, 30.0], atol=1e-6)
+
+
 # ---- exact bias --------------------------------------------------------------------------------
 
 ALONE = {
@@ -233,6 +327,25 @@ ALONE = {
     "without_covariance": partial(selections.without_covariance, minimum=0.0),
     "second_moment": selections.second_moment,
 }
+
+
+def test_a_restraint_is_none_on_policy_and_biased_off_it() -> None:
+    """By enumeration: E ĝ = ∇J on policy; off it less the slope of |log π/μ| at what was chosen."""
+    held = partial(selections.highest_covariance, fraction=0.5, coefficient=0.3)
+    row = E.reinforce().replace(ratio=vt.ratios.trajectory, restraint=held, name="held")
+    assert list(conformance.claim_holds(row)) == []
+    assert row.unbiased.startswith("always; off policy never (highest_covariance")
+    assert row.couples == "batch"
+    problem = claims.PROBLEMS[2]
+    behaviour = vt.SoftmaxTable(*problem.policy.logits.shape)
+    noise = torch.randn(problem.policy.logits.shape, generator=_seeded(3)).double()
+    behaviour.logits.data = problem.policy.logits.detach() + 0.7 * noise
+    true = exact.gradient(problem.mdp, problem.policy).detach()
+    off = {"groups": 2, "behaviour": behaviour}
+    mean = exact.expectation(problem.mdp, problem.policy, row, **off).mean
+    assert (mean - true).norm() > 0.05 * true.norm()
+    free = exact.expectation(problem.mdp, problem.policy, row.replace(restraint=None), **off).mean
+    torch.testing.assert_close(free, true)
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -117,6 +117,7 @@ def passes_add_up(estimator: Estimator, seed: int = 0) -> Iterator[str]:
     batch, inputs = random_batch(estimator, seed)
     whole = estimator.weights(batch, **inputs)
     advantage, share = estimator.advantage(batch, **inputs), estimator.share(batch)
+    inputs |= {"restrained": estimator.restrained(batch, advantage, **inputs)}
     for rows in torch.arange(batch.rows).split(2):
         piece = batch.select(rows)
         weights = estimator.weights(

@@ -48,7 +48,7 @@ from vantage.estimators.off_policy_rows import (
     topr,
     vespo,
 )
-from vantage.estimators.selection_rows import clip_cov, forking_tokens, m2po
+from vantage.estimators.selection_rows import clip_cov, forking_tokens, kl_cov, m2po
 from vantage.estimators.table import (
     ALIASES,
     TABLE,
@@ -125,6 +125,7 @@ __all__ = [
     "gspo",
     "icepop",
     "importance",
+    "kl_cov",
     "length_adaptive_gae",
     "luspo",
     "m2po",

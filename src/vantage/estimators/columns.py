@@ -72,6 +72,7 @@ SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "shift": ("finite", math.isfinite),
     "level": ("finite", math.isfinite),
     "beta": ("finite", math.isfinite),
+    "coefficient": ("0 or above", lambda x: x >= 0),
 }
 # Conditions under which a claim of no bias holds, in words.
 CONDITIONS: dict[Condition, str] = {
@@ -130,9 +131,9 @@ def needs(column: Callable[..., object]) -> tuple[str, ...]:
     return getattr(function_of(column), "needs", ())
 
 
-def look_at(name: str, *chosen: Callable[..., object]) -> bool:
+def look_at(name: str, *chosen: Callable[..., object] | None) -> bool:
     """Whether any of the columns declares that it needs an input."""
-    return any(name in needs(column) for column in chosen)
+    return any(name in needs(column) for column in chosen if column is not None)
 
 
 def couples(column: Callable[..., object]) -> Coupling:

@@ -10,8 +10,10 @@ so an estimator is a rule for w. Each column of the rule is a small pure functio
     share     = discounting × aggregate                            once per batch
     w         = share × [importance × clip(ratio, advantage) × advantage − KL]  at every pass
 
-The first two depend on the batch as it was sampled, the third on the policy as it is now. What
-another policy sampled has its importance weighed; see `importance`. Entropy is the one regulariser
+The first two depend on the batch as it was sampled, the third on the policy as it is now. A row may
+restrain the policy from leaving, at chosen steps, the one that sampled: from its weights there
+`restraint` × sgn(log π/μ) is taken. What another policy sampled has its importance weighed; see
+`importance`. Entropy is the one regulariser
 with a gradient of its own; `gradients.gradient` adds it.
 """
 
@@ -38,26 +40,12 @@ from vantage.estimators import (
     selections,
 )
 from vantage.estimators.columns import Bias, Condition, Coupling
-from vantage.estimators.inputs import bound, given, penalty
+from vantage.estimators.inputs import apart, bound, given, penalty
+from vantage.estimators.senseless import MODULES, refuse_senseless
 from vantage.runs import notebook
 
 Column = Callable[..., Tensor]
 Inputs = dict[str, object]
-
-# Where the columns of each name are found, for messages and for the generated table.
-MODULES = {
-    "returns": "returns",
-    "baseline": "baselines",
-    "scale": "scales",
-    "selection": "selections",
-    "ratio": "ratios",
-    "clip": "ratios",
-    "importance": "importance",
-    "aggregate": "aggregates",
-    "discounting": "aggregates",
-    "kl_in_reward": "penalties",
-    "kl_in_loss": "penalties",
-}
 
 
 @checked
@@ -85,6 +73,7 @@ class Estimator:
         discounting: Batch -> [N, T], a factor on each score.
         kl_in_reward: log-ratio to a reference policy [N, T] -> what the reward loses, or None.
         kl_in_loss: the same -> what the weight loses, or None.
+        restraint: (Batch, advantage) -> [N, T], the coefficient of |log π/μ| at each step, or None.
         entropy: coefficient of the entropy bonus, per step.
         name: how tables and logs call it.
         source: where it comes from.
@@ -101,32 +90,13 @@ class Estimator:
     discounting: Column = aggregates.undiscounted
     kl_in_reward: Column | None = None
     kl_in_loss: Column | None = None
+    restraint: Column | None = None
     entropy: float = 0.0
     name: str = "custom"
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        for name, module in MODULES.items():
-            column = getattr(self, name)
-            optional = name.startswith("kl_") and column is None
-            refuse_unless(
-                callable(column) or optional,
-                f"Estimator({name}={column!r}): a column is a function over a Batch; "
-                f"take one from vantage.{module} or write your own.",
-            )
-            if not optional:
-                columns.check_settings(column)
-        refuse_unless(
-            not (self.returns is returns.total and self.discounting is aggregates.discounted),
-            "Estimator(returns=total, discounting=discounted): the total return is discounted "
-            "already and a second γ^t would bias it; use discounting=undiscounted, or "
-            "returns=to_go.",
-        )
-        refuse_unless(
-            self.clip is ratios.unclipped or self.ratio is not ratios.none,
-            f"Estimator(clip={columns.describe(self.clip)}, ratio=none): a ratio that is always 1 "
-            "is never clipped; give ratio=token or ratio=sequence, or clip=unclipped.",
-        )
+        refuse_senseless(self)
 
     # What the row says about itself.
 
@@ -165,7 +135,8 @@ class Estimator:
 
         That of the advantage itself, which V-trace recomputes, is not asked.
         """
-        return self.ratio is ratios.none and not self.reweighs and self.kl_in_loss is None
+        moved = self.kl_in_loss is not None or self.restraint is not None
+        return self.ratio is ratios.none and not self.reweighs and not moved
 
     @property
     def stepwise(self) -> bool:
@@ -302,6 +273,25 @@ class Estimator:
         return torch.where(batch.mask, self.discounting(batch) * self.aggregate(batch), 0)
 
     @torch.no_grad()
+    def restrained(
+        self,
+        batch: Batch,
+        advantage: Float[Tensor, "N T"],
+        log_prob: Float[Tensor, "N T"] | None = None,
+        **inputs: object,
+    ) -> Float[Tensor, "N T"]:
+        """The coefficient of |log π/μ| at each step: once per batch, of all of it; 0 without one.
+
+        Args:
+            batch, log_prob, **inputs: as in `advantage`.
+            advantage: what that gave.
+        """
+        if self.restraint is None:
+            return torch.zeros_like(advantage)
+        named = {"log_prob": batch.log_prob if log_prob is None else log_prob} | inputs
+        return torch.where(batch.mask, bound(self.restraint, named)(batch, advantage), 0)
+
+    @torch.no_grad()
     def weights(
         self,
         batch: Batch,
@@ -323,11 +313,12 @@ class Estimator:
             batch: the batch, or the rows of it that the other arguments are for.
             log_prob: [N, T] under the current policy, detached; None: on policy.
             advantage, share: as above; None: computed from `batch` as a whole.
-            **inputs: as in `advantage`, the rows' own; and of `multiplier`.
+            **inputs: as in `advantage`, the rows' own; and of `multiplier`; and `restrained` [N,
+                T], for a row with a restraint, of the whole batch as above.
 
         Raises:
-            InputError: an input is missing, or an advantage is given without the share that belongs
-                to it, where that depends on the whole batch.
+            InputError: an input is missing, or an advantage is given without the share, or what is
+                restrained, that belongs to it, where that depends on the whole batch.
         """
         if advantage is not None and share is None:
             refuse_unless(
@@ -337,13 +328,22 @@ class Estimator:
                 "steps.",
             )
         current = batch.log_prob if log_prob is None else log_prob.detach()
+        restrained = inputs.pop("restrained", None)
         if advantage is None:
             advantage = self.advantage(batch, current, **inputs)
+            restrained = self.restrained(batch, advantage, current, **inputs)
         if share is None:
             share = self.share(batch)
         weight = self.multiplier(batch, current, advantage, **inputs) * advantage
         if self.kl_in_loss is not None:
             weight = weight - self._penalty(self.kl_in_loss, batch, current, inputs)
+        if self.restraint is not None:
+            if not isinstance(restrained, Tensor):
+                raise InputError(
+                    f"Estimator {self.name!r}: weights(advantage=...) needs restrained="
+                    "estimator.restrained(batch, advantage)[rows] too: it ranks the whole batch."
+                )
+            weight = weight - restrained * apart(batch, current).sign()
         return torch.where(batch.mask, share * weight, 0)
 
     def multiplier(

@@ -30,6 +30,13 @@ def given(batch: Batch, needs: frozenset[str], inputs: Mapping[str, object]) -> 
     return names
 
 
+def apart(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
+    """log π/μ at the counted steps, 0 where it is no more than rounding, or does not count."""
+    noise = 32 * torch.finfo(log_prob.dtype).eps * (1 + batch.log_prob.abs())
+    distance = torch.where(batch.mask, log_prob - batch.log_prob, 0)
+    return torch.where(distance.abs() > noise, distance, 0)
+
+
 def penalty(
     column: Callable[..., Tensor],
     batch: Batch,

@@ -61,6 +61,25 @@ def clip_cov(
 
 
 @row
+def kl_cov(
+    fraction: float = 2e-4, coefficient: float = 1.0, correction: int = 0, beta: float = 0.0
+) -> Estimator:
+    """GRPO without a clip, held back at the few tokens of highest covariance.
+
+    Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t ∇ (ρ_t A_i − c_it |log π/μ|), c = `coefficient` at the k =
+        max(1, ⌊r M⌋) of M tokens of largest (A − Ā)(log π₀ − mean log π₀), else 0; A_i as in GRPO.
+    Source: Cui et al. 2025 [cui2025]; mean over tokens and numbers are verl's.
+    """
+    restraint = partial(selections.highest_covariance, fraction=fraction, coefficient=coefficient)
+    return clipped_group(
+        scale=partial(scales.group_std, correction=correction),
+        clip=ratios.unclipped,
+        aggregate=per_token,
+        beta=beta,
+    ).replace(restraint=restraint, name="custom")
+
+
+@row
 def m2po(threshold: float = 0.04, correction: int = 0, beta: float = 0.0) -> Estimator:
     """GRPO on stale samples without a clip, without the tokens of the largest log-ratios.
 

@@ -7,6 +7,7 @@ sampled, μ (`batch.log_prob`), those under the policy that the update begins wi
 and the entropies of π₀. Passes over parts of the batch then add up to the batch whatever their
 size. Implementations that choose anew at every micro-batch, among its own steps and with the policy
 as it has become by then, choose the same at the first step of an update, taken in one micro-batch.
+A restraint is chosen likewise: the coefficient, at each step, of |log π/μ| in the loss.
 
 Every counted step has the same voice, whatever the weight of its row.
 """
@@ -109,6 +110,32 @@ def second_moment(
     no_larger = torch.searchsorted(ordered, square, right=True)
     mean = ordered.cumsum(0)[(no_larger - 1).clamp(min=0)] / no_larger.clamp(min=1)
     return (mean < threshold).to(advantage.dtype)
+
+
+@declares(needs=("log_prob",), couples="batch", bounded=always)
+def highest_covariance(
+    batch: Batch,
+    advantage: Float[Tensor, "N T"],
+    *,
+    log_prob: Float[Tensor, "N T"],
+    fraction: float = 2e-4,
+    coefficient: float = 1.0,
+) -> Float[Tensor, "N T"]:
+    """A restraint: a coefficient at the steps that take most of the entropy away, for KL-Cov.
+
+    Equation: c at the k = max(1, ⌊r M⌋) of all M counted steps with the largest C, and at those
+        equal to the last, else 0, C = (A − Ā)(log π₀ − mean log π₀), means over the counted steps.
+    Shapes: [N, T]; log_prob [N, T] under π₀.
+    Source: Cui et al. 2025, KL-Cov; r = 0.0002 and c = 1 as verl has them.
+    Unbiased when: always, on policy, where |log π/μ| is 0 and, by the sign that it has there, so is
+        its slope. Off policy it adds −c E_μ[sgn(log π/μ) ∇log π] over the chosen steps.
+    """
+    covariance = _centred(batch, advantage) * _centred(batch, log_prob)
+    ordered = covariance[batch.mask].sort(descending=True).values
+    if len(ordered) == 0:
+        return torch.zeros_like(advantage)
+    last = ordered[min(max(1, int(fraction * batch.steps)), len(ordered)) - 1]
+    return coefficient * (covariance >= last).to(advantage.dtype)
 
 
 def _centred(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:

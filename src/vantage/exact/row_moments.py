@@ -115,6 +115,7 @@ def _factor(estimator: Estimator) -> float:
         or function_of(estimator.selection) is not selections.none
         or estimator.kl_in_reward is not None
         or estimator.kl_in_loss is not None
+        or estimator.restraint is not None
         or estimator.entropy
         or estimator.importance is not importance.none
         or ratio not in (ratios.none, ratios.token, ratios.sequence, ratios.trajectory)

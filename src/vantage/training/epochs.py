@@ -217,6 +217,7 @@ class Epochs:
         # None says that the policy is the one that sampled: the ratio is 1, not 1 up to rounding
         current = None if on_policy else log_prob
         inputs = {} if minibatch.proximal is None else {"proximal_log_prob": minibatch.proximal}
+        inputs |= {} if minibatch.restrained is None else {"restrained": minibatch.restrained}
         weight = estimator.weights(batch, current, minibatch.advantage, minibatch.share, **inputs)
         bonus = estimator.entropy * minibatch.share if estimator.entropy else None
         fits_value = value is not None and minibatch.target is not None
@@ -255,7 +256,10 @@ def _weighed(passes: Passes, estimator: Estimator, batch: Batch, stale: bool) ->
     advantage, worth = estimator.advantage_and_worth(batch, log_prob, **inputs)
     target = None if batch.value is None else value_target(estimator, batch, worth, log_prob)
     proximal = (batch.log_prob if log_prob is None else log_prob) if estimator.reweighs else None
-    return Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps)
+    held = None
+    if estimator.restraint is not None:
+        held = estimator.restrained(batch, advantage, log_prob, **inputs)
+    return Weighed(batch, advantage, estimator.share(batch), target, proximal, batch.steps, held)
 
 
 def _kl(log_ratio: Tensor) -> float:

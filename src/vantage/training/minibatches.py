@@ -22,9 +22,10 @@ class Weighed(NamedTuple):
     target: Tensor | None  # of V
     proximal: Tensor | None  # log π of the policy that the update began with, where it is asked for
     steps: int  # that count
+    restrained: Tensor | None = None  # coefficients of a restraint, where there is one
 
 
-_OF_STEPS = ("advantage", "share", "target", "proximal")
+_OF_STEPS = ("advantage", "share", "target", "proximal", "restrained")
 
 
 def tensors_of(weighed: Weighed) -> tuple[tuple[str, ...], list[Tensor]]:
@@ -76,11 +77,12 @@ def steps_shuffled(
     true, number = torch.ones_like(blank, dtype=torch.bool), order.new_zeros(size)
     blanks: dict[str, Tensor] = dict.fromkeys(("reward", "discount", "bootstrap"), blank)
     blanks |= {"boundary": true, "mask": true, "episode": number[:, None], "group": number}
-    rest = (advantages.unbind(), share, split(whole.target), split(whole.proximal))
-    for stepped, advantage, of_average, target, proximal in zip(stepwise, *rest, strict=True):
+    grids = (whole.target, whole.proximal, whole.restrained)
+    rest = (advantages.unbind(), share, *map(split, grids))
+    for stepped, advantage, of_average, target, proximal, held in zip(stepwise, *rest, strict=True):
         named = dict(zip(_STEPWISE, stepped, strict=True))
         minibatch = Batch(**named, **blanks, weight=blank[:, 0])
-        yield Weighed(minibatch, advantage, of_average, target, proximal, size)
+        yield Weighed(minibatch, advantage, of_average, target, proximal, size, held)
 
 
 def _permutation(size: int, device: torch.device, generator: torch.Generator) -> Tensor:
@@ -104,14 +106,13 @@ def rows_shuffled(
     order = _permutation(rows, whole.share.device, generator)
     for index in order.tensor_split(count):
         minibatch = whole.batch.select(index)
-        target, proximal = (
-            None if grid is None else grid[index] for grid in (whole.target, whole.proximal)
-        )
+        grids = (whole.target, whole.proximal, whole.restrained)
+        target, proximal, held = (None if grid is None else grid[index] for grid in grids)
         advantage = whole.advantage[index]
         if standardise:
             advantage = _standardised(advantage, minibatch.mask, (0, 1))
         share = whole.share[index] * count
-        yield Weighed(minibatch, advantage, share, target, proximal, minibatch.steps)
+        yield Weighed(minibatch, advantage, share, target, proximal, minibatch.steps, held)
 
 
 def _standardised(advantage: Tensor, mask: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -72,7 +72,16 @@ class Natural:
             refuse_unless(amount > 0, f"Natural({name}={amount}): must be positive.")
 
     def check(self, estimator: Estimator) -> None:
-        """Any estimator will do."""
+        """Refuse an estimator with a restraint: the step has a length of its own.
+
+        Raises:
+            InputError: it has one.
+        """
+        refuse_unless(
+            estimator.restraint is None,
+            f"Natural: {estimator.name!r} has a restraint, and max_kl is one already; take it off "
+            "with estimator.replace(restraint=None).",
+        )
 
     def optimizers(
         self, passes: Passes, factory: OptimizerFactory | None, lr: float | None

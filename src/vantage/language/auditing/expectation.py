@@ -180,6 +180,12 @@ def _refuse(
         "it off with .replace(entropy=0.0).",
     )
     refuse_unless(
+        behaviour is None or estimator.restraint is None,
+        f"expectation(behaviour=...): {estimator.name!r} restrains the policy where it has left "
+        "the one that sampled, which is no multiple of an advantage; take it off with "
+        ".replace(restraint=None).",
+    )
+    refuse_unless(
         behaviour is None or behaviour.max_completion_length == policy.max_completion_length,
         "expectation(behaviour=...): the two policies have different max_completion_length.",
     )

@@ -58,6 +58,11 @@ class Weighed:
         estimator = self.estimator
         self.advantage = estimator.advantage(self.batch, self.log_prob, **self.inputs)
         self.share = estimator.share(self.batch)
+        if estimator.restraint is not None:
+            restrained = estimator.restrained(
+                self.batch, self.advantage, self.log_prob, **self.inputs
+            )
+            self.inputs = self.inputs | {"restrained": restrained}
         self.fixed = (
             estimator.weights(self.batch, None, self.advantage, self.share, **self.inputs)
             if estimator.fixed

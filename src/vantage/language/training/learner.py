@@ -284,7 +284,7 @@ class LanguageLearner(Learner):
         inputs = inputs_and_scores(
             estimator, sources.task, self.policy, sources.reference, drawn, batch, passes
         )
-        looked_at = look_at("log_prob", estimator.returns, estimator.selection)
+        looked_at = look_at("log_prob", estimator.returns, estimator.selection, estimator.restraint)
         # later steps leave the policy behind that the update began with
         left = estimator.reweighs and settings.epochs * settings.minibatches > 1
         scored = score_batch(self.policy, batch, passes)[0] if looked_at or left else None
