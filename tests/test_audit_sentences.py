@@ -78,6 +78,14 @@ def test_ties_are_those_whose_intervals_meet() -> None:
     assert "the least time of those measured" in said(rows)[-1]
 
 
+def test_where_nothing_is_known_to_climb_more_samples_are_no_remedy() -> None:
+    tilted = [row("grpo"), row("ppo")]
+    assert said(tilted)[-1].startswith("None of these is known to climb J")
+    assert not any("Sample more" in sentence for sentence in said(tilted))
+    unseen = row("rloo", noise_scale=Estimate(float("nan"), 10.0, float("inf")))
+    assert "Sample more trajectories" in said([*tilted, unseen])[-1]
+
+
 def test_theory_leads_where_it_knows() -> None:
     outside = row("reinforce", bias=about(0.06, 0.02), cosine=about(0.99, 0.005))
     assert "unbiased in theory" in said([outside])[0]

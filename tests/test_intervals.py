@@ -221,3 +221,20 @@ def test_few_units_give_a_value_without_an_interval():
     assert np.isfinite(found.value)
     assert (found.low, found.high) == (-np.inf, np.inf)
     assert "4 units" in found.note
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_cosine_that_is_refused_does_not_deny_the_sign_of_the_scale(sign):
+    """Where the scale is told from 0 and the direction is not given, the note names its rule."""
+    vectors = np.random.default_rng(0).normal(size=(64, 4))
+    along = np.array([sign, 0.0, 0.0, 0.0])
+    for mean, word in ((0.3, "its sign takes less"), (-0.05, "nor its sign")):
+        moved = vectors + mean * np.eye(4)[0]
+        scale = intervals.scale(moved @ along, 1.0)
+        refused = intervals.cosine(moved @ moved.T, moved @ along, 1.0)
+        assert np.isnan(refused.value)
+        assert word in refused.note
+        assert (scale.low * scale.high > 0) == (mean == 0.3)
+        if mean == 0.3:
+            nearest = min(scale.low, scale.high, key=abs)
+            assert f"of {scale.value:.3g}, and reaches {nearest:.3g};" in refused.note

@@ -114,6 +114,7 @@ def test_a_step_is_measured_as_if_each_piece_were_taken_alone(make, weights):
     assert row["squared_norm"] == pytest.approx(norm, rel=1e-4, abs=1e-9)
     assert row["variance"] == pytest.approx(variance, rel=1e-4, abs=1e-9)
     assert row["pieces"] == 4
+    assert {type(value) for value in row.values()} == {float}
 
 
 def test_gradients_that_come_in_parts_are_put_together():

@@ -13,6 +13,10 @@ UNTOLD = (
     "Without a reference nothing says which of these gradients climbs J: give the exact gradient, "
     "or name one that is known to be unbiased."
 )
+TILTED = (
+    "None of these is known to climb J, and none is recommended for its signal: audit one that is "
+    "beside them, as rloo or reward_to_go."
+)
 
 
 def summarise(
@@ -45,6 +49,8 @@ def summarise(
     sentences = [f"{listed(names)}: {sentence}." for sentence, names in names_of.items()]
     if all(each.bias == "unknown" for each in estimators.values()):
         return [*sentences, UNTOLD]
+    if not any(each.bias in ("none", "scale") for each in estimators.values()):
+        return [*sentences, TILTED]
     return [*sentences, _advice(rows, plan, several)]
 
 

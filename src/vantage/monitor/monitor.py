@@ -147,7 +147,7 @@ class Monitor:
         now.begin()
         self.contributions.watch(self.model.parameters())
         scale = float(self.scaler.get_scale()) if self.scaler is not None else 1.0
-        squares, weight, square, pieces = sums
+        squares, weight, square, pieces = map(float, sums)
         share = square / weight**2 if weight else 1.0
         if not problem and not math.isfinite(total + squares):
             problem = OVERFLOW

@@ -121,10 +121,11 @@ def cosine(gram: object, cross: object, reference: object) -> Estimate:
         return refused
     product = interval((across + across.T) / 2, 1.0, norm=False)
     sign = float(np.sign(product.value))
-    if not min(sign * product.low, sign * product.high) > abs(product.value) / 2:  # as `determined`
-        note = "undetermined: G . G* cannot be told from zero, nor its sign; draw more units"
+    nearest = sign * min(sign * product.low, sign * product.high)
+    if not sign * nearest > abs(product.value) / 2:  # as `determined`
         unknown = np.isnan(product.value)
-        return Estimate(np.nan, -1.0, 1.0, note=product.note if unknown else note)
+        note = product.note if unknown else _no_direction(product.value, nearest)
+        return Estimate(np.nan, -1.0, 1.0, note=note)
     beta = product.value / off_diagonal(below)
     residual = matrix - beta * (across + across.T) + beta**2 * below
     along = (across - beta * below).mean(1)
@@ -134,6 +135,17 @@ def cosine(gram: object, cross: object, reference: object) -> Estimate:
     tangent = interval(residual, beta * (across + across.T) - beta**2 * below, norm=True)
     angle = mapped(tangent, lambda c: float(sign / np.sqrt(1 + max(c, 0))))
     return replace(angle, low=min(angle.low, angle.high), high=max(angle.low, angle.high))
+
+
+def _no_direction(product: float, nearest: float) -> str:
+    """Why G·G*, whose interval reaches `nearest` towards 0, gives no direction."""
+    if not product * nearest > 0:
+        return "undetermined: G . G* cannot be told from zero, nor its sign; draw more units"
+    return (
+        "undetermined: for a direction the interval of G . G* has to stay beyond half its "
+        f"estimate of {product:.3g}, and reaches {nearest:.3g}; its sign takes less. Draw more "
+        "units"
+    )
 
 
 def relative_bias(gram: object, cross: object, reference: object) -> Estimate:
