@@ -269,6 +269,38 @@ def test_off_policy_it_is_exact_and_clipping_depends_on_the_sign(estimator):
     assert float(found.trace) != pytest.approx(float(on_policy.trace), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        vt.estimators.m2po(threshold=0.01),
+        vt.estimators.clip_cov(fraction=0.4, minimum=0.0, epsilon=0.02),
+        vt.estimators.forking_tokens(fraction=0.4),
+    ],
+    ids=lambda row: row.name,
+)
+def test_selections_are_weighed_off_policy_on_whole_batches(estimator):
+    """Completions are told apart by what a selection ranks: log-probabilities of both policies."""
+    own, behaviour = policy(), policy()
+    with torch.no_grad():
+        for p in own.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5)).double()
+    every = language.enumerated(task(), behaviour, [0])
+    inputs = {"entropy": own.entropy(every.observation).detach()}
+    given = {name: each for name, each in inputs.items() if name in estimator.needs}
+    found = language.expectation(task(), own, estimator, 2, rows=[0], behaviour=behaviour)
+    assert agrees(found, by_tuples(estimator, own, [0], behaviour, **given))
+    plain = estimator.replace(selection=vt.selections.none)
+    assert not agrees(found, by_tuples(plain, own, [0], behaviour))
+
+
+def test_a_restraint_off_policy_is_refused_with_its_reason():
+    own, behaviour = policy(length=1), policy(seed=4, length=1)
+    with pytest.raises(vt.InputError, match=r"'kl_cov' restrains the policy .*restraint=None"):
+        language.expectation(
+            task(), own, vt.estimators.kl_cov(), 2, rows=[0], behaviour=behaviour
+        )  # fmt: skip
+
+
 def test_importance_weights_recover_the_gradient_from_another_policy():
     own, behaviour = policy(), policy(seed=4)
     weighted = vt.estimators.rloo().replace(ratio=vt.ratios.trajectory)

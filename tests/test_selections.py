@@ -16,6 +16,7 @@ import vantage as vt
 from vantage import conformance, exact
 from vantage.conformance import claims
 from vantage.estimators import selections
+from vantage.estimators.columns import declares
 from vantage.training import minibatches
 
 E = vt.estimators
@@ -318,6 +319,30 @@ def test_stale_samples_are_restrained_in_training() -> None:
             returns[delay, coefficient] = flat
     assert torch.equal(returns[0, 0.0], returns[0, 30.0])
     assert not torch.allclose(returns[1, 0.0], returns[1, 30.0], atol=1e-6)
+
+
+def test_control_hands_over_the_policy_that_the_update_begins_with() -> None:
+    """Entropies and log-probabilities of π₀ in every update, its samples an update old."""
+    seen: list[float] = []
+
+    @declares(needs=("entropy", "log_prob"), couples="batch", bias="direction")
+    def watched(batch: vt.Batch, advantage: Tensor, *, entropy: Tensor, log_prob: Tensor) -> Tensor:
+        now = run_policy.entropy(batch.observation).detach()
+        torch.testing.assert_close(entropy, now)
+        current = run_policy.log_prob(batch.observation, batch.action).detach()
+        torch.testing.assert_close(log_prob, current, atol=1e-5, rtol=1e-4)
+        seen.append(float((log_prob - batch.log_prob).abs().max()))
+        return torch.ones_like(advantage)
+
+    env = vt.make("CartPole-v1", lanes=4)
+    run_policy = env.policy()
+    vt.train(
+        env, run_policy, E.ppo().replace(selection=watched, restraint=watched), value=env.value(),
+        seed=0, steps=4 * 16 * 3, fragment=16, delay=1, progress=False,
+        update=vt.updates.Epochs(epochs=2, minibatches=2),
+    )  # fmt: skip
+    assert len(seen) >= 6  # for the selection and for the restraint of each update
+    assert max(seen[2:]) > 1e-4
 
 
 # ---- exact bias --------------------------------------------------------------------------------
