@@ -108,7 +108,7 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(TRL_VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m venv $(TRL_VENV)
 	$(TRL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt \
-		--editable '.[language]' trl==1.16.0 pytest
+		--editable '.[language]' trl==1.16.0 pytest beartype
 	@touch $@
 
 $(VENV)/.browser: $(VENV)/.installed-dev

@@ -10,7 +10,7 @@ import pytest
 import vantage as vt
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = sorted((DOCS / "tutorials").glob("*.md"))
+PAGES = [*sorted((DOCS / "tutorials").glob("*.md")), DOCS / "audit.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
