@@ -25,7 +25,7 @@ from vantage import language as vl
 from vantage.commands.main import main
 from vantage.conformance.losses.door import through_the_door
 from vantage.conformance.losses.expected import Evaluation, expected
-from vantage.conformance.losses.problems import LEVELS
+from vantage.conformance.losses.problems import LEVELS, ON_POLICY
 from vantage.conformance.losses.trl import trl_loss
 from vantage.language.model.trl_names import NAMES
 from vantage.monitor import TrainerCallback
@@ -308,13 +308,64 @@ def test_the_kl_of_a_configuration_is_what_its_own_code_pulls(settings, behaviou
         assert other > 0.05 * theirs.norm()
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0.6, 1.0])
+def test_the_tokens_of_highest_entropy_are_those_of_its_own_code(fraction):
+    """Slopes of one batch with a policy that is sure of some states and not of others."""
+    problem = next(p for p in ON_POLICY if p.name == "two decisions")
+    z = 0.3 * torch.randn(problem.policy.logits.shape, generator=torch.Generator().manual_seed(3))
+    z = z.double().requires_grad_()
+    evaluation = Evaluation(problem)
+    first = (evaluation.every.group == 0).nonzero().flatten()
+    members = first[torch.arange(8) % len(first)]
+    trainer = grpo(1, passes=1, loss_type="dapo", top_entropy_quantile=fraction)
+    row = estimator(trainer)
+
+    def slope(of):
+        rows = evaluation.rows(members, torch.arange(8) // 4, z)
+        loss = of if not isinstance(of, vt.Estimator) else through_the_door(of, rows)
+        return torch.autograd.grad(loss.call(rows), z)[0]
+
+    ours = slope(row)
+    torch.testing.assert_close(ours, slope(trl_loss(trainer)).to(ours), rtol=1e-4, atol=1e-6)
+    left_out = not torch.allclose(slope(row.replace(selection=vt.selections.none)), ours)
+    assert left_out == (fraction < 1)
+
+
+def test_reward_functions_scaled_apart_are_gdpos():
+    """Advantages of TRL's own code, of two functions with weights, one silent of a completion."""
+    trainer = grpo(1, passes=1, multi_objective_aggregation="normalize_then_sum")
+    rewards = torch.rand(2 * SIZE, 2, generator=torch.Generator().manual_seed(0)).double()
+    rewards[1, 1] = torch.nan
+    weights = torch.tensor([1.0, 0.25]).double()
+    vars(trainer).update(
+        reward_funcs=[small.reward] * 2, reward_func_names=["a", "b"], reward_weights=weights,
+        num_generations=SIZE, _calculate_rewards=lambda *_: rewards,
+    )  # fmt: skip
+    inputs = [{"prompt": prompt} for prompt in small.PROMPTS[:2] for _ in range(SIZE)]
+    theirs = trainer._generate_and_score_completions(inputs)["advantages"].double()
+    row = estimator(trainer)
+    assert row.name == "dapo, normalize_then_sum"
+    ones = torch.ones(2 * SIZE, 1).double()
+    batch = vt.Batch(
+        observation=0 * ones, action=0 * ones, reward=0 * ones, discount=0 * ones,
+        boundary=ones.bool(), bootstrap=0 * ones, log_prob=-ones, mask=ones.bool(),
+        episode=torch.arange(2 * SIZE)[:, None], group=torch.arange(2).repeat_interleave(SIZE),
+        weight=ones[:, 0] / (2 * SIZE),
+    )  # fmt: skip
+    ours = row.advantage(batch, reward_parts=rewards[:, None], reward_weights=weights)
+    torch.testing.assert_close(ours[:, 0], theirs.flatten(), rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"loss_type": "sapo", "off_policy_mask_threshold": 0.1}, "loss_type='sapo' with off"),
         ({"delta": 1.1}, "delta=1.1 below 1 \\+ epsilon_high"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch'"),
-        ({"top_entropy_quantile": 0.5}, "top_entropy_quantile=0.5"),
+        (
+            {"top_entropy_quantile": 0.5, "gradient_accumulation_steps": 2},
+            "top_entropy_quantile=0.5 ranks the tokens of each of 2 passes",
+        ),
         (
             {"beta": 0.3, "use_bias_correction_kl": True, **SEQUENCE},
             "use_bias_correction_kl=True weighs the KL by the whole completion's ratio",
@@ -442,11 +493,11 @@ def test_settings_of_grpo_are_taken_named_or_known_to_have_no_counterpart() -> N
     without = (
         "cache_implementation", "cast_lm_head_to_fp32", "chat_template_kwargs", "disable_dropout",
         "ds3_gather_for_generation",
-        "generation_kwargs", "log_", "multi_objective_aggregation", "num_completions_to_print",
+        "generation_kwargs", "log_", "num_completions_to_print",
         "num_generations_eval", "off_policy_mask_threshold", "pad_to_multiple_of",
         "ref_model_", "remove_unused_columns", "repetition_penalty", "router_aux_loss_coef",
         "sapo_",
-        "shuffle_dataset", "sync_ref_model", "top_entropy_quantile", "trust_remote_code",
+        "shuffle_dataset", "sync_ref_model", "trust_remote_code",
         "transformers_continuous_batching_config", "use_adaptive_entropy", "entropy_",
         "use_bias_correction_kl", "use_transformers_paged", "vespo_", "vllm_",
     )  # fmt: skip

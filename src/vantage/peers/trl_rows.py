@@ -10,7 +10,7 @@ from typing import Any
 
 from vantage.conformance.losses.trl import is_trl_trainer
 from vantage.errors import refuse_unless
-from vantage.estimators import aggregates, baselines, penalties, ratios, scales
+from vantage.estimators import aggregates, baselines, penalties, ratios, scales, selections
 from vantage.estimators.estimator import Column, Estimator
 
 # How a loss_type averages over steps and completions, and whether a pass counts its tokens alone.
@@ -32,8 +32,6 @@ RATIOS: dict[str, Column] = {"token": ratios.token, "sequence": ratios.sequence}
 # Arguments that change the weights in a way no column does, and what leaves them as they are.
 PLAIN: dict[str, tuple[Any, ...]] = {
     "use_vllm": (False,),
-    "top_entropy_quantile": (1.0,),
-    "multi_objective_aggregation": ("sum_then_normalize",),
     "mask_truncated_completions": (False,),
     "entropy_coef": (0.0,),
     "use_adaptive_entropy": (False,),
@@ -47,7 +45,8 @@ def estimator(trainer: Any) -> Estimator:
 
     Of GRPOTrainer: `loss_type` with its settings, `scale_rewards`, `importance_sampling_level`,
     `epsilon`, `epsilon_high`, `delta`, `off_policy_mask_threshold`, `beta`,
-    `use_bias_correction_kl`, `max_completion_length`; of RLOOTrainer: `epsilon`, `epsilon_high`,
+    `use_bias_correction_kl`, `max_completion_length`, `top_entropy_quantile`,
+    `multi_objective_aggregation`; of RLOOTrainer: `epsilon`, `epsilon_high`,
     `beta`. Its name is that of the configuration.
 
     Raises:
@@ -115,16 +114,28 @@ def _grpo(trainer: Any) -> Estimator:
     )
     if loss == "dr_grpo":
         aggregate = partial(aggregate, length=float(trainer.max_completion_length))
+    fraction, summed = arguments.top_entropy_quantile, "sum_then_normalize"
+    refuse_unless(
+        fraction == 1 or passes == 1,
+        f"estimator(GRPOTrainer): top_entropy_quantile={fraction:g} ranks the tokens of each of "
+        f"{passes} passes, and no row does; set gradient_accumulation_steps=1.",
+    )
+    together = arguments.multi_objective_aggregation == summed
     return Estimator(
-        baseline=baselines.group_mean,
-        scale=SCALES[scale],
+        baseline=baselines.group_mean if together else baselines.none,
+        scale=SCALES[scale] if together else partial(scales.decoupled, correction=1),
+        selection=selections.none
+        if fraction == 1
+        else partial(selections.highest_entropy, fraction=fraction),
         ratio=ratios.trajectory if loss == "vespo" else RATIOS[level],
         clip=SURROGATES.get(loss, _clipped)(trainer),
         aggregate=aggregate,
         kl_in_loss=_penalty(
             penalties.weighted_k3_in_loss if weighted else penalties.k3_in_loss, trainer.beta
         ),
-        name=f"{loss}, scale_rewards={scale}" + (", sequence ratio" if level == "sequence" else ""),
+        name=f"{loss}, {f'scale_rewards={scale}' if together else 'normalize_then_sum'}"
+        + (", sequence ratio" if level == "sequence" else "")
+        + ("" if fraction == 1 else f", top_entropy_quantile={fraction:g}"),
     )
 
 

@@ -73,14 +73,14 @@ class _Answered:
             trainer.model.train()
             # while completions are scored, the model is the one that sampled, or the reference
             trainer._get_per_token_logps_and_entropies = self._answer(
-                rows.batch.log_prob[:, :longest], rows.reference_log_prob[:, :longest]
+                rows.batch.log_prob[:, :longest], rows.reference_log_prob[:, :longest], rows
             )
             inputs = getattr(trainer, SCORING)([{"prompt": "x"} for _ in lengths])
             if hasattr(trainer, "loss_type"):
                 # as where batches are used more than once; RLOO keeps its own
                 inputs.setdefault("old_per_token_logps", rows.batch.log_prob[:, :longest])
             trainer._get_per_token_logps_and_entropies = self._answer(
-                rows.log_prob[:, :longest], rows.log_prob[:, :longest]
+                rows.log_prob[:, :longest], rows.log_prob[:, :longest], rows
             )
             return trainer._compute_loss(trainer.model, inputs)
         finally:
@@ -101,12 +101,15 @@ class _Answered:
             return prompts, tokens, None, texts, None, {}, None, None
         return prompts, tokens, texts
 
-    def _answer(self, log_prob: Tensor, reference: Tensor) -> object:
-        """The model's method: log-probabilities, entropies (of no consequence), auxiliary loss."""
+    def _answer(self, log_prob: Tensor, reference: Tensor, rows: Rows) -> object:
+        """The model's method: log-probabilities, entropies, and no auxiliary loss."""
+        chances = (rows.logits.detach() / rows.temperature).softmax(-1)
+        # TRL finds a quantile of them in float32, which no other number format would meet
+        entropy = torch.special.entr(chances).sum(-1)[:, : log_prob.shape[1]].float()
 
         def answer(model: object, *_: object, **__: object) -> tuple[Tensor, Tensor, None]:
             is_reference = model is getattr(self.trainer, "ref_model", None)
             values = reference if is_reference else log_prob
-            return values, torch.zeros_like(values.detach()), None
+            return values, entropy, None
 
         return answer

@@ -79,6 +79,8 @@ NAMES = {
     "delta": "a setting of the estimator, as vantage.estimators.two_sided_grpo has it",
     "loss_type": "the estimator's name: vantage.estimators.grpo, bnpo, dr_grpo, dapo, cispo, ...",
     "scale_rewards": "the estimator's scale: vantage.estimators.dr_grpo has none",
+    "multi_objective_aggregation": "the estimator: vantage.estimators.gdpo scales functions apart",
+    "top_entropy_quantile": "a setting of vantage.estimators.forking_tokens(fraction=0.2)",
     "importance_sampling_level": "the estimator's ratio: the sequence's in vantage.estimators.gspo",
     "entropy_coef": "the estimator's entropy: vantage.estimators.grpo().replace(entropy=0.01)",
     "vllm_importance_sampling_correction": (
