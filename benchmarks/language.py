@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import tyro
-from machines import processor
+from machines import file_of, machine, processor
 from rich.console import Console
 from rich.table import Table
 
@@ -42,7 +42,7 @@ from rloo_setup import (  # type: ignore[import-not-found]  # noqa: E402
     tokenizer,
 )
 
-RESULTS = HERE / "results" / "language.json"
+RESULTS = HERE / "results"
 
 
 class StoppedError(Exception):
@@ -240,7 +240,7 @@ def main(
     cases: tuple[str, ...] = tuple(CASES),
     turns: int = 5,
     steps: int = 4,
-    out: Path | None = RESULTS,
+    out: Path | None = None,
 ) -> None:
     """Compare step times and memory.
 
@@ -249,15 +249,16 @@ def main(
         cases: which.
         turns: of each worker, after one for warming up.
         steps: in a turn.
-        out: where the results go; None nowhere.
+        out: where the results go, added to the cases that are there; results/ by the processor.
     """
     torch.set_num_threads(1)
+    about: dict[str, Any] = {"machine": machine(), "torch": torch.__version__}
     results = {name: measure(name, peer, turns, steps) for name in cases}
-    if out is not None:
-        command = f"python benchmarks/language.py --peer PYTHON --turns {turns} --steps {steps}"
-        about = {"command": command, "machine": processor(),
-                 "torch": torch.__version__}  # fmt: skip
-        out.write_text(json.dumps(about | {"cases": results}, indent=1) + "\n")
+    command = f"python benchmarks/language.py --peer PYTHON --turns {turns} --steps {steps}"
+    file = out or RESULTS / file_of("language", processor())
+    old = json.loads(file.read_text()) if file.exists() else {"cases": {}}
+    new = {name: {"command": command} | about | found for name, found in results.items()}
+    file.write_text(json.dumps({"cases": old["cases"] | new}, indent=1) + "\n")
     show(results)
 
 

@@ -36,6 +36,8 @@ CASES = {
     "84k": Case(100, 64, 2, 128, 8, 32, 8, 8),
     "1M, short prompts": Case(100, 128, 4, 512, 8, 64, 8, 32),
     "1M, prompts of 256": Case(100, 128, 4, 512, 256, 64, 8, 32),
+    "10M, short prompts": Case(8_000, 256, 8, 1024, 8, 32, 8, 32, tied=True),
+    "100M, short prompts": Case(32_000, 768, 12, 2048, 8, 16, 8, 16, tied=True),
     "vocabulary of 152k": Case(152_000, 64, 2, 128, 16, 16, 8, 128, tied=True),
 }
 
