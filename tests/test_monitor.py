@@ -204,7 +204,7 @@ class Routed(nn.Module):
         return y if float(x.detach().sum()) > 0 else y + self.some(x)[:, :5]
 
 
-@pytest.mark.parametrize("user", [(2, 3), (0, 1), (1,)], ids=str)
+@pytest.mark.parametrize("user", [(2, 3), (0, 1), (1,), (3,)], ids=str)
 def test_parameters_that_some_pieces_leave_alone_count_as_they_are(user):
     torch.manual_seed(1)
     model, signs = Routed(), torch.ones(4)
