@@ -31,6 +31,7 @@ def configured(**settings: Any) -> Any:
     arguments = {
         "use_bias_correction_kl": False, "delta": None, "off_policy_mask_threshold": None,
         "gradient_accumulation_steps": 1, "steps_per_generation": 1,
+        "top_entropy_quantile": 1.0, "multi_objective_aggregation": "sum_then_normalize",
         "sapo_temperature_pos": 1.0, "sapo_temperature_neg": 1.05,
         "vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0,
     }  # fmt: skip
