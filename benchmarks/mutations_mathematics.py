@@ -29,6 +29,4 @@ MATHEMATICS: list[tuple[str, str, str, str, tuple[str, ...], str]] = [
      ("tests/test_returns.py", "tests/test_masks.py"), ""),
     ("V-trace", "estimators/returns.py", "carry * torch.where(batch.mask, c, 1)", "carry * c",
      ("tests/test_returns.py", "tests/test_masks.py"), ""),
-    ("constants", "estimators/estimator.py", "log_prob.detach()", "log_prob",
-     ("tests/test_gradients.py", "tests/test_estimators.py"), ""),
 ]  # fmt: skip

@@ -95,8 +95,8 @@ ROWS = [
 # with what a setting has something to say
 BESIDE = {
     "vtrace.remainder": {"lambda_": 0.5},
-    "clip_cov.fraction": {"minimum": 0.0},
-    "clip_cov.maximum": {"minimum": 0.0},
+    "clip_cov.fraction": {"low": 0.0},
+    "clip_cov.high": {"low": 0.0},
 }
 PENALISED = {"beta": 1.0}  # asks for all inputs that a row can
 
@@ -132,7 +132,7 @@ def test_a_setting_of_an_estimator_is_heeded(name: str, setting: str) -> None:
         settings = BESIDE.get(f"{name}.{setting}", {}) | changes
         return tuple(
             coefficients(name, seed, distance, **settings)
-            for distance, seed in ((0.5, 0), (0.5, 1), (1e-4, 0), (2.0, 1))
+            for distance, seed in ((0.5, 0), (0.5, 1), (1e-4, 0), (2.0, 1), (1.0, 4))
         )
 
     assert heeded(looks, setting, others(parameter.annotation, parameter.default))

@@ -1,5 +1,6 @@
 """Enumeration: complete, weighted by [3], refused where endless; group estimators exactly."""
 
+from functools import partial
 from math import comb
 
 import pytest
@@ -194,7 +195,7 @@ def test_a_truncated_ratio_is_biased_off_policy_where_it_cuts():
     probs, sampled = (p.logits.softmax(-1).detach().flatten() for p in (policy, behaviour))
     ratio = probs / sampled
     score = torch.eye(len(probs)) - probs  # of each action, by the logits
-    for maximum in (2 * float(ratio.max()), 0.7 * float(ratio.max())):
+    for maximum in (2 * float(ratio.max()), 1.0):
         clip = vt.ratios.truncated(maximum)
         found = exact.expectation(mdp, policy, rule.replace(clip=clip), behaviour=behaviour).mean
         weight = sampled * ratio.clamp(max=maximum) * REWARD.to(probs)
@@ -230,10 +231,16 @@ def test_a_ratio_truncated_in_one_call_says_that_off_policy_it_is_biased(maximum
     assert (got - exactly).norm() > 0.05 * exactly.norm()
 
 
-@pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan")])
-def test_a_ratio_is_truncated_at_a_number_above_0(maximum):
-    with pytest.raises(vt.InputError, match=r"truncated\(maximum=.*must be above 0"):
+@pytest.mark.parametrize("maximum", [0.0, -1.0, 0.999, float("nan")])
+def test_a_bound_that_holds_on_policy_too_is_refused(maximum):
+    """It would make every step smaller, or none count, where rows claim to be unbiased."""
+    with pytest.raises(vt.InputError, match=r"truncated\(maximum=.*must be at least 1, the ratio"):
         vt.ratios.truncated(maximum)
+    with pytest.raises(vt.InputError, match=r"rho_max=.*must be at least 1, the ratio on policy"):
+        vt.estimators.vtrace(rho_max=maximum)
+    rejected = partial(vt.importance.rejected, minimum=1.5)
+    with pytest.raises(vt.InputError, match=r"minimum=.*must be from 0 to 1, the ratio on policy"):
+        vt.estimators.rloo().replace(importance=rejected)
 
 
 def test_estimators_that_need_scores_are_given_them():

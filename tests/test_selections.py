@@ -80,7 +80,7 @@ def test_clip_cov_is_the_mean_over_its_random_choices(seed: int) -> None:
         autograd(policy, batch, clip_cov_of(list(chosen), batch, advantage))
         for chosen in combinations(within.nonzero().tolist(), count)
     ]
-    estimator = E.clip_cov(fraction=0.08, minimum=0.1, maximum=1.5, epsilon=0.9).replace(
+    estimator = E.clip_cov(fraction=0.08, low=0.1, high=1.5, epsilon=0.9).replace(
         clip=partial(vt.ratios.ppo, epsilon=0.9, epsilon_high=9.0)
     )
     got = vt.gradient(policy, batch, estimator)
@@ -98,7 +98,7 @@ def test_clip_cov_without_a_choice_is_verls(seed: int) -> None:
     places = ((covariances > 0.2) & (covariances < 5.0)).nonzero().tolist()
     assert 0 < len(places) < batch.steps / 2
     want = autograd(policy, batch, clip_cov_of(places, batch, advantage))
-    got = vt.gradient(policy, batch, E.clip_cov(fraction=0.5, minimum=0.2))
+    got = vt.gradient(policy, batch, E.clip_cov(fraction=0.5, low=0.2))
     torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
     assert not torch.allclose(got, vt.gradient(policy, batch, E.bnpo()))
 
@@ -213,7 +213,7 @@ def _seeded(seed: int) -> torch.Generator:
 @pytest.mark.parametrize("name", ["forking_tokens", "clip_cov", "m2po"])
 def test_what_was_selected_at_the_start_stays_selected(name: str) -> None:
     """Later steps of an update, with another policy, leave out the same steps of the batch."""
-    settings = {"fraction": 0.4, "minimum": 0.1} if name == "clip_cov" else {}
+    settings = {"fraction": 0.4, "low": 0.1} if name == "clip_cov" else {}
     row = E.named(name, **settings)
     policy, batch = off_policy()
     begun = policy.log_prob(batch.observation, batch.action).detach()
@@ -349,7 +349,7 @@ def test_control_hands_over_the_policy_that_the_update_begins_with() -> None:
 
 ALONE = {
     "highest_entropy": partial(selections.highest_entropy, fraction=0.3),
-    "without_covariance": partial(selections.without_covariance, minimum=0.0),
+    "without_covariance": partial(selections.without_covariance, low=0.0),
     "second_moment": selections.second_moment,
 }
 

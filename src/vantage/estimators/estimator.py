@@ -311,7 +311,7 @@ class Estimator:
 
         Args:
             batch: the batch, or the rows of it that the other arguments are for.
-            log_prob: [N, T] under the current policy, detached; None: on policy.
+            log_prob: [N, T] under the current policy; None: on policy.
             advantage, share: as above; None: computed from `batch` as a whole.
             **inputs: as in `advantage`, the rows' own; and of `multiplier`; and `restrained` [N,
                 T], for a row with a restraint, of the whole batch as above.
@@ -327,7 +327,7 @@ class Estimator:
                 f"batch)[rows] too: {columns.describe(self.aggregate)} counts the whole batch's "
                 "steps.",
             )
-        current = batch.log_prob if log_prob is None else log_prob.detach()
+        current = batch.log_prob if log_prob is None else log_prob
         restrained = inputs.pop("restrained", None)
         if advantage is None:
             advantage = self.advantage(batch, current, **inputs)

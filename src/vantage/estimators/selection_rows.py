@@ -34,8 +34,8 @@ def forking_tokens(
 @row
 def clip_cov(
     fraction: float = 2e-4,
-    minimum: float = 1.0,
-    maximum: float = 5.0,
+    low: float = 1.0,
+    high: float = 5.0,
     epsilon: float = 0.2,
     correction: int = 0,
     beta: float = 0.0,
@@ -53,9 +53,7 @@ def clip_cov(
         aggregate=per_token,
         beta=beta,
     ).replace(
-        selection=partial(
-            selections.without_covariance, fraction=fraction, minimum=minimum, maximum=maximum
-        ),
+        selection=partial(selections.without_covariance, fraction=fraction, low=low, high=high),
         name="custom",
     )
 

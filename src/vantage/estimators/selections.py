@@ -66,8 +66,8 @@ def without_covariance(
     *,
     log_prob: Float[Tensor, "N T"],
     fraction: float = 2e-4,
-    minimum: float = 1.0,
-    maximum: float = 5.0,
+    low: float = 1.0,
+    high: float = 5.0,
 ) -> Float[Tensor, "N T"]:
     """All but a few of the steps that take most of the entropy away: Clip-Cov.
 
@@ -80,7 +80,7 @@ def without_covariance(
     Unbiased when: never. What is left out depends on the sampled actions and their advantages.
     """
     covariance = _centred(batch, advantage) * _centred(batch, log_prob)
-    within = batch.mask & (covariance > minimum) & (covariance < maximum)
+    within = batch.mask & (covariance > low) & (covariance < high)
     count = int(within.sum())
     dropped = min(max(1, int(fraction * batch.steps)), count)
     return 1 - within.to(advantage.dtype) * (dropped / max(1, count))

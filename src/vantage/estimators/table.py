@@ -302,11 +302,12 @@ def vtrace(
     target = partial(
         returns.vtrace, rho_max=rho_max, c_max=c_max, lambda_=lambda_, remainder=remainder
     )
+    clip: Column = partial(ratios.truncated, maximum=rho_max)
     return Estimator(
         returns=target,
         baseline=baselines.value,
         ratio=ratios.token,
-        clip=ratios.truncated(rho_max),
+        clip=clip,
         kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
