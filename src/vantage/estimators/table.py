@@ -36,7 +36,7 @@ from vantage.estimators.aggregates import (
     undiscounted,
 )
 from vantage.estimators.averages import by_group_and_position
-from vantage.estimators.columns import parts
+from vantage.estimators.columns import check_settings, parts
 from vantage.estimators.estimator import Column, Estimator
 from vantage.estimators.shrinkage import shrinkage
 
@@ -302,12 +302,12 @@ def vtrace(
     target = partial(
         returns.vtrace, rho_max=rho_max, c_max=c_max, lambda_=lambda_, remainder=remainder
     )
-    clip: Column = partial(ratios.truncated, maximum=rho_max)
+    check_settings(target)  # before the clip is bound: of a wrong rho_max it would say "maximum"
     return Estimator(
         returns=target,
         baseline=baselines.value,
         ratio=ratios.token,
-        clip=clip,
+        clip=ratios.truncated(rho_max),
         kl_in_loss=times(penalties.k2_in_loss, beta),
     )
 
