@@ -26,7 +26,8 @@ RESULTS = Path(__file__).parent / "results" / "tuned.json"
 LEARNED = RESULTS.with_name("learning.json")
 # of config.json, what a run depends on
 ASKED = ("environment", "estimator", "update", "fragment", "lr", "schedule", "steps")
-YOUNGER = {"importance": "none"}  # columns that records lack, with what they were then
+# columns that records lack, with what they were then
+YOUNGER = {"importance": "none", "selection": "none", "restraint": "–"}
 SHIPPED = Path(vt.__file__).parent / "training" / "tuned.json"
 LEARNING = {
     "LunarLander-v3": "lunarlander_ppo",

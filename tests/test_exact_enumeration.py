@@ -231,16 +231,45 @@ def test_a_ratio_truncated_in_one_call_says_that_off_policy_it_is_biased(maximum
     assert (got - exactly).norm() > 0.05 * exactly.norm()
 
 
-@pytest.mark.parametrize("maximum", [0.0, -1.0, 0.999, float("nan")])
-def test_a_bound_that_holds_on_policy_too_is_refused(maximum):
-    """It would make every step smaller, or none count, where rows claim to be unbiased."""
-    with pytest.raises(vt.InputError, match=r"truncated\(maximum=.*must be at least 1, the ratio"):
+@pytest.mark.parametrize("maximum", [0.0, -1.0, float("nan")])
+def test_a_ratio_is_truncated_at_a_number_above_0(maximum):
+    with pytest.raises(vt.InputError, match=r"truncated\(maximum=.*must be above 0"):
         vt.ratios.truncated(maximum)
-    with pytest.raises(vt.InputError, match=r"rho_max=.*must be at least 1, the ratio on policy"):
+    with pytest.raises(vt.InputError, match=r"rho_max=.*must be above 0"):
         vt.estimators.vtrace(rho_max=maximum)
-    rejected = partial(vt.importance.rejected, minimum=1.5)
-    with pytest.raises(vt.InputError, match=r"minimum=.*must be from 0 to 1, the ratio on policy"):
-        vt.estimators.rloo().replace(importance=rejected)
+
+
+@pytest.mark.parametrize("column", ["clip", "importance"])
+def test_a_bound_that_cuts_the_ratio_on_policy_says_what_is_left(column):
+    """On policy a ratio is 1: half of it is half of the gradient, by enumeration."""
+    cut = {
+        "clip": vt.ratios.truncated(0.5),
+        "importance": partial(vt.importance.truncated, maximum=0.5),
+    }
+    mdp = MDP.bandit(REWARD)
+    policy = random_policy(mdp, 1)
+    rule = vt.Estimator(ratio=vt.ratios.token).replace(**{column: cut[column]})
+    assert rule.bias == "scale"
+    assert rule.unbiased.startswith("up to a constant factor (truncated(maximum=0.5))")
+    assert rule.factor(1, 1.0) == 0.5
+    found = exact.expectation(mdp, policy, rule).mean
+    torch.testing.assert_close(found, 0.5 * exact.gradient(mdp, policy).detach(), **TIGHT)
+
+
+@pytest.mark.parametrize(
+    ("column", "cut"),
+    [
+        ("clip", partial(vt.ratios.tapered, maximum=0.5)),
+        ("importance", partial(vt.importance.rejected, minimum=1.5)),
+        ("importance", partial(vt.importance.masked, maximum=0.5)),
+    ],
+)
+def test_a_bound_that_leaves_out_the_ratio_on_policy_claims_nothing(column, cut):
+    rule = vt.Estimator(ratio=vt.ratios.trajectory).replace(**{column: cut})
+    assert rule.unbiased.startswith("never (")
+    wide = dict.fromkeys(cut.keywords, 1.0)
+    whole = rule.replace(**{column: partial(cut.func, **wide)})
+    assert whole.unbiased.startswith("always; off policy never")
 
 
 def test_estimators_that_need_scores_are_given_them():

@@ -273,7 +273,7 @@ def test_off_policy_it_is_exact_and_clipping_depends_on_the_sign(estimator):
     "estimator",
     [
         vt.estimators.m2po(threshold=0.01),
-        vt.estimators.clip_cov(fraction=0.4, minimum=0.0, epsilon=0.02),
+        vt.estimators.clip_cov(fraction=0.4, low=0.0, epsilon=0.02),
         vt.estimators.forking_tokens(fraction=0.4),
     ],
     ids=lambda row: row.name,

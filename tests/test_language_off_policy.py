@@ -170,7 +170,7 @@ def test_an_engine_that_would_have_to_be_awaited_is_refused() -> None:
 
 ROWS = {
     "forking_tokens": E.forking_tokens(fraction=0.3),
-    "clip_cov": E.clip_cov(fraction=0.1, minimum=0.1),
+    "clip_cov": E.clip_cov(fraction=0.1, low=0.1),
     "m2po": E.m2po(threshold=1e-4),
 }
 

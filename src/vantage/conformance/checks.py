@@ -74,7 +74,7 @@ def weights_are_sound(estimator: Estimator, seed: int = 0) -> Iterator[str]:
         yield "weights carry a graph; they are coefficients: detach what they are made of."
     if (weights[~batch.mask] != 0).any():
         yield "weights are not 0 where batch.mask is False; use torch.where(batch.mask, ..., 0)."
-    again = estimator.weights(batch, batch.log_prob, **inputs)
+    again = estimator.weights(batch, batch.log_prob.clone(), **inputs)
     if not _close(weights, again):
         yield (
             "weights(batch) and weights(batch, batch.log_prob) differ; a ratio must be 1 where the "

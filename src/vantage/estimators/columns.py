@@ -54,10 +54,10 @@ SETTINGS: dict[str, tuple[str, Callable[[float], bool]]] = {
     "correction": ("0 or 1", lambda x: x in (0, 1)),
     "epsilon": ("0 or above", lambda x: x >= 0),
     "epsilon_high": ("0 or above", lambda x: x >= 0),
-    "rho_max": ("at least 1, the ratio on policy", lambda x: x >= 1),
+    "rho_max": ("above 0", lambda x: x > 0),
     "c_max": ("0 or above", lambda x: x >= 0),
-    "maximum": ("at least 1, the ratio on policy", lambda x: x >= 1),
-    "minimum": ("from 0 to 1, the ratio on policy", lambda x: 0 <= x <= 1),
+    "maximum": ("above 0", lambda x: x > 0),
+    "minimum": ("0 or above", lambda x: x >= 0),
     "low": ("finite", math.isfinite),
     "high": ("finite", math.isfinite),
     "omega": ("0 or above", lambda x: x >= 0),
@@ -90,7 +90,7 @@ def declares(
     *,
     needs: tuple[str, ...] = (),
     couples: Coupling = "none",
-    bias: Bias = "none",
+    bias: "Bias | Callable[..., Bias]" = "none",
     provided: tuple[Condition, ...] = (),
     stepwise: bool = False,
     factor: Callable[..., float] | None = None,
@@ -105,7 +105,7 @@ def declares(
         couples: "none" if a trajectory's weights depend on that trajectory alone, "group" if on its
             group, "batch" if on the whole batch.
         bias: what the column does to E ĝ on policy: "none" leaves it at ∇J, "scale" multiplies it
-            by a constant, "direction" may turn it.
+            by a constant, "direction" may turn it; or a function of the settings of the column.
         provided: conditions under which `bias` holds; without them it may be "direction".
         factor: (trajectories in a group, **settings of the column) -> the constant by which a
             column of bias "scale" multiplies E ĝ. Without it the constant is not known.
@@ -149,7 +149,22 @@ def couples(column: Callable[..., object]) -> Coupling:
 
 def bias(column: Callable[..., object]) -> Bias | None:
     """What a column declares that it does to the mean of the gradient; None if it does not say."""
-    return getattr(function_of(column), "bias", None)
+    declared = getattr(function_of(column), "bias", None)
+    return declared(**settings_of(column)) if callable(declared) else declared
+
+
+def cutting_one(kind: Bias) -> Callable[..., Bias]:
+    """The claim of bounds of a ratio: `kind` where they cut 1 too, which it is on policy."""
+
+    def claim(maximum: float = math.inf, minimum: float = 0.0, **settings: object) -> Bias:
+        return kind if maximum < 1 or minimum > 1 else "none"
+
+    return claim
+
+
+def cut_one(group: int, maximum: float = math.inf, **settings: object) -> float:
+    """What an upper bound leaves of the ratio 1."""
+    return min(1.0, maximum)
 
 
 def provided(column: Callable[..., object]) -> frozenset[Condition]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vantage.batch import Batch
 from vantage.estimators import ratios
-from vantage.estimators.columns import always, declares
+from vantage.estimators.columns import always, cut_one, cutting_one, declares
 
 Ratio = Callable[[Batch, Tensor], Tensor]
 
@@ -34,7 +34,12 @@ def none(batch: Batch, log_prob: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:
     return torch.ones_like(log_prob)
 
 
-@declares(stepwise=True, bounded=lambda maximum=math.inf, **others: math.isfinite(maximum))
+@declares(
+    stepwise=True,
+    bias=cutting_one("scale"),
+    factor=cut_one,
+    bounded=lambda maximum=math.inf, **others: math.isfinite(maximum),
+)
 def truncated(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],
@@ -53,7 +58,7 @@ def truncated(
     return ratio(batch, log_prob).clamp(max=maximum)
 
 
-@declares(stepwise=True, bounded=always)
+@declares(stepwise=True, bias=cutting_one("direction"), bounded=always)
 def masked(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],
@@ -75,7 +80,7 @@ def masked(
     return torch.where((weight >= minimum) & (weight <= maximum), weight, 0)
 
 
-@declares(stepwise=True, bounded=always)
+@declares(stepwise=True, bias=cutting_one("direction"), bounded=always)
 def rejected(
     batch: Batch,
     log_prob: Float[Tensor, "N T"],

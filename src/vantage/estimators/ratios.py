@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vantage.batch import Batch, sum_by_episode
-from vantage.estimators.columns import always, check_settings, declares
+from vantage.estimators.columns import always, check_settings, cut_one, cutting_one, declares
 
 
 @declares(stepwise=True)
@@ -130,7 +130,11 @@ def truncated(
 ) -> Float[Tensor, "N T"]: ...
 
 
-@declares(bounded=lambda maximum=1.0: math.isfinite(maximum))
+@declares(
+    bias=cutting_one("scale"),
+    factor=cut_one,
+    bounded=lambda maximum=1.0: math.isfinite(maximum),
+)
 def truncated(
     ratio: Float[Tensor, "N T"] | float,
     advantage: Float[Tensor, "N T"] | None = None,
@@ -147,8 +151,9 @@ def truncated(
     Equation: min(ρ, ρ̄).
     Shapes: [N, T].
     Source: Ionides 2008; Espeholt et al. 2018, IMPALA, section 4.2.
-    Unbiased when: always, on policy, for ρ̄ ≥ 1. Off policy it is biased wherever a ratio exceeds
-        ρ̄, with any ratio column: with that of the trajectory by −E_μ[max(ρ − ρ̄, 0) A Σ_t s_t].
+    Unbiased when: always, on policy, for ρ̄ ≥ 1; below 1, ρ̄ times the gradient. Off policy it is
+        biased wherever a ratio exceeds ρ̄, with any ratio column: with that of the trajectory by
+        −E_μ[max(ρ − ρ̄, 0) A Σ_t s_t].
     """
     if not isinstance(ratio, Tensor):
         bound: Callable[..., Any] = partial(truncated, maximum=ratio)
@@ -157,7 +162,7 @@ def truncated(
     return ratio.clamp(max=maximum)
 
 
-@declares(bounded=always)
+@declares(bias=cutting_one("direction"), bounded=always)
 def dual(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
@@ -224,7 +229,7 @@ def gamma(
     return torch.nan_to_num((slope + k * ratio.log() - slope * ratio).exp(), nan=0.0)
 
 
-@declares(bounded=always)
+@declares(bias=cutting_one("direction"), bounded=always)
 def tapered(
     ratio: Float[Tensor, "N T"], advantage: Float[Tensor, "N T"], *, maximum: float = 1.0
 ) -> Float[Tensor, "N T"]:
@@ -285,7 +290,7 @@ def sequence_masked(
     return torch.where((advantage < 0) & (apart > threshold), 0, weight)
 
 
-@declares(needs=("batch", "log_prob"), bounded=always)
+@declares(needs=("batch", "log_prob"), bias=cutting_one("scale"), factor=cut_one, bounded=always)
 def divergence(
     ratio: Float[Tensor, "N T"],
     advantage: Float[Tensor, "N T"],
