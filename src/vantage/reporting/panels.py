@@ -117,17 +117,19 @@ def _in_words(subject: Subject) -> Iterator[Panel]:
     for panel in PANELS:
         if panel.title == "Return" and subject.language:
             yield replace(panel, title="Reward", note="Mean over the completions of an update.")
-            yield _evaluations(subject)
+            yield from _evaluations(subject)
             yield _parts(subject)
         else:
             yield panel
 
 
-def _evaluations(subject: Subject) -> Panel:
-    """The reward on every held-out set, where sets have names."""
-    sets = {f"eval/{name}/return": name for name in subject.evaluation_sets}
-    note = "Mean over greedy completions of each set's prompts."
-    return Panel("Learning", "Reward on held-out prompts", note, sets)
+def _evaluations(subject: Subject) -> list[Panel]:
+    """The reward on every held-out set that has a name, a figure each."""
+    note = "Mean over greedy completions of the prompts of this set."
+    return [
+        Panel("Learning", f"Reward on {name}", note, {f"eval/{name}/return": "evaluation"})
+        for name in subject.evaluation_sets[:MOST_OTHERS]
+    ]
 
 
 def _parts(subject: Subject) -> Panel:
@@ -140,7 +142,7 @@ def _parts(subject: Subject) -> Panel:
 def _others(subject: Subject) -> list[Panel]:
     """What callbacks have added, a figure each."""
     shown = {metric for panel in PANELS for metric in panel.metrics} | BOOKKEEPING
-    shown |= set(_evaluations(subject).metrics)
+    shown |= {f"eval/{name}/return" for name in subject.evaluation_sets}
     columns = subject.curves.columns
     ends = {f"{name}_{end}" for name in columns for end in ("low", "high")}
     others = [n for n in columns if not (n in shown or n in ends or n.startswith("rewards/"))]
