@@ -207,7 +207,7 @@ def _entropy(subject: Subject) -> Finding | None:
     return Finding(
         f"The policy has become all but deterministic: entropy {number(after.mean())}, "
         f"{number(before.mean())} at the start.",
-        "If it stopped learning too early: an entropy bonus, or a lower learning rate.",
+        "If it stopped learning too early, add an entropy bonus or lower the learning rate.",
     )
 
 
@@ -239,13 +239,13 @@ RULES: tuple[Any, ...] = (
     Threshold(
         "clip_fraction", lambda mean: mean > 0.3,
         "A share of {} of the steps is clipped, and teaches nothing in later epochs.",
-        "Fewer epochs or a lower learning rate.",
+        "Make fewer epochs, or lower the learning rate.",
     ),
     _value,
     Threshold(
         "frac_reward_zero_std", lambda mean: mean > 0.5,
         "In a share of {} of the groups all completions got the same reward: they teach nothing.",
-        "Prompts of middling difficulty, or more completions a prompt (num_generations).",
+        "Choose prompts of middling difficulty, or draw more completions each (num_generations).",
     ),
     Threshold(
         "completions/clipped_ratio", lambda mean: mean > 0.2,
