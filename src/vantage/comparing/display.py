@@ -16,7 +16,6 @@ from rich.table import Table
 
 from vantage.comparing.jobs import Job
 from vantage.comparing.workers import Outcome
-from vantage.errors import InputError
 from vantage.runs.progress import return_text
 from vantage.runs.run import METRICS
 from vantage.runs.stored import parsed
@@ -131,7 +130,7 @@ def last_row(job: Job) -> dict[str, Any]:
             file.seek(-min(TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
             lines = file.read().split(b"\n")[:-1]  # what follows the last newline is not whole
         return parsed(lines[-1].decode(), job.folder / METRICS) if lines else {}
-    except (OSError, ValueError, InputError):  # not there yet, or just being replaced
+    except (OSError, ValueError):  # not there yet, or just being replaced
         return {}
 
 

@@ -79,10 +79,10 @@ def without_covariance(
     Source: Cui et al. 2025, Clip-Cov; r = 0.0002, l = 1 and u = 5 as verl has them.
     Unbiased when: never. What is left out depends on the sampled actions and their advantages.
     """
-    covariance = _centred(batch, advantage) * _centred(batch, log_prob)
+    covariance = _covariance(batch, advantage, log_prob)
     within = batch.mask & (covariance > low) & (covariance < high)
     count = int(within.sum())
-    dropped = min(max(1, int(fraction * batch.steps)), count)
+    dropped = min(_few(batch, fraction), count)
     return 1 - within.to(advantage.dtype) * (dropped / max(1, count))
 
 
@@ -130,12 +130,24 @@ def highest_covariance(
     Unbiased when: always, on policy, where |log π/μ| is 0 and, by the sign that it has there, so is
         its slope. Off policy it adds −c E_μ[sgn(log π/μ) ∇log π] over the chosen steps.
     """
-    covariance = _centred(batch, advantage) * _centred(batch, log_prob)
+    covariance = _covariance(batch, advantage, log_prob)
     ordered = covariance[batch.mask].sort(descending=True).values
     if len(ordered) == 0:
         return torch.zeros_like(advantage)
-    last = ordered[min(max(1, int(fraction * batch.steps)), len(ordered)) - 1]
+    last = ordered[min(_few(batch, fraction), len(ordered)) - 1]
     return coefficient * (covariance >= last).to(advantage.dtype)
+
+
+def _covariance(
+    batch: Batch, advantage: Float[Tensor, "N T"], log_prob: Float[Tensor, "N T"]
+) -> Float[Tensor, "N T"]:
+    """(A − Ā)(log π₀ − mean log π₀) of each step."""
+    return _centred(batch, advantage) * _centred(batch, log_prob)
+
+
+def _few(batch: Batch, fraction: float) -> int:
+    """A fraction of the counted steps, at least one."""
+    return max(1, int(fraction * batch.steps))
 
 
 def _centred(batch: Batch, steps: Float[Tensor, "N T"]) -> Float[Tensor, "N T"]:

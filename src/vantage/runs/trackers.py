@@ -165,8 +165,8 @@ class _Memory:
     def __init__(self, folder: Path, name: str):
         self.folder, self.file = folder, folder / name
         present = self.file.exists() or self.file.is_symlink()
-        memory: dict[str, Any] = {"id": secrets.token_hex(4), "step": -1}
-        memory = object_of(self.file) if present else memory
+        new: dict[str, Any] = {"id": secrets.token_hex(4), "step": -1}
+        memory = object_of(self.file) if present else new
         with naming(self.file):
             self.id: str = memory["id"]
             self.step: int = memory["step"]

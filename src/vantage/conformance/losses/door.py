@@ -81,6 +81,12 @@ class Rows:
         return self.batch.mask
 
     @property
+    def entropy(self) -> Float[Tensor, "N T"]:
+        """[N, T] of the policy at each step, in nats, without a graph."""
+        chances = (self.logits.detach() / self.temperature).softmax(-1)
+        return torch.special.entr(chances).sum(-1)
+
+    @property
     def group(self) -> Int[Tensor, " N"]:
         """[N] which prompt."""
         return self.batch.group
@@ -288,11 +294,10 @@ def _name(function: Function) -> str:
 
 def _of_estimator(estimator: Estimator, rows: Rows) -> Tensor:
     """The surrogate whose gradient is −ĝ."""
-    chances = (rows.logits.detach() / rows.temperature).softmax(-1)
     inputs: dict[str, Any] = {
         "greedy_return": rows.greedy_return,
         "reference_log_prob": rows.reference_log_prob,
-        "entropy": torch.special.entr(chances).sum(-1),
+        "entropy": rows.entropy,
         **parts_by_action(rows.batch),
     }
     inputs = {name: value for name, value in inputs.items() if name in estimator.needs}

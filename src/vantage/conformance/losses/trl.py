@@ -103,9 +103,8 @@ class _Answered:
 
     def _answer(self, log_prob: Tensor, reference: Tensor, rows: Rows) -> object:
         """The model's method: log-probabilities, entropies, and no auxiliary loss."""
-        chances = (rows.logits.detach() / rows.temperature).softmax(-1)
         # TRL finds a quantile of them in float32, which no other number format would meet
-        entropy = torch.special.entr(chances).sum(-1)[:, : log_prob.shape[1]].float()
+        entropy = rows.entropy[:, : log_prob.shape[1]].float()
 
         def answer(model: object, *_: object, **__: object) -> tuple[Tensor, Tensor, None]:
             is_reference = model is getattr(self.trainer, "ref_model", None)
