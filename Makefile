@@ -10,7 +10,7 @@
 #             intervals), endurance (memory over an hour), peers; those with numbers write them to
 #             benchmarks/results and go on from what is there
 # Pages are tested in a browser: the machine's Chromium or Chrome, CHROME=path, or one that is installed.
-# Tests run in WORKERS processes of one thread each (2 by default).
+# Tests run in WORKERS processes (2 by default) of one thread each; WORKERS=1 OMP_NUM_THREADS=2 tries two.
 # The environment is made in .venv from pyproject.toml and constraints.txt; nothing else is touched, but
 # for a browser where there is none (.ci/browser).
 

@@ -1,5 +1,7 @@
 """Settings of every test."""
 
+import os
+
 import pytest
 import torch
 import typechecker
@@ -10,5 +12,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _threads() -> None:
+    """One; as many as OMP_NUM_THREADS says where the tests are tried with more."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))

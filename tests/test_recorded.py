@@ -36,11 +36,15 @@ def _trained(name: str, device: str = "cpu", schedule: str = "constant") -> vt.R
 
 
 def _same(one: vt.Run, other: vt.Run) -> None:
-    pairs = zip(one.policy.parameters(), other.policy.parameters(), strict=True)
-    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+    """To rounding: inputs of a recording may lie otherwise in memory."""
+    for mine, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-6)  # a step of Adam moves 1e-3
     for row, again in zip(one.history, other.history, strict=True):
-        numbers = [{k: v for k, v in each.items() if k not in TIMES} for each in (row, again)]
-        assert str(numbers[0]) == str(numbers[1])
+        numbers = [
+            {k: v for k, v in each.items() if k not in TIMES and v is not None}
+            for each in (row, again)
+        ]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear"])
