@@ -28,6 +28,8 @@ LEARNED = RESULTS.with_name("learning.json")
 ASKED = ("environment", "estimator", "update", "fragment", "lr", "schedule", "steps")
 # columns that records lack, with what they were then
 YOUNGER = {"importance": "none", "selection": "none", "restraint": "–"}
+# settings of algorithms that records lack, with what they were then
+SINCE = {"trpo": {"every_action": False}}
 SHIPPED = Path(vt.__file__).parent / "training" / "tuned.json"
 LEARNING = {
     "LunarLander-v3": "lunarlander_ppo",
@@ -68,8 +70,7 @@ def run(names: list[str], seeds: int) -> None:
         row = rows()[name]
         for seed in range(seeds):
             results = _read()
-            done = results["runs"].get(name, [])
-            same = [each for each in done if each["settings"] == settings_of(row)]
+            same = _same(results, row)
             if any(each["seed"] == seed for each in same):
                 continue
             record = measured(row, seed)
@@ -111,7 +112,13 @@ def as_asked(row: Row, settings: dict[str, Any]) -> bool:
 
 def _same(results: dict[str, Any], row: Row) -> list[dict[str, Any]]:
     done = results["runs"].get(row.env, [])
-    return [each for each in done if each["settings"] == settings_of(row)]
+    return [each for each in done if _whole(each["settings"]) == settings_of(row)]
+
+
+def _whole(recorded: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a record, those that are younger among them."""
+    since = SINCE.get(recorded["algorithm"], {})
+    return recorded | {"settings": since | recorded["settings"]}
 
 
 def _processor() -> str:

@@ -24,6 +24,7 @@ CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"eps": 1e-2}),
     (EPOCHS, {}, {"max_grad_norm": 1e-3}),
     (NATURAL, {}, {"max_kl": 0.1}),
+    (NATURAL, {}, {"every_action": False}),
     (NATURAL, {"max_kl": 50.0}, {"line_search": True}),
     (NATURAL, {}, {"iterations": 1}),
     (NATURAL, {}, {"damping": 3.0}),

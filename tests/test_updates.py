@@ -1,6 +1,7 @@
 """Update rules: PPO's epochs, V-trace's delay, natural gradients; by reference, by enumeration."""
 
 import copy
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import vantage as vt
 from vantage.environments.fragments import Fragments
 from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
-from vantage.gradients.weighted import flat_gradient, step_scores
-from vantage.training.natural import conjugate_gradients, fisher_product
+from vantage.gradients.weighted import flat_gradient
+from vantage.training.natural import conjugate_gradients
 from vantage.training.updates import Epochs, Natural
 
 
@@ -272,46 +273,6 @@ def test_a_delayed_policy_acts_and_vtrace_knows() -> None:
         assert seen[number][1] > 1e-4
 
 
-def test_the_fisher_product_is_exact_over_an_enumerated_batch() -> None:
-    """F v by backward passes against Σ p s sᵀ v from every score of every trajectory."""
-    mdp = vt.MDP.short_corridor()
-    policy = vt.SoftmaxTable(mdp.observations, mdp.actions)
-    with torch.no_grad():
-        policy.logits.copy_(
-            torch.randn(policy.logits.shape, generator=torch.Generator().manual_seed(3))
-        )
-    batch = vt.exact.enumerate(mdp, policy, horizon=4)
-    scores = step_scores(policy, batch).flatten(0, 1)
-    share = (batch.weight[:, None] * batch.mask).flatten()
-    fisher = torch.einsum("t,tp,tq->pq", share / share.sum(), scores, scores)
-    product = fisher_product(policy, batch)
-    for seed in range(3):
-        v = torch.randn(
-            len(fisher), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-        )
-        torch.testing.assert_close(product(v), fisher @ v, rtol=1e-10, atol=1e-12)
-
-
-def test_fisher_is_the_hessian_of_kl() -> None:
-    """Over all actions of a categorical policy, F is the second derivative of KL(π_old ‖ π)."""
-    policy = vt.SoftmaxTable(1, 3)
-    with torch.no_grad():
-        policy.logits.copy_(torch.tensor([[0.5, -0.2, 0.1]]))
-    old = torch.softmax(policy.logits.detach(), -1)[0]
-
-    def kl(logits: torch.Tensor) -> torch.Tensor:
-        return (old * (old.log() - torch.log_softmax(logits, -1))).sum()
-
-    hessian = torch.autograd.functional.hessian(kl, policy.logits.detach()[0])
-    mdp = vt.MDP(
-        transition=torch.ones(1, 3, 1).double(), reward=torch.zeros(1, 3, 1).double(),
-        initial=torch.ones(1).double(), horizon=1,
-    )  # fmt: skip
-    product = fisher_product(policy, vt.exact.enumerate(mdp, policy))
-    columns = torch.stack([product(row) for row in torch.eye(3, dtype=torch.float64)])
-    torch.testing.assert_close(columns, hessian)
-
-
 def test_conjugate_gradients_solve() -> None:
     generator = torch.Generator().manual_seed(0)
     root = torch.randn(12, 12, generator=generator, dtype=torch.float64)
@@ -326,9 +287,9 @@ def test_trpo_moves_within_its_region_and_uphill() -> None:
     batch = fragment(env, passes, 64)
     row = vt.algorithms.trpo().estimator
     gradient = vt.gradient(policy, batch, row)
-    for line_search in (True, False):
+    for line_search, every_action in itertools.product((True, False), repeat=2):
         copied = copy.deepcopy(policy)
-        rule = Natural(max_kl=0.01, line_search=line_search)
+        rule = Natural(max_kl=0.01, line_search=line_search, every_action=every_action)
         metrics = rule.step(copied, gradient, batch, row)
         change = copied.log_prob(batch.observation, batch.action).detach() - batch.log_prob
         advantage = row.advantage(batch) * row.share(batch)
@@ -341,22 +302,20 @@ def test_trpo_moves_within_its_region_and_uphill() -> None:
     assert torch.equal(flat(still), flat(policy))
 
 
-def test_the_natural_gradient_does_not_depend_on_the_parameters() -> None:
+@pytest.mark.parametrize("every_action", [True, False])
+def test_the_natural_gradient_does_not_depend_on_the_parameters(every_action: bool) -> None:
     """Scaling one parameter's units changes ĝ, not the policy that a natural step leads to."""
 
-    class Scaled(vt.Policy):
-        memoryless = True
-
+    class Scaled(vt.Categorical):
         def __init__(self, scale: float):
-            super().__init__()
+            super().__init__(nn.Identity())
             self.theta, self.scale = nn.Parameter(torch.zeros(2, 2).double()), scale
             with torch.no_grad():
                 self.theta[0, 0] = 0.4 / scale
 
-        def log_prob(self, observation: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        def forward(self, observation: torch.Tensor) -> torch.Tensor:
             factor = torch.tensor([[self.scale, 1.0], [1.0, 1.0]], dtype=torch.float64)
-            rows = torch.log_softmax(self.theta * factor, -1)[observation]
-            return rows.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+            return (self.theta * factor)[observation]
 
     mdp = vt.MDP.article()
     table = vt.SoftmaxTable(2, 2)
@@ -370,9 +329,8 @@ def test_the_natural_gradient_does_not_depend_on_the_parameters() -> None:
         log_prob = policy.log_prob(batch.observation, batch.action)
         gradient = flat_gradient((weights * log_prob).sum(), policy)
         # per step of one-step trajectories, so that share and weight are one
-        Natural(max_kl=1e-3, damping=1e-9, iterations=50).step(
-            policy, gradient, batch, vt.estimators.reinforce()
-        )
+        rule = Natural(max_kl=1e-3, every_action=every_action, damping=1e-9, iterations=50)
+        rule.step(policy, gradient, batch, vt.estimators.reinforce())
         moved.append(policy.log_prob(batch.observation, batch.action).detach())
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-3, atol=1e-4)
 

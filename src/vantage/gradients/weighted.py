@@ -205,10 +205,12 @@ def flat_gradient(scalar: Tensor, policy: nn.Module) -> Float[Tensor, " P"]:
     return torch.cat(gradient_pieces(scalar, policy))
 
 
-def gradient_pieces(scalar: Tensor, policy: nn.Module) -> list[Float[Tensor, " _"]]:
+def gradient_pieces(
+    scalar: Tensor, policy: nn.Module, retain_graph: bool = False
+) -> list[Float[Tensor, " _"]]:
     """`flat_gradient` parameter by parameter, so that no second copy of it is made."""
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    pieces = torch.autograd.grad(scalar, parameters, allow_unused=True)
+    pieces = torch.autograd.grad(scalar, parameters, retain_graph=retain_graph, allow_unused=True)
     return [
         (torch.zeros_like(p) if piece is None else piece).reshape(-1)
         for p, piece in zip(parameters, pieces, strict=True)

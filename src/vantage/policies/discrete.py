@@ -47,6 +47,16 @@ class Categorical(Policy):
         """H = −Σ_a π(a|s) log π(a|s) in nats, [...]."""
         return _entropy(torch.log_softmax(self(observation), -1))
 
+    def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid A"]:
+        """log π(·|s), [..., A]."""
+        return torch.log_softmax(self(observation), -1)
+
+    def divergence(
+        self, first: Float[Tensor, "*grid A"], second: Float[Tensor, "*grid A"]
+    ) -> Float[Tensor, "*grid"]:
+        """Σ_a π_1(a) (log π_1(a) − log π_2(a)) in nats, [...]."""
+        return _divergence(first, second)
+
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "..."]) -> Int[Tensor, "*grid"]:
         """The likeliest action, [...]."""
@@ -169,6 +179,16 @@ class MultiCategorical(Policy):
         """H = Σ_k H(π_k(·|s)) in nats, [...]."""
         return _entropy(torch.log_softmax(self(observation), -1)).sum(-1)
 
+    def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid K A"]:
+        """log π_k(·|s) of every component, [..., K, max A_k]."""
+        return torch.log_softmax(self(observation), -1)
+
+    def divergence(
+        self, first: Float[Tensor, "*grid K A"], second: Float[Tensor, "*grid K A"]
+    ) -> Float[Tensor, "*grid"]:
+        """The sum of the components' divergences in nats, [...]."""
+        return _divergence(first, second).sum(-1)
+
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "..."]) -> Int[Tensor, "*grid K"]:
         """The likeliest action, [..., K]."""
@@ -215,6 +235,20 @@ class Bernoulli(Policy):
         logits = self(observation)
         return (nn.functional.softplus(logits) - logits.sigmoid() * logits).sum(-1)
 
+    def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid K"]:
+        """Logits of 1 against 0, [..., K]."""
+        return self(observation)
+
+    def divergence(
+        self, first: Float[Tensor, "*grid K"], second: Float[Tensor, "*grid K"]
+    ) -> Float[Tensor, "*grid"]:
+        """Σ_k p_k (l_k − m_k) + softplus(m_k) − softplus(l_k) in nats, [...].
+
+        l and m are the logits of first and second, p = sigmoid(l).
+        """
+        surplus = nn.functional.softplus(second) - nn.functional.softplus(first)
+        return (first.sigmoid() * (first - second) + surplus).sum(-1)
+
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "..."]) -> Int[Tensor, "*grid K"]:
         """The likeliest action, [..., K]."""
@@ -239,6 +273,12 @@ def _entropy(log_probs: Tensor) -> Tensor:
     """−Σ_a π_a log π_a; where π_a = 0 both the term and its gradient are 0."""
     finite = log_probs.clamp_min(torch.finfo(log_probs.dtype).min)
     return -(log_probs.exp() * finite).sum(-1)
+
+
+def _divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Σ_a π_1 (log π_1 − log π_2); where both are 0 the term and its derivatives are 0."""
+    lowest = torch.finfo(first.dtype).min
+    return (first.exp() * (first.clamp_min(lowest) - second.clamp_min(lowest))).sum(-1)
 
 
 def _switched(logits: Tensor, action: Tensor) -> Tensor:

@@ -61,6 +61,20 @@ class Gaussian(Policy):
         grid = self(observation).shape[:-1]
         return (self.log_std.sum() + constant).expand(grid)
 
+    def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid D 2"]:
+        """μ and log σ of every dimension, [..., D, 2]."""
+        mean = self(observation)
+        return torch.stack([mean, self.log_std.expand_as(mean)], -1)
+
+    def divergence(
+        self, first: Float[Tensor, "*grid D 2"], second: Float[Tensor, "*grid D 2"]
+    ) -> Float[Tensor, "*grid"]:
+        """Σ_d log σ_2/σ_1 + (σ_1² + (μ_1 − μ_2)²)/2σ_2² − ½ in nats, [...]."""
+        (mean, log_std), (mean_2, log_std_2) = first.unbind(-1), second.unbind(-1)
+        wider = log_std_2 - log_std
+        away = (mean - mean_2) * (-log_std_2).exp()
+        return (wider + torch.expm1(-2 * wider) / 2 + away.square() / 2).sum(-1)
+
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid D"]:
         """The mean, [..., D]."""
@@ -144,6 +158,10 @@ class SquashedGaussian(Gaussian):
         raw = mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * self._nodes
         constant = 0.5 * self.log_std.numel() * (1 + math.log(2 * math.pi))
         return self.log_std.sum() + constant + (_log_slope(raw) @ self._weights).sum(-1)
+
+    def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid D 2"]:
+        """μ and log σ of u, [..., D, 2]: tanh maps one to one, so that no divergence changes."""
+        return super().distribution(observation)
 
     @torch.no_grad()
     def mode(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid D"]:

@@ -156,6 +156,44 @@ class Policy(nn.Module):
         """H(π(·|s)) [...] in nats, differentiable."""
         raise NotImplementedError
 
+    def distribution(self, observation: Tensor) -> Tensor:
+        """The parameters of π(·|s), [..., *law], differentiable: what `divergence` compares.
+
+        For a policy of your own it may be anything that says what the distribution is. Without it
+        sampled actions are all that is known of the policy; see `tells_distribution`.
+        """
+        raise NotImplementedError
+
+    def divergence(self, first: Tensor, second: Tensor) -> Tensor:
+        """KL(first ‖ second) [...] in nats, exact and differentiable in both.
+
+        Args:
+            first, second: as `distribution` gives them, [..., *law].
+        """
+        raise NotImplementedError
+
+    def kl(self, observation: Tensor, other: "Policy") -> Tensor:
+        """KL(π(·|s) ‖ π_other(·|s)) [...] in nats, exact and differentiable in both.
+
+        Args:
+            observation: [..., *shape].
+            other: a policy of the same class.
+        """
+        return self.divergence(self.distribution(observation), other.distribution(observation))
+
+    def tells_distribution(self) -> bool:
+        """Whether `distribution` is that of `log_prob`, as far as can be told from its class.
+
+        It is where the two are inherited together: a subclass that has a `log_prob` of another law
+        needs a `distribution` of its own.
+        """
+        owner = {
+            name: next(n for n, kind in enumerate(type(self).__mro__) if name in vars(kind))
+            for name in ("distribution", "divergence", "log_prob")
+        }
+        last = type(self).__mro__.index(Policy)
+        return owner["distribution"] <= owner["log_prob"] and owner["divergence"] < last
+
     def mode(self, observation: Tensor) -> Tensor:
         """The likeliest action, [..., *shape]."""
         raise NotImplementedError

@@ -115,6 +115,18 @@ class Recurrent(Policy):
         """H(π(·|s)) at every step of whole rows in nats, [..., T]."""
         return self.head.entropy(self._read(self(observation), observation))
 
+    def distribution(self, observation: Tensor) -> Tensor:
+        """The head's, at every step of whole rows, [..., T, *law]."""
+        return self.head.distribution(self._read(self(observation), observation))
+
+    def divergence(self, first: Tensor, second: Tensor) -> Tensor:
+        """As the head has it, [..., T]."""
+        return self.head.divergence(first, second)
+
+    def tells_distribution(self) -> bool:
+        """As the head does."""
+        return super().tells_distribution() and self.head.tells_distribution()
+
     @torch.no_grad()
     def mode(self, observation: Tensor) -> Tensor:
         """The likeliest action at one step, [lanes, *shape]."""

@@ -231,7 +231,11 @@ def ppo_atari(**changes: object) -> Algorithm:
 
 @row
 def natural(
-    fragment: int = 1024, max_kl: float = 0.01, damping: float = 0.1, lambda_: float = 0.95
+    fragment: int = 1024,
+    max_kl: float = 0.01,
+    damping: float = 0.1,
+    lambda_: float = 0.95,
+    every_action: bool = True,
 ) -> Algorithm:
     """Natural policy gradient with steps of a given KL.
 
@@ -241,10 +245,13 @@ def natural(
         damping: the damping of the Fisher information. A table's is small wherever a state is
             seldom visited: 10⁻³ there, where 0.1 would leave hardly more than the plain gradient.
         lambda_: the λ of the generalised advantage.
+        every_action: whether the Fisher information is that of all actions, as in the source, or
+            estimated from the sampled ones.
 
     Source: Kakade 2002 [kakade2002].
     """
-    return _second_order("natural", fragment, lambda_, max_kl=max_kl, damping=damping)
+    rule = {"max_kl": max_kl, "damping": damping, "every_action": every_action}
+    return _second_order("natural", fragment, lambda_, **rule)
 
 
 @row
@@ -256,6 +263,7 @@ def trpo(
     iterations: int = 10,
     value_epochs: int = 10,
     value_minibatch: int = 256,
+    every_action: bool = True,
 ) -> Algorithm:
     """Trust-region policy optimisation: the natural gradient with a line search.
 
@@ -267,12 +275,16 @@ def trpo(
         iterations: the iterations of conjugate gradients.
         value_epochs: passes over a batch to fit V.
         value_minibatch: steps of a batch per step of that fit.
+        every_action: whether the Fisher information and the KL are those of all actions, as in the
+            source, or estimated from the sampled ones.
 
     Source: Schulman et al. 2015 [schulman2015]; 1,024 steps a batch: Henderson et al. 2018.
     """
     fit = updates.Fit(lr=1e-3, epochs=value_epochs, minibatch=value_minibatch)
     rule = {"max_kl": max_kl, "damping": damping, "iterations": iterations, "fit": fit}
-    return _second_order("trpo", fragment, lambda_, line_search=True, **rule)
+    return _second_order(
+        "trpo", fragment, lambda_, line_search=True, every_action=every_action, **rule
+    )
 
 
 @row

@@ -1,13 +1,18 @@
 """The natural gradient and TRPO: steps measured by how far the policy moves, not its parameters.
 
-With F = E[s sᵀ] the Fisher information of the policy, s = ∇ log π(a|s), the natural gradient is
-x = F⁻¹ ĝ. Conjugate gradients solve F x = ĝ from products F v alone, and the product with the
-Fisher information of a batch,
+With F = Σ_t c_t E_a[s_t s_tᵀ] the Fisher information of the policy in the states of a batch, s_t =
+∇ log π(a|s_t), c_t the step's share of the average, the natural gradient is x = F⁻¹ ĝ. F is the
+Hessian at π = π_old of the mean KL(π_old ‖ π), which a step x changes by ½ xᵀFx to second order.
+Conjugate gradients solve F x = ĝ from products F v alone, each a backward pass through the KL's
+gradient, and no matrix.
 
-    F̂ v = Σ_t c_t s_t (s_t · v),   c_t the step's share of the average,
+The KL is taken over all actions, from the policy's distribution, as it was published. Where only
+log π of the sampled actions is known, k3 = ρ − 1 − log ρ, ρ = π/π_old, estimates it without bias,
+and its Hessian is the Fisher information of these actions,
 
-takes backward passes and no matrix. The actions were drawn from the policy, so that E F̂ = F; over
-an enumerated batch F̂ is F. KL(π_old ‖ π) is ½ xᵀFx to second order.
+    F̂ = Σ_t c_t s_t s_tᵀ,
+
+of expectation F and of a rank of no more than the number of steps.
 """
 
 import math
@@ -28,7 +33,7 @@ from vantage.estimators.estimator import Estimator
 from vantage.estimators.penalties import k3
 from vantage.gradients.parameters import flat_parameters, write_parameters
 from vantage.gradients.passes import Passes
-from vantage.gradients.weighted import policy_inputs
+from vantage.gradients.weighted import gradient_pieces, policy_inputs
 from vantage.policies import Policy
 from vantage.training.ascent import Fit
 from vantage.training.interface import OptimizerFactory
@@ -46,6 +51,8 @@ class Natural:
 
     Attributes:
         max_kl: δ, nats per step of a trajectory.
+        every_action: whether F and the KL are expectations over all actions in the states visited,
+            as in the sources; otherwise they are estimates from the actions that were sampled.
         line_search: whether steps are checked and halved.
         iterations: the iterations of conjugate gradients.
         damping: added to the diagonal of F.
@@ -60,6 +67,7 @@ class Natural:
     optimizer_steps: ClassVar[int] = 1
 
     max_kl: float = 0.01
+    every_action: bool = True
     line_search: bool = False
     iterations: int = 10
     damping: float = 0.1
@@ -89,8 +97,16 @@ class Natural:
         """None for the policy, whose step has the length that `max_kl` gives it; one for V.
 
         Raises:
-            InputError: an optimiser or a learning rate is given, which would change nothing.
+            InputError: an optimiser or a learning rate is given, which would change nothing; a
+                policy whose distribution is not known, where F is to be over all actions.
         """
+        refuse_unless(
+            not self.every_action or passes.policy.tells_distribution(),
+            f"Natural(every_action=True): {type(passes.policy).__name__} has a log_prob and no "
+            "distribution of its own, so that only the actions that were sampled are known: take "
+            "those, every_action=False (--set every_action=false), or give the class the methods "
+            "distribution and divergence of vantage.Policy.",
+        )
         for name, given in (("optimizer", factory), ("lr", lr)):
             refuse_unless(
                 given is None,
@@ -132,7 +148,8 @@ class Natural:
             estimator: whose surrogate the line search looks at.
             scale: factor of `max_kl`, from a schedule.
         """
-        product = fisher_product(policy, batch)
+        kl = mean_kl(policy, batch, self.every_action)
+        product = hessian_product(kl(), policy)
         direction = conjugate_gradients(
             lambda v: product(v) + self.damping * v, gradient, self.iterations
         )
@@ -142,58 +159,70 @@ class Natural:
             return {"grad_norm": float(gradient.norm()), "step_length": 0.0, "halvings": 0}
         full = math.sqrt(2 * bound / curvature) * direction
         before = flat_parameters(policy)
-        surrogate = _surrogate(policy, batch, estimator)
-        start, halvings = float(surrogate()[0]), 0
-        while True:
-            write_parameters(policy, before + full * 0.5**halvings)
-            worth, kl = (float(x) for x in surrogate())
-            if not self.line_search or (worth > start and kl <= bound):
-                break
-            halvings += 1
-            if halvings > self.halvings:
-                write_parameters(policy, before)
-                break
-        moved = float((flat_parameters(policy) - before).norm())
-        return {
-            "grad_norm": float(gradient.norm()),
-            "step_length": moved,
-            "halvings": halvings,
-            "kl": float(surrogate()[1]),
-        }
+        worth = _surrogate(policy, batch, estimator)
+        with torch.no_grad():
+            start, halvings = float(worth()), 0
+            while True:
+                write_parameters(policy, before + full * 0.5**halvings)
+                if not self.line_search or (float(worth()) > start and float(kl()) <= bound):
+                    break
+                halvings += 1
+                if halvings > self.halvings:
+                    write_parameters(policy, before)
+                    break
+            moved = float((flat_parameters(policy) - before).norm())
+            return {
+                "grad_norm": float(gradient.norm()),
+                "step_length": moved,
+                "halvings": halvings,
+                "kl": float(kl()),
+            }
 
 
-def fisher_product(policy: Policy, batch: Batch) -> Callable[[Tensor], Float[Tensor, " P"]]:
-    """v -> F̂ v of the batch's steps, each with its share of the mean over steps.
+def mean_kl(policy: Policy, batch: Batch, every_action: bool) -> Callable[[], Float[Tensor, ""]]:
+    """() -> Σ_t c_t KL(π_old ‖ π) of the policy as it is now, π_old the policy as it was then.
+
+    Args:
+        policy: whose parameters may change between calls.
+        batch: the states, with the share c_t of each in the mean over steps.
+        every_action: over all actions, exactly; or k3 of the sampled ones, π_old having drawn them.
+    """
+    share, mask = per_token(batch), batch.mask
+    with torch.no_grad():
+        if every_action:
+            old = policy.distribution(batch.observation)
+        else:
+            old = policy.log_prob(batch.observation, batch.action)
+
+    def kl() -> Tensor:
+        if every_action:
+            each = policy.divergence(old, policy.distribution(batch.observation))
+        else:
+            log_ratio = policy.log_prob(batch.observation, batch.action) - old
+            each = k3(torch.where(mask, -log_ratio, 0), beta=1.0)
+        return torch.where(mask, share * each, 0).sum()
+
+    return kl
+
+
+def hessian_product(
+    scalar: Float[Tensor, ""], policy: Policy
+) -> Callable[[Tensor], Float[Tensor, " P"]]:
+    """v -> ∇²scalar · v over the policy's parameters that require a gradient.
 
     Shapes: [P] to [P], flat as `torch.nn.utils.parameters_to_vector`.
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    share = torch.where(batch.mask, per_token(batch), 0)
-    log_prob = policy.log_prob(batch.observation, batch.action)
-    log_prob = torch.where(batch.mask, log_prob, 0)
-    # Σ c_t v_t s_t is linear in v; its slope along a direction is s_t · direction
-    dummy = torch.zeros_like(log_prob, requires_grad=True)
-    along = torch.autograd.grad(
-        log_prob, parameters, dummy, create_graph=True, retain_graph=True, allow_unused=True
-    )
+    slope = torch.autograd.grad(scalar, parameters, create_graph=True, allow_unused=True)
 
     def product(v: Tensor) -> Tensor:
-        pieces = v.to(log_prob.dtype).split([p.numel() for p in parameters])
-        dots = [
-            (score * piece.view_as(score)).sum()
-            for score, piece in zip(along, pieces, strict=True)
-            if score is not None
+        pieces = v.to(scalar.dtype).split([p.numel() for p in parameters])
+        along = [
+            (each * piece.view_as(each)).sum()
+            for each, piece in zip(slope, pieces, strict=True)
+            if each is not None
         ]
-        change = torch.autograd.grad(torch.stack(dots).sum(), dummy, retain_graph=True)[0]
-        products = torch.autograd.grad(
-            log_prob, parameters, share * change, retain_graph=True, allow_unused=True
-        )
-        return torch.cat(
-            [
-                (torch.zeros_like(p) if of_p is None else of_p).flatten()
-                for p, of_p in zip(parameters, products, strict=True)
-            ]
-        )
+        return torch.cat(gradient_pieces(torch.stack(along).sum(), policy, retain_graph=True))
 
     return product
 
@@ -221,19 +250,14 @@ def conjugate_gradients(
     return x
 
 
-def _surrogate(
-    policy: Policy, batch: Batch, estimator: Estimator
-) -> Callable[[], tuple[Tensor, Tensor]]:
-    """() -> (Σ share ρ A, an estimate of KL(π_old ‖ π)) of the policy as it is now."""
-    share, mask = estimator.share(batch), batch.mask
+def _surrogate(policy: Policy, batch: Batch, estimator: Estimator) -> Callable[[], Tensor]:
+    """() -> Σ share ρ A of the policy as it is now."""
     advantage = estimator.advantage(batch, **policy_inputs(policy, batch, estimator))
-    weighted, mean = share * advantage, per_token(batch)
+    weighted = estimator.share(batch) * advantage
 
-    @torch.no_grad()
-    def surrogate_and_kl() -> tuple[Tensor, Tensor]:
-        log_prob = policy.log_prob(batch.observation, batch.action)
-        log_ratio = torch.where(mask, log_prob - batch.log_prob, 0)
-        kl = torch.where(mask, mean * k3(-log_ratio, beta=1.0), 0).sum()
-        return torch.where(mask, weighted * log_ratio.exp(), 0).sum(), kl
+    def surrogate() -> Tensor:
+        log_ratio = policy.log_prob(batch.observation, batch.action) - batch.log_prob
+        log_ratio = torch.where(batch.mask, log_ratio, 0)
+        return torch.where(batch.mask, weighted * log_ratio.exp(), 0).sum()
 
-    return surrogate_and_kl
+    return surrogate
