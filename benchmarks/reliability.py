@@ -98,6 +98,13 @@ def v_trace_with_delay(folder: Path, resume: bool) -> None:
              **settings(folder, resume))  # fmt: skip
 
 
+def ppg(folder: Path, resume: bool) -> None:
+    """A policy phase of four updates: most kills fall in the middle of one."""
+    rule = vt.algorithms.ppg(fragment=16, phase=4, minibatches=2, auxiliary_epochs=2)
+    vt.train("tensor/CartPole-v1", rule, lanes=4, updates=6,
+             **settings(folder, resume))  # fmt: skip
+
+
 def evaluated(folder: Path, resume: bool) -> None:
     """With evaluations, the best and the last checkpoints, and a callback."""
     vt.train("tensor/CartPole-v1", SMALL_PPO, lanes=4, updates=6,
@@ -159,7 +166,7 @@ KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
         whole_episodes, ppo_tensor, ppo_gymnasium, tabular, mujoco_normalised, gru,
-        v_trace_with_delay, batch_auto, evaluated, language_model, lora, several_epochs, turns,
+        v_trace_with_delay, ppg, batch_auto, evaluated, language_model, lora, several_epochs, turns,
         compare,
     )
 }  # fmt: skip

@@ -140,7 +140,9 @@ def test_a_setting_of_an_estimator_is_heeded(name: str, setting: str) -> None:
 
 # ---- algorithms --------------------------------------------------------------------------------
 
-SMALL = {"fragment": 8, "batch": 4, "epochs": 3, "minibatches": 2, "value_epochs": 2}
+SMALL = {
+    "fragment": 8, "batch": 4, "epochs": 3, "minibatches": 2, "value_epochs": 2, "phase": 2,
+}  # fmt: skip
 PRESETS = [
     (name, setting)
     for name in vt.algorithms.TABLE

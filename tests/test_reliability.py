@@ -22,7 +22,9 @@ def reliability() -> Iterator[Any]:
         yield reliability
 
 
-@pytest.mark.parametrize("name", ["whole_episodes", "v_trace_with_delay", "gru", "language_model"])
+@pytest.mark.parametrize(
+    "name", ["whole_episodes", "v_trace_with_delay", "ppg", "gru", "language_model"]
+)
 def test_killed_five_times_a_run_ends_as_the_one_that_never_was(
     reliability: Any, tmp_path: Path, name: str
 ) -> None:

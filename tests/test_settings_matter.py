@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import vantage as vt
-from vantage.training.updates import Ascent, Epochs, Fit, Natural
+from vantage.training.updates import Ascent, Epochs, Fit, Natural, Phasic
 
 # rule as it is, and per setting another value, with what else it needs to have something to say
 EPOCHS, NATURAL, ASCENT = Epochs(epochs=2, minibatches=2), Natural(), Ascent()
+PHASIC = Phasic(phase=2, auxiliary_epochs=2, epochs=2, minibatches=2)
 CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"epochs": 3}),
     (EPOCHS, {}, {"minibatches": 1}),
@@ -23,6 +24,11 @@ CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"lr": 1e-2}),
     (EPOCHS, {}, {"eps": 1e-2}),
     (EPOCHS, {}, {"max_grad_norm": 1e-3}),
+    (PHASIC, {}, {"phase": 1}),
+    (PHASIC, {}, {"auxiliary_epochs": 3}),
+    (PHASIC, {}, {"auxiliary_minibatches": 4}),
+    (PHASIC, {}, {"beta_clone": 100.0}),
+    (PHASIC, {}, {"auxiliary_lr": 1e-2}),
     (NATURAL, {}, {"max_kl": 0.1}),
     (NATURAL, {}, {"every_action": False}),
     (NATURAL, {"max_kl": 50.0}, {"line_search": True}),
@@ -60,10 +66,12 @@ def test_a_setting_is_heeded(rule: Any, base: dict[str, Any], change: dict[str, 
     assert bits(rule) != bits(replace(rule, **change))
 
 
-@pytest.mark.parametrize("rule", [EPOCHS, NATURAL, ASCENT])
+@pytest.mark.parametrize("rule", [EPOCHS, PHASIC, NATURAL, ASCENT])
 def test_no_setting_is_left_out(rule: Any) -> None:
+    """Those of `Epochs` are looked at in `Epochs`; `Phasic` hands them on."""
     changed = {name for other, _, change in CHANGES if other is rule for name in change}
-    assert changed == {field.name for field in fields(rule)}
+    inherited = {field.name for field in fields(EPOCHS)} if rule is PHASIC else set()
+    assert changed == {field.name for field in fields(rule)} - inherited
 
 
 @pytest.mark.parametrize("lr", [1e-3, 1000.0])

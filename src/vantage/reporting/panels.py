@@ -13,7 +13,7 @@ from vantage.reporting.subject import Subject
 BOOKKEEPING = {
     "update", "steps", "num_tokens", "prompts_drawn", "completions", "episodes", "units", "unit",
     "gradient_squared_norm", "gradient_variance", "snr", "noise_scale", "reward",
-    "completions/mean_length", "optimizer_steps", "skipped",
+    "completions/mean_length", "optimizer_steps", "skipped", "phase",
 }  # fmt: skip
 MOST_OTHERS = 24  # figures of metrics that callbacks added
 
@@ -57,7 +57,7 @@ PANELS = (
           "prompts.", {"noise/between_prompts": "between", "noise/within_prompts": "within"}),
     Panel("Policy", "Entropy", "Of the policy, mean over steps, in nats.", {"entropy": "entropy"}),
     Panel("Policy", "KL", "Of the update, or to the reference policy of a language model.",
-          {"kl": "KL"}, log=True),
+          {"kl": "KL", "auxiliary/kl": "of an auxiliary phase"}, log=True),
     Panel("Policy", "Clipped", "Share of steps whose ratio was clipped.",
           {"clip_fraction": "share", "clip_ratio/low": "below 1", "clip_ratio/high": "above 1"}),
     Panel("Policy", "Cut completions", "Share that reached the longest length.",
@@ -71,6 +71,8 @@ PANELS = (
           {"value_loss": "value loss"}, log=True),
     Panel("Losses", "Explained variance", "1: V knows the returns; 0: it knows their mean.",
           {"explained_variance": "share"}),
+    Panel("Losses", "Auxiliary phase", "Mean squared errors, last epoch.",
+          {"auxiliary/value_loss": "V", "auxiliary/head_loss": "on the policy's layers"}, log=True),
     Panel("Speed", "Throughput", "Of whole updates, collection included.",
           {"steps_per_second": "steps/s", "tokens_per_second": "tokens/s"}),
     Panel("Speed", "Seconds of an update", "And of drawing completions, where there are any.",

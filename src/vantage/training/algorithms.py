@@ -230,6 +230,66 @@ def ppo_atari(**changes: object) -> Algorithm:
 
 
 @row
+def ppg(
+    fragment: int = 128,
+    phase: int = 32,
+    epochs: int = 1,
+    minibatches: int = 8,
+    auxiliary_epochs: int = 6,
+    auxiliary_minibatches: int = 16,
+    beta_clone: float = 1.0,
+    lr: float = 5e-4,
+    auxiliary_lr: float = 5e-4,
+    lambda_: float = 0.95,
+    epsilon: float = 0.2,
+    value_coefficient: float = 0.5,
+    entropy: float = 0.01,
+) -> Algorithm:
+    """Phasic policy gradient: PPO, and after 32 updates a phase that trains V through the policy.
+
+    All settings are the published ones, γ = 0.999 and rewards normalised among them, but for the
+    batch: 16 lanes × 128 steps, where Procgen's hundred million steps had 256 × 256. β is for
+    rewards of that size: where the environment is yours, give it as `vantage.Normalized(env,
+    observations=False)`. A run of fewer than `phase` updates is PPO.
+
+    Args:
+        fragment: steps per lane and update.
+        phase: N_π, the updates of a policy phase.
+        epochs: E_π and E_V, over each batch as it comes, of policy and V alike.
+        minibatches: the minibatches of each of these epochs.
+        auxiliary_epochs: E_aux, over all batches of a phase.
+        auxiliary_minibatches: the minibatches of each of these epochs for each batch of the phase.
+        beta_clone: the weight of KL(π_old ‖ π) in the auxiliary phase.
+        lr: the learning rate of Adam in the policy phase.
+        auxiliary_lr: that of the auxiliary phase.
+        lambda_: the λ of the generalised advantage.
+        epsilon: the clip of the ratio.
+        value_coefficient: the weight of the value's loss in the policy phase.
+        entropy: coefficient of the bonus.
+
+    Source: Cobbe et al. 2021 [cobbe2021], and the code that was published with it.
+    """
+    return Algorithm(
+        estimators.ppo(epsilon=epsilon, lambda_=lambda_, entropy=entropy),
+        updates.Phasic(
+            epochs=epochs,
+            minibatches=minibatches,
+            value_coefficient=value_coefficient,
+            phase=phase,
+            auxiliary_epochs=auxiliary_epochs,
+            auxiliary_minibatches=auxiliary_minibatches,
+            beta_clone=beta_clone,
+            auxiliary_lr=auxiliary_lr,
+        ),
+        lanes=16,
+        fragment=fragment,
+        lr=lr,
+        normalise={"observations": False},
+        discount=0.999,
+    )
+
+
+@row
 def natural(
     fragment: int = 1024,
     max_kl: float = 0.01,

@@ -26,7 +26,7 @@ from vantage.runs.seeds import seed_of
 from vantage.statistics.signal import Signal, gradient_and_signal
 from vantage.training.auto import best_baseline, next_batch
 from vantage.training.evaluation import evaluate
-from vantage.training.interface import refuse_unless_finite
+from vantage.training.interface import Memory, refuse_unless_finite
 from vantage.training.lanes import lanes_signal
 from vantage.training.learner import (
     COLLECTING,
@@ -39,6 +39,7 @@ from vantage.training.learner import (
 from vantage.training.settings import Settings
 
 FIRST_BATCH = 64  # of batch="auto"
+MEMORY = "memory."  # before the names of what an update rule keeps, in a checkpoint
 RECENT = 100  # episodes of the running mean return
 
 
@@ -66,6 +67,7 @@ class ControlLearner(Learner):
         settings: the settings of the run.
         evaluation: where to evaluate, on lanes of its own; None: nowhere.
         episodes: the episodes of an evaluation.
+        memory: what the update rule keeps from one update to the next, if it keeps anything.
     """
 
     unit = pace = "steps"
@@ -79,6 +81,7 @@ class ControlLearner(Learner):
         settings: Settings,
         evaluation: Environment | None = None,
         episodes: int = 20,
+        memory: Memory | None = None,
     ) -> None:
         named: dict[str, nn.Module | None] = {
             "policy": passes.policy,
@@ -86,7 +89,8 @@ class ControlLearner(Learner):
             "environment": getattr(env, "statistics", None),
         }
         modules = {name: module for name, module in named.items() if module is not None}
-        super().__init__(settings.seed, modules, optimizers)
+        super().__init__(settings.seed, modules, optimizers, memory)
+        self.remembered = {} if memory is None else {"memory": memory}
         self.env, self.passes, self.policy, self.value = env, passes, passes.policy, passes.value
         self.evaluation, self.evaluation_episodes = evaluation, episodes
         self.estimators, self.settings = estimators, settings
@@ -150,6 +154,7 @@ class ControlLearner(Learner):
                 gradient=collected.gradient,
                 stale=settings.delay > 0,
                 factor=factor,
+                **self.remembered,
             )
 
         return row | self.unless_non_finite(step), collected.finished.taken
@@ -195,8 +200,11 @@ class ControlLearner(Learner):
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """The policies that are to act, and the actions that bring lanes to where they are."""
+        """The policies that are to act, the actions that bring lanes to where they are, the rule's
+        memory.
+        """
         tensors = {f"waiting.{i}": flat for i, flat in enumerate(self.waiting)}
+        tensors |= {f"{MEMORY}{name}": t for name, t in self.memory.tensors.items()}
         if self.settings.fragment is not None and self.history:
             tensors |= {f"lanes.{name}": t for name, t in self.fragments.state().items()}
         return tensors
@@ -207,7 +215,10 @@ class ControlLearner(Learner):
         self.restarted_at = position["restarted_at"]
         self.restart = position.get("restart", self.settings.restart)
         self.waiting = deque(tensors[f"waiting.{i}"] for i in range(self.settings.delay))
-        lanes = {k.removeprefix("lanes."): t for k, t in tensors.items() if "lanes." in k}
+        kept = {k.removeprefix(MEMORY): t for k, t in tensors.items() if k.startswith(MEMORY)}
+        device = next(self.policy.parameters()).device
+        self.memory.tensors = {name: tensor.to(device) for name, tensor in kept.items()}
+        lanes = {k.removeprefix("lanes."): t for k, t in tensors.items() if k.startswith("lanes.")}
         if not lanes:
             return
         if not self.fragments.restore(lanes, seed_of(self.seed, self.restarted_at, COLLECTING)):

@@ -38,7 +38,7 @@ from vantage.training import algorithms
 from vantage.training.algorithm import Algorithm
 
 LANES, DISCOUNT = 64, 0.99  # of an environment that a run makes, where nothing else is said
-POLICY, VALUE = 101, 102  # what the first weights are drawn for
+POLICY, VALUE, MEMORY = 101, 102, 103  # what the first weights are drawn for
 
 # Which policies act in which spaces.
 KINDS: dict[type[gymnasium.Space], tuple[type[Policy], ...]] = {

@@ -73,17 +73,18 @@ class Epochs:
     max_grad_norm: float | None = 0.5
 
     def __post_init__(self) -> None:
+        rule = type(self).__name__
         for name in ("epochs", "minibatches"):
             count = getattr(self, name)
-            refuse_unless(count >= 1, f"Epochs({name}={count}): must be at least 1.")
+            refuse_unless(count >= 1, f"{rule}({name}={count}): must be at least 1.")
         for name in ("value_clip", "target_kl", "max_grad_norm"):
             amount = getattr(self, name)
             refuse_unless(
-                amount is None or amount > 0, f"Epochs({name}={amount}): must be positive, or None."
+                amount is None or amount > 0, f"{rule}({name}={amount}): must be positive, or None."
             )
         refuse_unless(
             self.value_coefficient >= 0,
-            f"Epochs(value_coefficient={self.value_coefficient}): must be at least 0.",
+            f"{rule}(value_coefficient={self.value_coefficient}): must be at least 0.",
         )
 
     def check(self, estimator: Estimator) -> None:
@@ -92,19 +93,20 @@ class Epochs:
         Raises:
             InputError: it needs scores; or it is standardised twice.
         """
+        rule = type(self).__name__
         refuse_unless(
             "scores" not in estimator.needs,
-            f"Epochs: {estimator.name!r} needs the score of every step; use vt.updates.Ascent().",
+            f"{rule}: {estimator.name!r} needs the score of every step; use vt.updates.Ascent().",
         )
         refuse_unless(
             not (self.standardise and columns.couples(estimator.scale) != "none"),
-            f"Epochs(standardise=True) with {estimator.name!r}, whose scale is "
+            f"{rule}(standardise=True) with {estimator.name!r}, whose scale is "
             f"{columns.describe(estimator.scale)}: standardise once; use "
             "estimator.replace(scale=vt.scales.none), or standardise=False.",
         )
         refuse_unless(
             not self.standardise or estimator.selection is selections.none,
-            f"Epochs(standardise=True) with {estimator.name!r}: centring would bring back the "
+            f"{rule}(standardise=True) with {estimator.name!r}: centring would bring back the "
             f"steps that {columns.describe(estimator.selection)} leaves out; use "
             "standardise=False, and the scale vt.scales.standardised.",
         )
@@ -140,6 +142,19 @@ class Epochs:
             NonFiniteError: of a gradient.
             InputError: a batch too small for its minibatches.
         """
+        return self.stepped(passes, optimizers["policy"], estimator, batch, generator, stale)[0]
+
+    @torch.no_grad()
+    def stepped(
+        self,
+        passes: Passes,
+        optimizer: Optimizer,
+        estimator: Estimator,
+        batch: Batch,
+        generator: torch.Generator,
+        stale: bool,
+    ) -> tuple[dict[str, object], Weighed]:
+        """`update`, and the batch with its advantages and value targets as it began."""
         weighed = first = _weighed(passes, estimator, batch, stale)
         by_steps = passes.policy.memoryless and estimator.stepwise
         minibatches_of = steps_shuffled if by_steps else rows_shuffled
@@ -156,7 +171,7 @@ class Epochs:
             ):
                 on_policy = not stale and epoch == number == 0
                 norm, log_ratio = self._recorded_step(
-                    passes, optimizers["policy"], estimator, minibatch, on_policy
+                    passes, optimizer, estimator, minibatch, on_policy
                 )
                 norms.append(norm)
                 last_epoch.append((log_ratio, minibatch))
@@ -175,7 +190,7 @@ class Epochs:
             "The last checkpoint holds the policy from before.",
         )
         metrics = {"grad_norm": every.mean().item(), "optimizer_steps": len(norms)}
-        return metrics | _movement(estimator, last_epoch) | _fit(first)
+        return metrics | _movement(estimator, last_epoch) | _fit(first), first
 
     def _recorded_step(
         self,

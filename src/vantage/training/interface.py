@@ -1,6 +1,7 @@
 """What the training loop asks of an update rule, and how optimisers are made."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -20,12 +21,27 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 LARGE = {"rewards": 1e12, "predictions of the value function": 1e12, "log-probabilities": 1e4}
 
 
+@dataclass
+class Memory:
+    """What an update rule keeps from one update to the next, and a checkpoint with it.
+
+    Attributes:
+        modules: networks that it trains beside policy and value function, by name.
+        tensors: all else, by name. A rule exchanges them and never writes into one: an update that
+            is undone gets back those that were there.
+    """
+
+    modules: dict[str, nn.Module] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
 @runtime_checkable
 class Update(Protocol):
     """An update rule: how a batch changes a policy and its value function.
 
-    `vantage.updates` has three; an object with these attributes is one too. A dataclass is written
-    to config.json with its fields.
+    `vantage.updates` has some; an object with these attributes is one too. A dataclass is written
+    to config.json with its fields. A rule that keeps something from one update to the next has a
+    method `memory` besides, see `Remembering`.
 
     Attributes:
         wants_gradient: whether `update` is given ĝ of the whole batch, with its signal measured;
@@ -89,6 +105,30 @@ class Update(Protocol):
             factor: the factor of the schedule, for what a rule scales besides learning rates.
         """
         ...
+
+
+@runtime_checkable
+class Remembering(Update, Protocol):
+    """An update rule with a memory; `optimizers` and `update` then take `memory=` as well."""
+
+    def memory(self, passes: Passes, generator: torch.Generator) -> Memory:
+        """The memory that a run begins with.
+
+        Args:
+            passes: the policy and the value function.
+            generator: the source of the first weights of its modules.
+
+        Raises:
+            InputError: networks that the rule cannot serve, naming the remedy.
+        """
+        ...
+
+
+def memory_of(update: Update, passes: Passes, generator: torch.Generator) -> dict[str, Memory]:
+    """What a rule is given beside all others' arguments: its memory, by keyword, or nothing."""
+    if not isinstance(update, Remembering):
+        return {}
+    return {"memory": update.memory(passes, generator)}
 
 
 def optimizer_of(

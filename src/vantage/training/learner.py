@@ -28,6 +28,7 @@ from vantage.runs.run import CHECKPOINT, METRICS, line_of, read_metrics, write_m
 from vantage.runs.seeds import generator_of
 from vantage.runs.stored import naming
 from vantage.statistics.signal import Signal
+from vantage.training.interface import Memory
 
 # What a seed is drawn for, beside (seed, update).
 COLLECTING, LEARNING, EVALUATING = 0, 1, 2
@@ -49,6 +50,7 @@ class Learner(ABC):
         seed: the seed of everything random.
         modules: what is trained, and what else a checkpoint holds, by name.
         optimizers: the optimizers of them; their learning rates are those that the schedule scales.
+        memory: what an update rule keeps from one update to the next, if there is such.
 
     Attributes:
         policy, value: what is trained; value may be None.
@@ -64,9 +66,14 @@ class Learner(ABC):
     value: nn.Module | None
 
     def __init__(
-        self, seed: int, modules: dict[str, nn.Module], optimizers: dict[str, Optimizer]
+        self,
+        seed: int,
+        modules: dict[str, nn.Module],
+        optimizers: dict[str, Optimizer],
+        memory: Memory | None = None,
     ) -> None:
-        self.seed, self.modules, self.optimizers = seed, modules, optimizers
+        self.memory = Memory() if memory is None else memory
+        self.seed, self.modules, self.optimizers = seed, modules | self.memory.modules, optimizers
         self.history: list[dict[str, Any]] = []
         self.skip_non_finite = False
         self.rates = {
@@ -163,6 +170,7 @@ class Learner(ABC):
         optimizers = {
             name: copy.deepcopy(each.state_dict()) for name, each in self.optimizers.items()
         }
+        kept = dict(self.memory.tensors)
         counts = [row.get(SKIPPED, 0) for row in self.history[-PATIENCE:]]
         count = counts[-1] if counts else 0
         try:
@@ -173,6 +181,7 @@ class Learner(ABC):
                 module.load_state_dict(modules[name])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(optimizers[name])
+            self.memory.tensors = kept
             if len(counts) == PATIENCE and count - counts[0] == PATIENCE - 1:
                 raise NonFiniteError(f"{PATIENCE} updates in a row were skipped. {error}") from None
             if count == 0:

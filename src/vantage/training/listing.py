@@ -80,12 +80,12 @@ def explain(name: str) -> RenderableType:
         ("Update rule", str(algorithm.update)),
         ("A batch", _batch(algorithm)),
         ("Learning rate", f"{_rate(algorithm)}, schedule {name_of(algorithm.schedule)}"),
-        ("Normalised", "observations and rewards" if algorithm.normalise else "no"),
+        ("Normalised", _normalised(algorithm)),
         ("Source", without_keys(algorithm.source)),
     ):
         facts.add_row(heading, Text(text))
     settings = Table("setting", "default", "meaning", pad_edge=False)
-    meanings = _meanings(TABLE[name]) | (_meanings(TABLE["ppo"]) if name != "ppo" else {})
+    meanings = _meanings(TABLE["ppo"]) | _meanings(TABLE[name])
     for setting, parameter in settings_of(name).items():
         settings.add_row(setting, repr(parameter.default), meanings.get(setting, ""))
     title = Text(name, style="bold") + Text(f"  {parts(TABLE[name])['Summary'].split('Args:')[0]}")
@@ -109,6 +109,15 @@ def _rate(algorithm: Algorithm) -> str:
     )
     rate = algorithm.lr if algorithm.lr is not None else rate_of_rule
     return "steps of a given KL" if rate is None else f"{rate:g}"
+
+
+def _normalised(algorithm: Algorithm) -> str:
+    asked = algorithm.normalise
+    if not asked:
+        return "no"
+    given = asked if isinstance(asked, dict) else {}
+    kinds = ("observations", "rewards")
+    return " and ".join(kind for kind in kinds if given.get(kind, True))
 
 
 def _columns(algorithm: Algorithm) -> str:

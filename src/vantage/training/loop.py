@@ -15,14 +15,15 @@ from vantage.gradients.mlp_passes import fastest
 from vantage.gradients.passes import AutogradPasses
 from vantage.runs.progress import note
 from vantage.runs.run import Run
+from vantage.runs.seeds import generator_of
 from vantage.runs.trackers import Tracker
 from vantage.training import auto, schedules
 from vantage.training import updates as update_rules
 from vantage.training.callbacks import Callback
 from vantage.training.control import ControlLearner
-from vantage.training.door import check_starts, entry, shared
+from vantage.training.door import MEMORY, check_starts, entry, shared
 from vantage.training.evaluation import lanes_to_evaluate
-from vantage.training.interface import OptimizerFactory, Update
+from vantage.training.interface import OptimizerFactory, Update, memory_of
 from vantage.training.running import RunOptions, carry_out
 from vantage.training.schedules import Schedule
 from vantage.training.settings import Settings, describe, few_updates, resolved, with_changes
@@ -248,7 +249,10 @@ def train(
     # the gradients of whole episodes are taken row by row, which needs modules as they are
     in_rows = fragment is None and rule.wants_gradient
     passes = AutogradPasses(actor, critic) if in_rows else fastest(actor, critic)
-    optimizers = rule.optimizers(passes, optimizer or preset.get("optimizer"), settings.lr)
+    remembered = memory_of(rule, passes, generator_of(seed, MEMORY))
+    optimizers = rule.optimizers(
+        passes, optimizer or preset.get("optimizer"), settings.lr, **remembered
+    )
     config = describe(world, actor, critic, weighs, optimizers.get("policy"), settings)
     evaluation = (
         lanes_to_evaluate(world, evaluation_episodes, evaluation_env) if evaluate_every else None
@@ -263,7 +267,14 @@ def train(
     if dry_run:
         return Run(options.out, config, [], policy=actor, value=critic, env=world)
     learner = ControlLearner(
-        world, passes, candidates, optimizers, settings, evaluation, evaluation_episodes
+        world,
+        passes,
+        candidates,
+        optimizers,
+        settings,
+        evaluation,
+        evaluation_episodes,
+        **remembered,
     )
     try:
         run = carry_out(learner, config, options, updates=updates, steps=steps)

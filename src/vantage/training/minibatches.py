@@ -57,7 +57,7 @@ def steps_shuffled(
         size >= 2,
         f"Epochs(minibatches={count}): the batch has {len(counted)} steps; a minibatch needs two.",
     )
-    order = counted[_permutation(len(counted), counted.device, generator)]
+    order = counted[permutation(len(counted), counted.device, generator)]
     order = order[: size * count]
 
     def taken(tensor: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def steps_shuffled(
         yield Weighed(minibatch, advantage, of_average, target, proximal, size, held)
 
 
-def _permutation(size: int, device: torch.device, generator: torch.Generator) -> Tensor:
+def permutation(size: int, device: torch.device, generator: torch.Generator) -> Tensor:
     """0 to size − 1 in random order, drawn where it is used: millions take long elsewhere."""
     if device.type != generator.device.type:
         seed = int(torch.randint(1 << 62, (), generator=generator))
@@ -103,7 +103,7 @@ def rows_shuffled(
         f"Epochs(minibatches={count}): this policy or ratio needs whole rows, and the batch has "
         f"{rows}; use fewer minibatches, or more lanes.",
     )
-    order = _permutation(rows, whole.share.device, generator)
+    order = permutation(rows, whole.share.device, generator)
     for index in order.tensor_split(count):
         minibatch = whole.batch.select(index)
         grids = (whole.target, whole.proximal, whole.restrained)

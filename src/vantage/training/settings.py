@@ -161,11 +161,16 @@ FEW = 10  # updates: with fewer, nothing is learned that could be seen
 
 def few_updates(settings: Settings, lanes: int) -> str:
     """What to know where the steps asked for make hardly any updates; "" where they do not."""
-    if settings.steps is None or settings.fragment is None:
-        return ""
-    size = settings.fragment * lanes
-    count = -(-settings.steps // size)
-    if count >= FEW or settings.updates is not None:
+    size = (settings.fragment or 0) * lanes
+    counts = [settings.updates, -(-settings.steps // size) if settings.steps and size else None]
+    count = min((each for each in counts if each is not None), default=FEW)
+    phase = getattr(settings.update, "phase", 0)
+    if count < phase:
+        return (
+            f"Note: this run has {count} updates, and its auxiliary phase comes after {phase}: it "
+            "is PPO without one. Take a shorter phase, or more steps."
+        )
+    if count >= FEW or settings.updates is not None or settings.steps is None:
         return ""
     return (
         f"Note: {settings.steps:,} steps make {count} update{'s' * (count > 1)} of {size:,} steps "

@@ -2,6 +2,7 @@
 
 Ascent    one step along ĝ, then the fit of V (REINFORCE and its kin, VPG)
 Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trace)
+Phasic    epochs, and after every so many updates a phase that trains V through the policy (PPG)
 Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
 
 `Update` says what a rule is: whether it wants ĝ, which optimisers it steps, and how it changes the
@@ -14,8 +15,9 @@ from vantage.training.ascent import WHOLE_BATCH, Ascent, Fit
 from vantage.training.epochs import Epochs
 from vantage.training.interface import Update
 from vantage.training.natural import Natural
+from vantage.training.phasic import Phasic
 
-__all__ = ["WHOLE_BATCH", "Ascent", "Epochs", "Fit", "Natural", "Update", "default"]
+__all__ = ["WHOLE_BATCH", "Ascent", "Epochs", "Fit", "Natural", "Phasic", "Update", "default"]
 
 
 def default(estimator: Estimator) -> Update:
