@@ -105,6 +105,12 @@ def ppg(folder: Path, resume: bool) -> None:
              **settings(folder, resume))  # fmt: skip
 
 
+def kronecker(folder: Path, resume: bool) -> None:
+    """The running averages of factors, and the last moves."""
+    vt.train("tensor/CartPole-v1", vt.algorithms.acktr(fragment=16), lanes=4, updates=6,
+             **settings(folder, resume))  # fmt: skip
+
+
 def evaluated(folder: Path, resume: bool) -> None:
     """With evaluations, the best and the last checkpoints, and a callback."""
     vt.train("tensor/CartPole-v1", SMALL_PPO, lanes=4, updates=6,
@@ -166,8 +172,8 @@ KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
         whole_episodes, ppo_tensor, ppo_gymnasium, tabular, mujoco_normalised, gru,
-        v_trace_with_delay, ppg, batch_auto, evaluated, language_model, lora, several_epochs, turns,
-        compare,
+        v_trace_with_delay, ppg, kronecker, batch_auto, evaluated, language_model, lora,
+        several_epochs, turns, compare,
     )
 }  # fmt: skip
 

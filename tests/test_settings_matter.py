@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import vantage as vt
-from vantage.training.updates import Ascent, Epochs, Fit, Natural, Phasic
+from vantage.training.updates import KFAC, Ascent, Epochs, Fit, Natural, Phasic
 
 # rule as it is, and per setting another value, with what else it needs to have something to say
 EPOCHS, NATURAL, ASCENT = Epochs(epochs=2, minibatches=2), Natural(), Ascent()
+FACTORED = KFAC()
 PHASIC = Phasic(phase=2, auxiliary_epochs=2, epochs=2, minibatches=2)
 CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"epochs": 3}),
@@ -42,6 +43,14 @@ CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (ASCENT, {}, {"lr": 0.1}),
     (ASCENT, {}, {"eps": 1.0}),
     (ASCENT, {}, {"max_grad_norm": 1e-3}),
+    (FACTORED, {}, {"lr": 1e-3}),
+    (FACTORED, {}, {"max_kl": 1e-4}),
+    (FACTORED, {}, {"value_lr": 1e-3}),
+    (FACTORED, {}, {"value_max_kl": 1e-4}),
+    (FACTORED, {}, {"value_steps": 2}),
+    (FACTORED, {}, {"damping": 1.0}),
+    (FACTORED, {}, {"decay": 0.1}),
+    (FACTORED, {}, {"momentum": 0.0}),
 ]
 
 
@@ -66,7 +75,7 @@ def test_a_setting_is_heeded(rule: Any, base: dict[str, Any], change: dict[str, 
     assert bits(rule) != bits(replace(rule, **change))
 
 
-@pytest.mark.parametrize("rule", [EPOCHS, PHASIC, NATURAL, ASCENT])
+@pytest.mark.parametrize("rule", [EPOCHS, PHASIC, NATURAL, FACTORED, ASCENT])
 def test_no_setting_is_left_out(rule: Any) -> None:
     """Those of `Epochs` are looked at in `Epochs`; `Phasic` hands them on."""
     changed = {name for other, _, change in CHANGES if other is rule for name in change}

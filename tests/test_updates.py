@@ -360,7 +360,7 @@ def test_refusals() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a2c", "ppo", "trpo", "impala", pytest.param("vpg", marks=pytest.mark.long),
+    ["a2c", "ppo", "trpo", "impala", "acktr", pytest.param("vpg", marks=pytest.mark.long),
      pytest.param("natural", marks=pytest.mark.long)],
 )  # fmt: skip
 def test_every_algorithm_improves_on_cartpole(name: str) -> None:
@@ -371,7 +371,7 @@ def test_every_algorithm_improves_on_cartpole(name: str) -> None:
     """
     env = vt.CartPole(lanes=16)
     algorithm = vt.algorithms.TABLE[name]().replace(fragment=64)
-    if name not in ("natural", "trpo", "a2c"):
+    if name not in ("natural", "trpo", "a2c", "acktr"):
         algorithm = algorithm.replace(lr=3e-3)
     run = vt.train(
         env, env.policy((32,)), algorithm, value=env.value((32,)), progress=False,

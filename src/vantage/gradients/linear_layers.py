@@ -1,5 +1,8 @@
 """Gradients of Linear layers from their inputs a_t and output gradients b_t: Σ_t w_t b_t a_tᵀ."""
 
+from collections.abc import Callable, Collection
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,35 +14,35 @@ from vantage.policies import Policy
 IN_CACHE = 1 << 18  # numbers that a processor's cache holds beside others
 
 
-def linear_layers(policy: Policy) -> dict[nn.Linear, list[str]]:
+def linear_layers(module: nn.Module) -> dict[nn.Linear, list[str]]:
     """Linear layers whose parameters nothing else shares, with the names of what they train."""
     owners: dict[int, int] = {}
-    for _, parameter in policy.named_parameters(remove_duplicate=False):
+    for _, parameter in module.named_parameters(remove_duplicate=False):
         owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     layers: dict[nn.Linear, list[str]] = {}
-    for prefix, module in policy.named_modules():
-        if isinstance(module, nn.Linear):
-            parameters = dict(module.named_parameters(recurse=False))
+    for prefix, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            parameters = dict(layer.named_parameters(recurse=False))
             if all(owners[id(p)] == 1 and p.requires_grad for p in parameters.values()):
-                layers[module] = [f"{prefix}.{name}" if prefix else name for name in parameters]
+                layers[layer] = [f"{prefix}.{name}" if prefix else name for name in parameters]
     return layers
 
 
 def linear_calls(
-    policy: Policy, layers: dict[nn.Linear, list[str]], observation: Tensor, action: Tensor
+    layers: Collection[nn.Linear], forward: Callable[[], Tensor]
 ) -> tuple[Tensor, list[tuple[nn.Linear, Tensor, Tensor]]]:
-    """log π, and (layer, inputs, outputs) of every call of a Linear layer on the way to it."""
+    """What `forward` gives, and (layer, inputs, outputs) of every call of a layer on the way."""
     calls: dict[nn.Linear, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
     handles = [
         layer.register_forward_hook(lambda m, args, out: calls[m].append((args[0], out)))
         for layer in layers
     ]
     try:
-        log_prob = policy.log_prob(observation, action)
+        result = forward()
     finally:
         for handle in handles:
             handle.remove()
-    return log_prob, [(layer, a, out) for layer in layers for a, out in calls[layer]]
+    return result, [(layer, a, out) for layer in layers for a, out in calls[layer]]
 
 
 def scaled_products(
@@ -94,9 +97,8 @@ def largest_change(
     observation, action = batch.observation[batch.mask], batch.action[batch.mask]
     largest = directions.new_zeros(len(directions))
     for places in torch.arange(len(action)).split(256):
-        log_prob, used = linear_calls(
-            policy, linear, observation[places][None], action[places][None]
-        )
+        seen, taken = observation[places][None], action[places][None]
+        log_prob, used = linear_calls(linear, partial(policy.log_prob, seen, taken))
         outputs = torch.autograd.grad(log_prob.sum(), [out for _, _, out in used])
         change = directions.new_zeros(len(places), len(directions))
         for (layer, a, _), b in zip(used, outputs, strict=True):

@@ -17,6 +17,7 @@ these are formed.
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -152,7 +153,7 @@ def by_layers(
             where positions are flattened or experts see some of them.
     """
     layers = linear_layers(policy)
-    log_prob, used = linear_calls(policy, layers, batch.observation, batch.action)
+    log_prob, used = linear_calls(layers, partial(policy.log_prob, batch.observation, batch.action))
     outputs = [out for _, _, out in used]
     if not used:
         return by_vmap(policy, batch, basis, sketch)

@@ -348,6 +348,57 @@ def trpo(
 
 
 @row
+def acktr(
+    fragment: int = 20,
+    lr: float = 0.25,
+    max_kl: float = 0.001,
+    value_lr: float = 0.25,
+    value_max_kl: float = 0.3,
+    value_steps: int = 1,
+    damping: float = 0.01,
+    decay: float = 0.99,
+    momentum: float = 0.9,
+    entropy: float = 0.01,
+) -> Algorithm:
+    """Actor-critic by Kronecker-factored trust regions: A2C's gradient, K-FAC's step.
+
+    For perceptrons. Networks are separate here, where the published code for games has one of both.
+
+    Args:
+        fragment: steps per lane and update.
+        lr: η_max, the largest multiple of the natural gradient, annealed in a straight line.
+        max_kl: KL of a step of the policy, nats.
+        value_lr: η_max of V, annealed alike.
+        value_max_kl: ½ mean (ΔV)² of a step of V, in squared units of the return.
+        value_steps: steps of V per update.
+        damping: added to the factored Fisher information.
+        decay: how much of the running averages of the factors stays at an update.
+        momentum: how much of the last move a step keeps.
+        entropy: coefficient of the bonus.
+
+    Source: Wu et al. 2017 [wu2017], with the settings of the code published with it: those for
+        games, and the bound of V's steps that it has for continuous control.
+    """
+    rule = updates.KFAC(
+        max_kl=max_kl,
+        value_lr=value_lr,
+        value_max_kl=value_max_kl,
+        value_steps=value_steps,
+        damping=damping,
+        decay=decay,
+        momentum=momentum,
+    )
+    return Algorithm(
+        estimators.a2c(entropy=entropy),
+        rule,
+        lanes=32,
+        fragment=fragment,
+        lr=lr,
+        schedule=schedules.linear,
+    )
+
+
+@row
 def impala(fragment: int = 20, delay: int = 1, entropy: float = 0.01) -> Algorithm:
     """V-trace actor-critic: the policy that acts is `delay` updates old.
 

@@ -4,6 +4,7 @@ Ascent    one step along ĝ, then the fit of V (REINFORCE and its kin, VPG)
 Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trace)
 Phasic    epochs, and after every so many updates a phase that trains V through the policy (PPG)
 Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
+KFAC      one step along F⁻¹ĝ, F Kronecker-factored, for policy and V, within a KL (ACKTR)
 
 `Update` says what a rule is: whether it wants ĝ, which optimisers it steps, and how it changes the
 policy. One of your own needs no more.
@@ -14,10 +15,21 @@ from vantage.estimators.estimator import Estimator
 from vantage.training.ascent import WHOLE_BATCH, Ascent, Fit
 from vantage.training.epochs import Epochs
 from vantage.training.interface import Update
+from vantage.training.kfac import KFAC
 from vantage.training.natural import Natural
 from vantage.training.phasic import Phasic
 
-__all__ = ["WHOLE_BATCH", "Ascent", "Epochs", "Fit", "Natural", "Phasic", "Update", "default"]
+__all__ = [
+    "KFAC",
+    "WHOLE_BATCH",
+    "Ascent",
+    "Epochs",
+    "Fit",
+    "Natural",
+    "Phasic",
+    "Update",
+    "default",
+]
 
 
 def default(estimator: Estimator) -> Update:
