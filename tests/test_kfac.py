@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +92,33 @@ def test_the_factors_are_those_of_every_score_written_out() -> None:
         torch.testing.assert_close(factor, hand, **NEAR)
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_where_the_input_is_constant_the_block_is_the_fisher_information(bias: bool) -> None:
-    """One softmax layer on one state: A ⊗ B is the mean of s sᵀ over the sampled actions."""
-    policy = away(vt.Categorical(nn.Linear(2, 3, bias=bias)))
-    observation = normal(2).expand(50, 2).contiguous()
+LAYERS: dict[str, Callable[[], vt.Policy]] = {
+    "one choice": lambda: vt.Categorical(nn.Linear(2, 3)),
+    "without a bias": lambda: vt.Categorical(nn.Linear(2, 3, bias=False)),
+    "masked": lambda: vt.MaskedCategorical(nn.Linear(3, 3), first=0),
+    "several choices": lambda: vt.MultiCategorical(nn.Linear(2, 5), [2, 3]),
+    "switches": lambda: vt.Bernoulli(nn.Linear(2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_where_the_input_is_constant_the_block_is_the_fisher_information(name: str) -> None:
+    """One layer on one state: A ⊗ B is the mean of s sᵀ over the sampled actions, to 1e-10."""
+    policy: Any = away(LAYERS[name]())
+    inputs = policy.net.in_features
+    state = torch.tensor([1.0, 0.0, 1.0] if name == "masked" else [1.0, -0.7]).double()
+    observation = state.expand(50, inputs).contiguous()
     (factors,) = policy_factors(policy, observation, generator(3))
     seed = int(torch.randint(2**62, (), generator=generator(3)))
     action, _ = policy.sample(observation, generator(seed))
     scores = step_scores(policy, batch_of(policy, observation, action))[0]
-    if bias:  # from (weight, bias), flat, to rows of (weight, bias)
-        order = torch.cat([torch.arange(6).view(3, 2), torch.arange(6, 9)[:, None]], 1).flatten()
-        scores = scores[:, order]
+    if policy.net.bias is not None:  # from (weight, bias), flat, to rows of (weight, bias)
+        outputs = len(policy.net.bias)
+        flat = torch.arange(scores.shape[1])
+        weight, bias = flat[:-outputs].view(outputs, inputs), flat[-outputs:, None]
+        scores = scores[:, torch.cat([weight, bias], 1).flatten()]
     exact = scores.T @ scores / 50
+    assert exact.abs().max() > 1e-2
     torch.testing.assert_close(torch.kron(factors.outputs, factors.inputs), exact, **NEAR)
 
 
@@ -271,6 +286,17 @@ def test_steps_stay_near_their_kl(env: str, choices: dict[str, Any]) -> None:
     )
     assert all(1e-6 < row["kl"] < 3e-3 for row in run.history)
     assert all(row["step_size"] <= row["learning_rate"] for row in run.history)
+
+
+@pytest.mark.parametrize("estimator", ["reinforce", "reinforce_baseline"])
+def test_whole_episodes_and_estimators_without_v_will_do(estimator: str) -> None:
+    """A rule serves any estimator: no fragment, and V only where there is one."""
+    run = vt.train(
+        "tensor/CartPole-v1", estimator, update=KFAC(momentum=0.0), batch=16, lanes=16, updates=3,
+        progress=False,
+    )  # fmt: skip
+    assert all(1e-6 < row["kl"] < 3e-3 for row in run.history)
+    assert ("value_loss" in run.history[-1]) == (estimator == "reinforce_baseline")
 
 
 def test_an_update_that_is_undone_gives_back_factors_and_moves() -> None:
