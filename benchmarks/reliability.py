@@ -111,6 +111,13 @@ def kronecker(folder: Path, resume: bool) -> None:
              **settings(folder, resume))  # fmt: skip
 
 
+def acer(folder: Path, resume: bool) -> None:
+    """With batches of a memory that is full from the fourth update on."""
+    rule = vt.algorithms.acer(fragment=16, begin=64, capacity=192)
+    vt.train("tensor/CartPole-v1", rule, lanes=4, updates=6,
+             **settings(folder, resume))  # fmt: skip
+
+
 def evaluated(folder: Path, resume: bool) -> None:
     """With evaluations, the best and the last checkpoints, and a callback."""
     vt.train("tensor/CartPole-v1", SMALL_PPO, lanes=4, updates=6,
@@ -172,7 +179,7 @@ KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
         whole_episodes, ppo_tensor, ppo_gymnasium, tabular, mujoco_normalised, gru,
-        v_trace_with_delay, ppg, kronecker, batch_auto, evaluated, language_model, lora,
+        v_trace_with_delay, ppg, acer, kronecker, batch_auto, evaluated, language_model, lora,
         several_epochs, turns, compare,
     )
 }  # fmt: skip

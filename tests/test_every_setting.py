@@ -97,6 +97,7 @@ BESIDE = {
     "vtrace.remainder": {"lambda_": 0.5},
     "clip_cov.fraction": {"low": 0.0},
     "clip_cov.high": {"low": 0.0},
+    "acer.trust_region": {"lr": 0.1},  # Q beyond the returns: advantages of both signs
 }
 PENALISED = {"beta": 1.0}  # asks for all inputs that a row can
 
@@ -142,6 +143,7 @@ def test_a_setting_of_an_estimator_is_heeded(name: str, setting: str) -> None:
 
 SMALL = {
     "fragment": 8, "batch": 4, "epochs": 3, "minibatches": 2, "value_epochs": 2, "phase": 2,
+    "begin": 32, "capacity": 48,
 }  # fmt: skip
 PRESETS = [
     (name, setting)
@@ -169,7 +171,8 @@ def test_a_setting_of_an_algorithm_is_heeded(name: str, setting: str) -> None:
     parameter = vt.algorithms.settings_of(name)[setting]
     default = SMALL.get(setting, parameter.default)
     values = others(parameter.annotation, default)
-    assert heeded(partial(under, name), setting, values)
+    beside = BESIDE.get(f"{name}.{setting}", {})
+    assert heeded(partial(under, name, **beside), setting, values)
 
 
 # ---- train, in environments --------------------------------------------------------------------

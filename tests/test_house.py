@@ -33,6 +33,7 @@ LONG_FUNCTIONS = {
     "language/training/train.py:train",
     "training/loop.py:train",
     "environments/fitted.py:policy",
+    "environments/fitted.py:value",
     # a command declares an argument a line, and `--help` is made of them
     "commands/audit.py:audit",
     "commands/audit_language.py:audit_lm",

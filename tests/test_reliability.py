@@ -23,7 +23,8 @@ def reliability() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", ["whole_episodes", "v_trace_with_delay", "ppg", "kronecker", "gru", "language_model"]
+    "name",
+    ["whole_episodes", "v_trace_with_delay", "ppg", "acer", "kronecker", "gru", "language_model"],
 )
 def test_killed_five_times_a_run_ends_as_the_one_that_never_was(
     reliability: Any, tmp_path: Path, name: str

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import vantage as vt
-from vantage.training.updates import KFAC, Ascent, Epochs, Fit, Natural, Phasic
+from vantage.training.updates import KFAC, Ascent, Epochs, Fit, Natural, Phasic, Replay
 
 # rule as it is, and per setting another value, with what else it needs to have something to say
 EPOCHS, NATURAL, ASCENT = Epochs(epochs=2, minibatches=2), Natural(), Ascent()
-FACTORED = KFAC()
+FACTORED, REPLAY = KFAC(), Replay(begin=100, capacity=200)
 PHASIC = Phasic(phase=2, auxiliary_epochs=2, epochs=2, minibatches=2)
 CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"epochs": 3}),
@@ -25,6 +25,17 @@ CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (EPOCHS, {}, {"lr": 1e-2}),
     (EPOCHS, {}, {"eps": 1e-2}),
     (EPOCHS, {}, {"max_grad_norm": 1e-3}),
+    (REPLAY, {}, {"ratio": 20.0}),
+    (REPLAY, {}, {"capacity": 100}),
+    (REPLAY, {}, {"begin": 0}),
+    (REPLAY, {}, {"maximum": 1e-3}),
+    (REPLAY, {}, {"trust_region": 1e-6}),
+    (REPLAY, {"trust_region": 1e-6}, {"decay": 0.5}),
+    (REPLAY, {}, {"lambda_": 0.5}),
+    (REPLAY, {}, {"value_coefficient": 0.1}),
+    (REPLAY, {}, {"lr": 1e-2}),
+    (REPLAY, {}, {"eps": 1e-2}),
+    (REPLAY, {}, {"max_grad_norm": 1e-3}),
     (PHASIC, {}, {"phase": 1}),
     (PHASIC, {}, {"auxiliary_epochs": 3}),
     (PHASIC, {}, {"auxiliary_minibatches": 4}),
@@ -56,13 +67,17 @@ CHANGES: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
 
 @cache
 def bits(rule: Any) -> bytes:
-    """The weights after two updates."""
+    """The weights after four updates."""
     clipped = vt.estimators.ppo().replace(scale=vt.scales.none)
     estimator = clipped if isinstance(rule, Epochs) else vt.estimators.a2c()
     env = vt.CartPole(lanes=4)
-    policy, value = env.policy(seed=1, hidden=(8,)), env.value(seed=2, hidden=(8,))
+    policy = env.policy(seed=1, hidden=(8,))
+    under = {"under": policy} if isinstance(rule, Replay) else {}
+    value = env.value(seed=2, hidden=(8,), **under)
+    with torch.no_grad():
+        value.net[-1].bias += 5  # advantages of both signs
     vt.train(
-        env, policy, estimator, value=value, update=rule, fragment=16, updates=2,
+        env, policy, estimator, value=value, update=rule, fragment=16, updates=4,
         signal_every=None, progress=False,
     )  # fmt: skip
     weights = [*policy.parameters(), *value.parameters()]
@@ -75,7 +90,7 @@ def test_a_setting_is_heeded(rule: Any, base: dict[str, Any], change: dict[str, 
     assert bits(rule) != bits(replace(rule, **change))
 
 
-@pytest.mark.parametrize("rule", [EPOCHS, PHASIC, NATURAL, FACTORED, ASCENT])
+@pytest.mark.parametrize("rule", [EPOCHS, PHASIC, REPLAY, NATURAL, FACTORED, ASCENT])
 def test_no_setting_is_left_out(rule: Any) -> None:
     """Those of `Epochs` are looked at in `Epochs`; `Phasic` hands them on."""
     changed = {name for other, _, change in CHANGES if other is rule for name in change}

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from vantage.commands.arguments import assignments, literal
 from vantage.comparing.compare import Study, compare, cores, plan
 from vantage.comparing.display import duration
-from vantage.comparing.jobs import Job
+from vantage.comparing.jobs import Job, networks, seeds
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.progress import terminal
 from vantage.training.loop import train
@@ -164,12 +164,13 @@ def arithmetic(study: Study, workers: int) -> list[str]:
 def _speed(job: Job) -> float:
     """Steps a second of a run's first updates, the very first left out: it warms up."""
     env = job.world.build(job.contender)
+    policy, value = networks(env, job, seeds(job.seed))
     started = time.perf_counter()
     history = train(
         env,
-        env.policy(job.hidden),
+        policy,
         job.contender.estimator,
-        value=env.value(job.hidden) if job.contender.value else None,
+        value=value,
         **{**job.contender.settings, "updates": BURST},
         threads=job.threads,
         progress=False,

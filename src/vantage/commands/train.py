@@ -148,18 +148,19 @@ def train(
     asked = {"hidden": hidden, "recurrent": recurrent}
     network: dict[str, Any] = {name: each for name, each in asked.items() if each is not None}
     of_policy = {} if published is None else published.policy_network()
-    of_value = {} if published is None else published.value_network()
     constructor = assignments("--env-set", env_set)
     world = opened(env, published, lanes, discount, normalise, device, **constructor)
-    critic = world.value(seed=seed_of(seed, VALUE), **of_value | network)
-    if not (with_value if value is None else value):
-        critic = None
+    actor = world.policy(seed=seed_of(seed, POLICY), **of_policy | {"squash": squash} | network)
+    critic = None
+    if with_value if value is None else value:
+        of_value = {} if published is None else published.value_network(actor)
+        critic = world.value(seed=seed_of(seed, VALUE), **of_value | network)
     if tuned:
         terminal.print(f"Tuned: {row_of(env)}", markup=False)
     try:
         run = train_policy(
             world,
-            world.policy(seed=seed_of(seed, POLICY), **of_policy | {"squash": squash} | network),
+            actor,
             weighs,
             value=critic,
             max_grad_norm="rule" if max_grad_norm is None else max_grad_norm,

@@ -161,10 +161,10 @@ def networks(env: Any, job: Job, drawn: Seeds) -> tuple[Any, Any]:
     weighs = job.contender.estimator
     published = isinstance(weighs, Algorithm)
     of_policy = weighs.policy_network() if published else {}
-    of_value = weighs.value_network() if published else {}
     hidden = of_policy.pop("hidden", job.hidden)
-    of_value.pop("hidden", None)
     policy = env.policy(hidden, seed=drawn.policy, **of_policy)
+    of_value = weighs.value_network(policy) if published else {}
+    of_value.pop("hidden", None)
     value = env.value(hidden, seed=drawn.value, **of_value) if job.contender.value else None
     return policy, value
 

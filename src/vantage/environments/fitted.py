@@ -22,6 +22,7 @@ from vantage.environments.encoders import (
 from vantage.environments.spaces import Part, width
 from vantage.errors import InputError, refuse_unless
 from vantage.policies import (
+    ActionValue,
     Bernoulli,
     Categorical,
     Gaussian,
@@ -135,6 +136,7 @@ def value(
     recurrent: int | None = None,
     activation: str | type[nn.Module] = "Tanh",
     trunk: Policy | None = None,
+    under: Policy | None = None,
     mask: Part | None = None,
 ) -> Value:
     """A value function over a space of observations, initially close to 0.
@@ -143,7 +145,8 @@ def value(
         observation: space of one lane.
         hidden: widths of the hidden layers.
         seed: the seed of the initial weights.
-        net: a network of your own, from observations [..., *shape] to [..., 1].
+        net: a network of your own, from observations [..., *shape] to [..., 1]; to [..., A] with
+            `under`.
         orthogonal: gain 1 in the last layer, as PPO's reference code has it, instead of 0.01.
         recurrent: as given to `policy`. V then reads what that policy recorded: features, start
             flag and memory, each step by itself. So it is fitted in any order of steps and
@@ -152,19 +155,35 @@ def value(
         activation: as in `policy`.
         trunk: a policy made for this space, whose hidden layers V reads and trains too; V itself is
             one linear layer more.
+        under: a policy over Discrete actions: the network is then one of Q(s, ·), a number for each
+            action, and V(s) = Σ_a π(a|s) Q(s, a) their mean under that policy.
         mask: where the mask of actions lies in the observation.
 
     Raises:
-        InputError: a trunk without hidden layers, or beside another network.
+        InputError: a trunk without hidden layers, or beside another network; a policy that the
+            value is to be taken under, over other actions or beside another network.
     """
     _check_sizes(hidden, recurrent)
     generator = torch.Generator().manual_seed(seed)
     gain = 1.0 if orthogonal else 0.01
+    refuse_unless(
+        under is None
+        or (type(under) in (Categorical, SoftmaxTable) and recurrent is None and trunk is None),
+        f"value(under={type(under).__name__}): Q(s, ·) has a number for every action, of a "
+        "Categorical or SoftmaxTable without a memory and without a mask of actions; leave "
+        "under out, or train by another algorithm than acer.",
+    )
+    assert under is None or isinstance(under, Categorical)
+    value_: Value
     if net is not None:
-        value_ = Value(_behind_mask(observation, mask, net))
+        reads = _behind_mask(observation, mask, net)
+        value_ = Value(reads) if under is None else ActionValue(reads, under)
         return value_ if not orthogonal else _restarted(value_, net, gain, generator)
     between = activation_named(activation)
-    if trunk is not None:
+    if under is not None:
+        every = network(observation, mask, tuple(hidden), choices(under), gain, generator, between)
+        value_ = ActionValue(every, under)
+    elif trunk is not None:
         refuse_unless(
             recurrent is None and not isinstance(trunk, Recurrent) and hasattr(trunk, "net"),
             f"value(trunk={type(trunk).__name__}): hidden layers can be shared with a memoryless "
@@ -183,8 +202,15 @@ def value(
         "orthogonal": orthogonal,
         "recurrent": recurrent,
         "activation": between,
-    } | ({} if trunk is None else {"trunk": True})
+    } | {name: True for name, given in (("trunk", trunk), ("under", under)) if given is not None}
     return value_
+
+
+def choices(policy: Categorical) -> int:
+    """How many actions a policy chooses from: A, the width of its last layer."""
+    if isinstance(policy, SoftmaxTable):
+        return policy.logits.shape[-1]
+    return [layer for layer in policy.modules() if isinstance(layer, nn.Linear)][-1].out_features
 
 
 def _behind_mask(space: gymnasium.Space, mask: Part | None, net: nn.Module) -> nn.Module:

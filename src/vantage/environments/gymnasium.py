@@ -235,7 +235,7 @@ class Gymnasium:
         Args:
             hidden: widths of the hidden layers.
             seed: the seed of the initial weights.
-            **choices: net, orthogonal, recurrent, activation, trunk; see
+            **choices: net, orthogonal, recurrent, activation, trunk, under; see
                 `vantage.environments.fitted.value`.
         """
         value = fitted.value(self.observations, hidden, seed, mask=self.mask, **choices)

@@ -165,6 +165,39 @@ def vtrace_target(
     return values + excess
 
 
+def retrace_target(
+    batch: Batch,
+    *,
+    action_value: Float[Tensor, "N T"],
+    log_prob: Float[Tensor, "N T"],
+    lambda_: float = 1.0,
+) -> Float[Tensor, "N T"]:
+    """What Q(s_t, a_t) is fitted to: Retrace, safe for samples of any policy.
+
+    Equation: y_t = r_t + γ [V(s_{t+1}) + c_{t+1} (y_{t+1} − Q(s_{t+1}, a_{t+1}))],
+        c_t = λ min(1, π/μ), V = Σ_a π Q = `batch.value`; at a truncation y_t = r_t + γ V(true final
+        observation). In sums: y_t = Q_t + Σ_{k≥t} γ^{k−t} (Π_{t<i≤k} c_i) (r_k + γ V(s_{k+1}) −
+        Q_k).
+    Shapes: [N, T].
+    Source: Munos et al. 2016, equations 3 and 4.
+    Unbiased when: λ = 1 and nothing is cut, which is so on policy; or Q is that of the policy.
+
+    Args:
+        action_value: [N, T] Q(s_t, a_t).
+        log_prob: [N, T] log π(a_t|s_t), of the policy that Q is fitted for.
+    """
+    values, carry = _value_or_next(batch), _carry(batch, batch.discount)
+    ratio = (log_prob - batch.log_prob).exp()  # read at counted steps alone
+    c = lambda_ * ratio.clamp(max=1)
+    gain = _reward_and_bootstrap(batch)
+    # u_t = V_t + c_t (y_t − Q_t), and y_t = r_t + γ u_{t+1}
+    beyond = recursion(
+        torch.where(batch.mask, values + c * (gain - action_value), 0),
+        torch.where(batch.mask, c, 1) * carry,
+    )
+    return gain + carry * _shift(beyond)
+
+
 def _reward_and_bootstrap(batch: Batch) -> Float[Tensor, "N T"]:
     # where, not a product: padding may hold anything, NaN included
     return torch.where(batch.mask, batch.reward + batch.discount * batch.bootstrap, 0)

@@ -7,6 +7,7 @@ The methods compute densities directly: `torch.distributions` builds an object a
 call per environment step costs more than the network of a small policy.
 """
 
+from vantage.policies.action_value import ActionValue
 from vantage.policies.discrete import (
     Bernoulli,
     Categorical,
@@ -20,6 +21,7 @@ from vantage.policies.policy import Policy
 from vantage.policies.recurrent import Recurrent
 
 __all__ = [
+    "ActionValue",
     "Bernoulli",
     "Categorical",
     "Gaussian",

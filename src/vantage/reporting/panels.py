@@ -14,6 +14,7 @@ BOOKKEEPING = {
     "update", "steps", "num_tokens", "prompts_drawn", "completions", "episodes", "units", "unit",
     "gradient_squared_norm", "gradient_variance", "snr", "noise_scale", "reward",
     "completions/mean_length", "optimizer_steps", "skipped", "phase",
+    "replayed", "remembered",
 }  # fmt: skip
 MOST_OTHERS = 24  # figures of metrics that callbacks added
 
@@ -59,7 +60,9 @@ PANELS = (
     Panel("Policy", "KL", "Of the update, or to the reference policy of a language model.",
           {"kl": "KL", "auxiliary/kl": "of an auxiliary phase"}, log=True),
     Panel("Policy", "Clipped", "Share of steps whose ratio was clipped.",
-          {"clip_fraction": "share", "clip_ratio/low": "below 1", "clip_ratio/high": "above 1"}),
+          {"clip_fraction": "share", "truncated": "weight cut to its bound",
+           "held": "held by the trust region",
+           "clip_ratio/low": "below 1", "clip_ratio/high": "above 1"}),
     Panel("Policy", "Cut completions", "Share that reached the longest length.",
           {"completions/clipped_ratio": "share cut"}),
     Panel("Policy", "Sampler against policy",

@@ -8,6 +8,7 @@ from typing import Any
 from vantage.arguments import checked
 from vantage.errors import refuse_unless
 from vantage.estimators import Estimator
+from vantage.policies import Policy
 from vantage.runs import notebook
 from vantage.training import schedules
 from vantage.training.interface import OptimizerFactory, Update
@@ -40,6 +41,7 @@ class Algorithm:
             `orthogonal`; `log_std` and `squash` of the policy alone), where the run makes the
             networks.
         value: whether it trains a value function.
+        action_value: whether that is one of Q(s, ·), `env.value(under=policy)`.
         source: where it was published.
     """
 
@@ -58,6 +60,7 @@ class Algorithm:
     steps: int | None = None
     network: dict[str, Any] = field(default_factory=dict)
     value: bool = True
+    action_value: bool = False
     source: str = ""
 
     def replace(self, **changes: Any) -> "Algorithm":
@@ -86,9 +89,10 @@ class Algorithm:
         """Keyword arguments of `env.policy`."""
         return dict(self.network)
 
-    def value_network(self) -> dict[str, Any]:
-        """Keyword arguments of `env.value`."""
-        return {name: each for name, each in self.network.items() if name not in OF_POLICY}
+    def value_network(self, policy: Policy) -> dict[str, Any]:
+        """Keyword arguments of `env.value`, for a value function beside that policy."""
+        given = {name: each for name, each in self.network.items() if name not in OF_POLICY}
+        return given | ({"under": policy} if self.action_value else {})
 
     def steps_per_update(self) -> int | None:
         """Environment steps of one update; None where whole episodes are collected."""

@@ -348,6 +348,60 @@ def trpo(
 
 
 @row
+def acer(
+    fragment: int = 20,
+    ratio: float = 4.0,
+    capacity: int = 50_000,
+    begin: int = 10_000,
+    maximum: float = 10.0,
+    trust_region: float | None = 1.0,
+    decay: float = 0.99,
+    entropy: float = 0.001,
+    lr: float = 7e-4,
+    value_coefficient: float = 0.5,
+    max_grad_norm: float | None = 10.0,
+) -> Algorithm:
+    """Actor-critic with experience replay: a step on each batch and four on a memory, by Retrace.
+
+    For Discrete actions. The value function is one of Q(s, ·).
+
+    Args:
+        fragment: steps per lane and update.
+        ratio: replayed batches per batch, in the mean.
+        capacity: steps that the memory holds; in the paper every one of 16 actors had as many.
+        begin: steps that it holds before any are replayed.
+        maximum: c, the bound of the importance weights.
+        trust_region: δ, how far a step may go from the average policy; None: any.
+        decay: α of the average policy.
+        entropy: coefficient of the bonus.
+        lr: the learning rate of RMSprop.
+        value_coefficient: the weight of the value's loss.
+        max_grad_norm: the largest gradient norm of both networks together.
+
+    Source: Wang et al. 2017 [wangziyu2017], with the targets of Munos et al. 2016 [munos2016], 16
+        actors of 20 steps; the learning rate, where replay
+        begins, the value's coefficient and the largest norm: OpenAI Baselines.
+    """
+    return Algorithm(
+        estimators.a2c(entropy=entropy),
+        updates.Replay(
+            ratio=ratio,
+            capacity=capacity,
+            begin=begin,
+            maximum=maximum,
+            trust_region=trust_region,
+            decay=decay,
+            value_coefficient=value_coefficient,
+            max_grad_norm=max_grad_norm,
+        ),
+        lanes=16,
+        fragment=fragment,
+        lr=lr,
+        action_value=True,
+    )
+
+
+@row
 def acktr(
     fragment: int = 20,
     lr: float = 0.25,

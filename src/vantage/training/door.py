@@ -105,7 +105,7 @@ def entry(
     check_policy(world, actor)
     wanted = "value" in weighs.needs or (algorithm is not None and algorithm.value)
     if value is None and fresh and wanted:
-        network = {} if algorithm is None else algorithm.value_network()
+        network = {} if algorithm is None else algorithm.value_network(actor)
         value = world.value(seed=seed_of(seed, VALUE), **network)
     if value is not None:
         check_value(world, actor, value)

@@ -102,7 +102,8 @@ def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> t
     arguments = _arguments(config["value"]["made"])
     if not arguments.get("trunk"):  # whose layers are the policy's, and stand in its file
         _refuse_unfit(source / "value.safetensors", arguments)
-    value = env.value(**(arguments | ({"trunk": policy} if arguments.get("trunk") else {})))
+    with_policy = {name: policy for name in ("trunk", "under") if arguments.get(name)}
+    value = env.value(**(arguments | with_policy))
     load_module(source / "value.safetensors", value)
     return policy, value
 

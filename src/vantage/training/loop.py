@@ -226,7 +226,8 @@ def train(
     refuse_unless(
         not (hasattr(rule, "fit") and shared(actor, critic)),
         f"{type(rule).__name__} fits V apart from the policy, which would move the layers that "
-        "they share; make V with env.value(), without trunk, or train by an algorithm such as ppo.",
+        "they share; make V with env.value(), without trunk and under, or train by an algorithm "
+        "such as ppo.",
     )
     options = RunOptions(
         out=None if out is None else Path(out),

@@ -3,6 +3,7 @@
 Ascent    one step along ĝ, then the fit of V (REINFORCE and its kin, VPG)
 Epochs    several epochs of minibatch steps, V trained jointly (PPO, A2C, V-trace)
 Phasic    epochs, and after every so many updates a phase that trains V through the policy (PPG)
+Replay    a step on each batch and several on a memory of earlier ones (ACER)
 Natural   one step along F⁻¹ĝ of a given KL, with a line search if wanted (TRPO)
 KFAC      one step along F⁻¹ĝ, F Kronecker-factored, for policy and V, within a KL (ACKTR)
 
@@ -14,10 +15,11 @@ from vantage.estimators import ratios
 from vantage.estimators.estimator import Estimator
 from vantage.training.ascent import WHOLE_BATCH, Ascent, Fit
 from vantage.training.epochs import Epochs
-from vantage.training.interface import Update
+from vantage.training.interface import Memory, Update
 from vantage.training.kfac import KFAC
 from vantage.training.natural import Natural
 from vantage.training.phasic import Phasic
+from vantage.training.replay import Replay
 
 __all__ = [
     "KFAC",
@@ -25,8 +27,10 @@ __all__ = [
     "Ascent",
     "Epochs",
     "Fit",
+    "Memory",
     "Natural",
     "Phasic",
+    "Replay",
     "Update",
     "default",
 ]
