@@ -293,6 +293,18 @@ def test_a_run_resumes_with_its_memory_and_loads(tmp_path: Path) -> None:
     assert vt.evaluate(env, policy, episodes=4).mean > 0
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "acer"])
+def test_runs_on_tables_load(tmp_path: Path, algorithm: str) -> None:
+    """Networks of ids are tables, whatever hidden layers were asked for."""
+    run = vt.train(
+        "FrozenLake-v1", algorithm, lanes=4, fragment=32, updates=1, out=tmp_path / "run",
+        progress=False,
+    )  # fmt: skip
+    _, policy, value = vt.load(tmp_path / "run")
+    assert torch.equal(flat(policy), flat(run.policy))
+    assert torch.equal(flat(value.net), flat(run.value.net))  # type: ignore[union-attr]
+
+
 def test_refusals() -> None:
     env, policy, value = world()
     tried = {"updates": 2, "fragment": 8, "progress": False}

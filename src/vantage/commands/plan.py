@@ -77,6 +77,8 @@ def size(config: Mapping[str, Any]) -> str:
     rule = config["update"]
     passes, minibatches = rule.get("epochs", 1), rule.get("minibatches", 1)
     steps = counted(passes * minibatches, "gradient step")
+    if "ratio" in rule:
+        steps += f", and {rule['ratio']:g} in the mean on batches from memory"
     if fragment is None:
         if batch == "auto":
             return f"as many whole episodes as hold the SNR; {steps}"

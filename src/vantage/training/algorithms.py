@@ -379,8 +379,8 @@ def acer(
         max_grad_norm: the largest gradient norm of both networks together.
 
     Source: Wang et al. 2017 [wangziyu2017], with the targets of Munos et al. 2016 [munos2016], 16
-        actors of 20 steps; the learning rate, where replay
-        begins, the value's coefficient and the largest norm: OpenAI Baselines.
+        actors of 20 steps; the learning rate, where replay begins, the value's coefficient and the
+        largest norm: OpenAI Baselines.
     """
     return Algorithm(
         estimators.a2c(entropy=entropy),

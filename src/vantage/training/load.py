@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gymnasium.spaces import Discrete
+
 from vantage.arguments import checked
 from vantage.environments import remaking
 from vantage.environments.normalise import Normalized
@@ -89,7 +91,7 @@ def _refuse_networks_of_others(folder: Path, source: Path, config: dict[str, Any
 def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> tuple[Policy, Any]:
     """Policy and value function, or None, with their weights."""
     arguments = _arguments(config["policy"]["made"])
-    _refuse_unfit(source / "policy.safetensors", arguments)
+    _refuse_unfit(source / "policy.safetensors", env, arguments)
     policy = env.policy(**arguments)
     refuse_unless(
         type(policy).__name__ == config["policy"]["class"],
@@ -101,17 +103,22 @@ def _networks(folder: Path, source: Path, config: dict[str, Any], env: Any) -> t
         return policy, None
     arguments = _arguments(config["value"]["made"])
     if not arguments.get("trunk"):  # whose layers are the policy's, and stand in its file
-        _refuse_unfit(source / "value.safetensors", arguments)
+        _refuse_unfit(source / "value.safetensors", env, arguments)
     with_policy = {name: policy for name in ("trunk", "under") if arguments.get(name)}
     value = env.value(**(arguments | with_policy))
     load_module(source / "value.safetensors", value)
     return policy, value
 
 
-def _refuse_unfit(file: Path, arguments: dict[str, Any]) -> None:
-    """Refuse layers wider than the weights are, before memory is taken for them."""
+def _refuse_unfit(file: Path, env: Any, arguments: dict[str, Any]) -> None:
+    """Refuse layers wider than the weights are, before memory is taken for them.
+
+    Where observations are ids networks are tables, and no hidden layer is made.
+    """
     width = max((max(tensor.shape, default=0) for tensor in read_tensors(file).values()), default=0)
-    asked = [arguments.get("recurrent"), *arguments.get("hidden", ())]
+    memory = arguments.get("recurrent")
+    table = memory is None and isinstance(getattr(env, "observations", None), Discrete)
+    asked = [memory, *(() if table else arguments.get("hidden", ()))]
     largest = max((size for size in asked if size), default=0)
     refuse_unless(
         largest <= width and len(asked) <= MOST_LAYERS,
