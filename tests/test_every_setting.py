@@ -185,6 +185,7 @@ CONTROL_EXEMPT = {
     "progress": "what is shown", "device": "needs another device; test_device.py",
     "environment_timeout": "a limit that faults alone meet; test_faults.py",
     "skip_non_finite": "acts where a number is not finite; test_faults.py",
+    "compile": "the same numbers to rounding; test_compiled.py",
 }  # fmt: skip
 
 

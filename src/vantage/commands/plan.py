@@ -37,6 +37,7 @@ def print_plan(config: dict[str, Any], folder: Path) -> None:
         else f"{optimizer['class']}, lr {optimizer['lr']:g}, schedule {config['schedule']}",
         "update rule": ": ".join(filter(None, (update["class"], listed(update, *skipped)))),
         "each update": size(config),
+        **({"compiled": "steps, before the first"} if config.get("compile") else {}),
         "until": goals(config),
         "run folder": str(folder),
     }

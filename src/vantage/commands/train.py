@@ -73,6 +73,7 @@ def train(
     trackio: str | None = None,
     device: str = "cpu",
     threads: int = 1,
+    compile: bool = False,
     dry_run: bool = False,
 ) -> None:
     """Train a policy on an environment.
@@ -135,6 +136,8 @@ def train(
         trackio: also log metrics to this Trackio project.
         device: where networks and batches are, such as cuda; tensor environments run there too.
         threads: torch threads; small networks want one.
+        compile: compile the steps of a tensor environment first, which takes some seconds and pays
+            for itself in long runs; the same numbers to rounding.
         dry_run: print the settings and the batch arithmetic, and stop.
     """
     weighs, label = _estimator_of(env, algorithm, estimator, tuned, set)
@@ -187,6 +190,7 @@ def train(
             resume=resume,
             track=trackers(folder, tensorboard, wandb, trackio),
             threads=threads,
+            compile=compile,
             dry_run=dry_run,
         )
     except KeyboardInterrupt:

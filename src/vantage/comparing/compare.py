@@ -16,6 +16,7 @@ from vantage.comparing.display import Display
 from vantage.comparing.jobs import Contender, Job, World, finished, run
 from vantage.comparing.summary import comparison
 from vantage.comparing.workers import refuse_to_start_again, run_all
+from vantage.environments.lanes_at_once import refuse_unless_compilable
 from vantage.errors import InputError, refuse_unless
 from vantage.runs.run import versions
 from vantage.runs.stored import object_of, write_whole
@@ -344,6 +345,8 @@ def _check(
     _check_scales([w.name for w in worlds], normalise)
     for world in worlds:
         env = world.build(contenders[0])  # an unknown id is refused here, not in every worker
+        if any(contender.settings.get("compile") for contender in contenders):
+            refuse_unless_compilable(env)
         getattr(env, "close", lambda: None)()
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vantage.batch import Batch
-from vantage.environments.holding import hold, is_held, position
+from vantage.environments.compiled import Compilation
+from vantage.environments.holding import hold, innermost, is_held, position
 from vantage.environments.interface import Environment, Step
 from vantage.environments.lanes_at_once import LanesAtOnce, steps_itself
 from vantage.environments.limits import limited
@@ -23,7 +24,7 @@ from vantage.environments.rollout import (
 )
 from vantage.environments.tensor import TensorEnvironment
 from vantage.errors import refuse_unless
-from vantage.gradients.mlp_passes import Drawing
+from vantage.gradients.mlp_passes import Drawing, MlpPasses
 from vantage.gradients.passes import Passes
 from vantage.gradients.recorded import recorder_for
 
@@ -37,6 +38,9 @@ class Fragments:
     Args:
         env: the lanes to step.
         passes: the policy that acts, and the value function.
+        compilation: compiles the steps, of tensor lanes on a processor, before the first; None:
+            they run as they are.
+        steps: how many `collect` will be asked for, where they are compiled.
 
     Attributes:
         entropy: mean of H(π(·|s)) over the steps of the last fragment, in nats.
@@ -53,8 +57,15 @@ class Fragments:
     torch.Size([2, 16])
     """
 
-    def __init__(self, env: Environment, passes: Passes):
+    def __init__(
+        self,
+        env: Environment,
+        passes: Passes,
+        compilation: Compilation | None = None,
+        steps: int = 1,
+    ):
         self.env, self.passes = env, passes
+        self.compilation, self.steps_at_a_time = compilation, steps
         recorder = recorder_for(getattr(env, "device", torch.device("cpu")))
         self.lanes_at_once: LanesAtOnce | None = None
         if recorder and isinstance(env, TensorEnvironment) and steps_itself(env):
@@ -68,6 +79,8 @@ class Fragments:
         hold(self.env, self)
         self.position = position(self.env)
         refuse_unless_finite(first, "observation", self.env, "at reset")
+        if self.compilation is not None:
+            self._compile(self.compilation, first)
         self.sight = Sight(self.passes.policy, first)
         self.actions: list[Tensor] = []
         self.returns = torch.zeros(self.env.lanes, dtype=torch.float64, device=first.device)
@@ -175,18 +188,44 @@ class Fragments:
         actions = state["actions"]
         whole = actions.long() if not actions.is_floating_point() else actions
         self.actions = [whole]
-        step_all = limited(self.env.step, self.env)
-        for action in whole.unbind(1):
-            step = step_all(self.passes.policy.applied(action))
+        last = self._act_again(whole)
         self.position = position(self.env)
         if normaliser is not None:
             normaliser.updating, normaliser.running_return = True, state["running_return"]
         self.returns, self.lengths = state["returns"], state["lengths"]
-        shown = state.get("seen", step.observation)
-        if self.sight.memory is None and not _same(shown, step.observation):
+        shown = state.get("seen", last)
+        if self.sight.memory is None and not _same(shown, last):
             return False
         self.sight.observation = shown
         return True
+
+    def _act_again(self, actions: Tensor) -> Tensor:
+        """Act as it was acted, [lanes, T, ...]; returns what lanes show then."""
+        at_once = self.lanes_at_once
+        if at_once is not None and at_once.compiled and isinstance(self.passes, MlpPasses):
+            return at_once.replay(self.passes, actions, self.sight.observation)
+        step_all = limited(self.env.step, self.env)
+        for action in actions.unbind(1):
+            step = step_all(self.passes.policy.applied(action))
+        return step.observation
+
+    def _compile(self, compilation: Compilation, first: Tensor) -> None:
+        """Compile, once, the steps of lanes that show `first`, with the policy where that can be.
+
+        Before any is taken: what fails leaves no step half done, and a limit on the time of steps
+        is not held against the compiler.
+        """
+        env, passes, self.compilation = self.env, self.passes, None
+        if (
+            isinstance(env, TensorEnvironment)
+            and steps_itself(env)
+            and isinstance(passes, MlpPasses)
+        ):
+            at_once = LanesAtOnce(env, passes.policy)
+            if at_once.compile(compilation, passes, first, self.steps_at_a_time):
+                self.lanes_at_once = at_once
+        else:
+            innermost(env).compile_steps(compilation)
 
     def _value(self, observation: Tensor) -> Tensor:
         value = self.passes.values(observation)

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vantage.arguments import checked
 from vantage.environments import fitted
+from vantage.environments.compiled import Compilation, compact
 from vantage.environments.devices import device_named
 from vantage.environments.holding import hold
 from vantage.environments.interface import Step
@@ -119,6 +120,7 @@ class TensorEnvironment:
 
     dynamics: Dynamics
     carry: Carry | None
+    _compiled: Callable[..., tuple[Carry, Step]] | None
 
     def __init__(
         self,
@@ -182,8 +184,24 @@ class TensorEnvironment:
         """Act in every lane; `action` [lanes] or [lanes, D] is raw and clipped to the bounds."""
         carry = self._carry()
         self._refuse_unless_possible(action)
+        if self._compiled is not None:
+            self.carry, step = self._compiled(carry, compact(action.detach()), self.draw())
+            return step
         self.carry, step = self.advance(carry, action.detach(), self.draw())
         return step
+
+    def compile_steps(self, compilation: Compilation | None) -> None:
+        """Let `step` run a compiled `advance`, where that can be; None: as it is again."""
+        if compilation is None:
+            self._compiled = None
+        if compilation is None or self._compiled is not None:
+            return
+        fresh, noise = (each[0] for each in self.random(torch.Generator().manual_seed(0), 1))
+        elapsed = torch.zeros(self.lanes, dtype=torch.int64)
+        kind = torch.int64 if isinstance(self.actions, Discrete) else self.dtype
+        action = torch.zeros(self.lanes, *(self.actions.shape or ()), dtype=kind)
+        carry, random = Carry(fresh.clone(), elapsed), Randomness(fresh, noise)
+        self._compiled = compilation(self.advance, carry, action, random)
 
     def draw(self) -> Randomness:
         """What chance decides in the next step, which is counted as taken."""
@@ -229,7 +247,7 @@ class TensorEnvironment:
         starts, noises = self.dynamics.starts, self.dynamics.noises
         fresh = self.dynamics.initial(self._uniform(generator, starts, steps * self.lanes))
         # Every step's states are laid out alike, however many steps: compiled code need not differ.
-        fresh = fresh.unflatten(-1, (steps, self.lanes)).movedim(-2, 0).contiguous()
+        fresh = compact(fresh.unflatten(-1, (steps, self.lanes)).movedim(-2, 0))
         return Randomness(fresh, self._uniform(generator, steps, noises, self.lanes))
 
     def policy(self, hidden: tuple[int, ...] = (64, 64), seed: int = 0, **choices: Any) -> Policy:
@@ -264,6 +282,7 @@ class TensorEnvironment:
     def _open(self, lanes: int) -> None:
         self.lanes = lanes
         self.carry = None
+        self._compiled = None
         self._never = torch.zeros(lanes, dtype=torch.bool, device=self.device)
         self._always = ~self._never
         self._one = torch.ones((), dtype=torch.int64, device=self.device)

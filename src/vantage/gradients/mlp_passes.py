@@ -19,7 +19,6 @@ and for the policy's outputs, with weights w of log π and u of the entropy H,
     Gaussian      slope in mean = w (a − μ)/σ²        slope in log σ = Σ w (((a − μ)/σ)² − 1) + Σ u
 """
 
-import copy
 import math
 from collections import defaultdict
 from functools import partial
@@ -122,6 +121,15 @@ class MlpPasses:
         """Draw with random numbers made for all steps at once."""
         log_std = None if self.log_std is None else self.log_std.detach()
         return Drawing(self.actor, log_std, steps, lanes, generator)
+
+    def still(self) -> list[_Layer]:
+        """Layers like those of the policy whose outputs are 0."""
+        return [
+            layer._replace(
+                transposed=torch.zeros_like(layer.weight).t(), bias=torch.zeros_like(layer.bias)
+            )
+            for layer in self.actor
+        ]
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor | None]:
         """log π(a|s) and V(s)."""
@@ -242,22 +250,20 @@ class Drawing:
                 return torch.from_numpy(few)
             self.outputs.append(torch.from_numpy(few))
             return torch.from_numpy((few + shift).argmax(-1))
-        output = _forward(self.actor, observation)[-1]
-        if self.log_std is not None:
-            return output.add_(shift)
-        self.outputs.append(output)
-        return (output + shift).argmax(-1)
+        output, action = drawn(self.actor, self.normal, observation, shift)
+        if not self.normal:
+            self.outputs.append(output)
+        return action
+
+    @property
+    def normal(self) -> bool:
+        """Whether actions are real numbers around the output, not ids."""
+        return self.log_std is not None
 
     @property
     def address(self) -> int:
         """Where the weights lie."""
         return self.actor[0].weight.data_ptr()
-
-    def shifted_by(self, shifts: Tensor) -> "Drawing":
-        """The same policy at work from the first step again, with other noise [steps, lanes, D]."""
-        other = copy.copy(self)
-        other.shift, other.few, other.outputs = shifts.unbind(), None, []
-        return other
 
     def scored(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """log π(a|s) and H(π(·|s)) of all steps drawn."""
@@ -271,6 +277,15 @@ class Drawing:
         probability = log_probs.exp()
         entropy = -torch.where(probability > 0, probability * log_probs, 0).sum(0)
         return log_probs.gather(0, action.unsqueeze(0)).squeeze(0), entropy
+
+
+def drawn(
+    actor: list[_Layer], normal: bool, observation: Tensor, shift: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The output of the network, and the action that noise makes of it: a pure function."""
+    output = _forward(actor, observation)[-1]
+    shifted = output + shift
+    return output, shifted if normal else shifted.argmax(-1)
 
 
 def _normal(noise: Tensor, log_std: Tensor) -> Tensor:

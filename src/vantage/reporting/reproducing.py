@@ -12,6 +12,7 @@ SETTINGS = (
     "steps", "updates", "fragment", "batch", "group_size", "lr", "schedule", "delay", "warmup",
     "epochs", "minibatches", "max_grad_norm", "baseline", "evaluate_every", "keep_best",
     "keep_last", "stop_at", "patience", "seed", "threads",
+    "compile",
 )  # fmt: skip
 
 

@@ -57,6 +57,10 @@ FREE = {
 }
 
 
+# Settings that folders of earlier versions lack, and what their runs did.
+BEFORE = {"compile": False}
+
+
 @dataclass(frozen=True, repr=False)
 class Run:
     """A finished or interrupted training run.
@@ -310,7 +314,8 @@ def started_by(arguments: Sequence[str]) -> dict[str, str]:
 def _refuse_other_settings(path: Path, old: dict[str, object], new: dict[str, object]) -> None:
     for name in sorted(new.keys() - FREE):
         refuse_unless(
-            old.get(name) == json.loads(json.dumps(new[name])),
-            f"{path} was started with {name}={old.get(name)!r}, not {new[name]!r}; "
+            old.get(name, BEFORE.get(name)) == json.loads(json.dumps(new[name])),
+            f"{path} was started with {name}={old.get(name, BEFORE.get(name))!r}, not "
+            f"{new[name]!r}; "
             "resume with the settings of config.json, or start a new run elsewhere.",
         )

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
+from vantage.environments.compiled import Compilation
 from vantage.environments.fragments import MOST_STEPS, Fragments
+from vantage.environments.holding import innermost
 from vantage.environments.interface import Environment
 from vantage.environments.normalise import Normalized
 from vantage.environments.rollout import Finished, episodes_and_returns
@@ -95,7 +97,8 @@ class ControlLearner(Learner):
         self.evaluation, self.evaluation_episodes = evaluation, episodes
         self.estimators, self.settings = estimators, settings
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.fragments = Fragments(env, passes)
+        self.compilation = Compilation(env.name) if settings.compile else None
+        self.fragments = Fragments(env, passes, self.compilation, settings.fragment or 1)
         # parameters of the policies that are to act in the next updates, oldest first
         self.waiting: deque[Tensor] = deque([flat_parameters(self.policy)] * settings.delay)
         self.restarted_at = 0
@@ -254,6 +257,8 @@ class ControlLearner(Learner):
         size, choices = self._batch_size()
         seed = seed_of(self.seed, len(self.history), COLLECTING)
         lanes, shared = self._lanes(size)
+        if self.compilation is not None:
+            innermost(lanes).compile_steps(self.compilation)
         batch, ended = episodes_and_returns(
             lanes, self.policy, size, seed, self.passes.value, shared=shared
         )

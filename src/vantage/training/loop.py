@@ -8,7 +8,8 @@ from typing import Literal
 
 from vantage.arguments import checked
 from vantage.environments.checking.check import before_training
-from vantage.environments.rollout import hold
+from vantage.environments.holding import hold, innermost
+from vantage.environments.lanes_at_once import refuse_unless_compilable
 from vantage.errors import refuse_unless
 from vantage.estimators.estimator import compares
 from vantage.gradients.mlp_passes import fastest
@@ -74,6 +75,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     track: Sequence[Tracker] = (),
     threads: int = 1,
+    compile: bool = False,
     progress: bool = True,
     dry_run: bool = False,
 ) -> Run:
@@ -165,6 +167,9 @@ def train(
         track: trackers that receive every update's metrics, such as
             `vantage.runs.trackers.TensorBoard(folder)`.
         threads: torch threads; small networks want one.
+        compile: compile the steps of a tensor environment on a processor before the first, which
+            takes some seconds and pays for itself in long runs; the same numbers to rounding. Where
+            they cannot be compiled, a line says so and the run goes on without.
         progress: show progress: a live display on a terminal, plain lines elsewhere.
         dry_run: check everything and return a run with its settings in `.config`; nothing is
             collected and nothing written.
@@ -220,8 +225,11 @@ def train(
         signal_every=signal_every,
         seed=seed,
         threads=threads,
+        compile=compile,
     )
     settings.check(weighs, critic)
+    if compile:
+        refuse_unless_compilable(world)
     check_starts(world, weighs, group_size)
     refuse_unless(
         not (hasattr(rule, "fit") and shared(actor, critic)),
@@ -267,6 +275,11 @@ def train(
         note(few)
     if dry_run:
         return Run(options.out, config, [], policy=actor, value=critic, env=world)
+    if progress and compile:
+        note(
+            f"Steps of {world.name} are compiled first, which takes 10 to 60 seconds, or a few "
+            "where the cache on disk has them."
+        )
     learner = ControlLearner(
         world,
         passes,
@@ -281,4 +294,6 @@ def train(
         run = carry_out(learner, config, options, updates=updates, steps=steps)
     finally:
         hold(world, None)
+        if compile:
+            innermost(world).compile_steps(None)
     return replace(run, policy=actor, value=critic, env=world)

@@ -38,6 +38,7 @@ class Settings:
     signal_every: int | None
     seed: int
     threads: int
+    compile: bool
 
     @property
     def fixed_batch(self) -> int | None:
@@ -86,6 +87,11 @@ class Settings:
             or (size >= 2 and (batch is None or (batch % size == 0 and batch >= 2 * size))),
             f"train(batch={self.batch}, group_size={size}): {estimator.name!r} compares the "
             "episodes of a group; a batch must hold two or more whole groups of two or more.",
+        )
+        refuse_unless(
+            not (self.compile and self.batch == "auto" and compares(estimator)),
+            f"train(compile=True, batch='auto'): {estimator.name!r} takes a lane for every episode "
+            "of a batch, and another number of lanes would be compiled anew; give batch= a number.",
         )
         refuse_unless(
             self.delay == 0,
