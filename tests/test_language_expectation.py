@@ -317,6 +317,41 @@ def test_importance_weights_recover_the_gradient_from_another_policy():
     )
 
 
+@pytest.mark.parametrize("length", [1, 2])
+def test_vtrace_without_bounds_is_the_gradient_on_the_states_of_the_behaviour(length):
+    """Its ratios mend actions and what follows them, not the way there: ∇J for one token.
+
+    With the bound of the paper a token whose ratio exceeds it counts for less: of one token, the
+    gradient lacks E_μ[max(ρ − 1, 0) (R − V) s] exactly.
+    """
+    own, behaviour = policy(length=length), policy(seed=4, length=length)
+    value = language.ValueHead(own).double()
+    torch.nn.init.normal_(value.linear.weight, generator=torch.Generator().manual_seed(3))
+    free = vt.estimators.vtrace(rho_max=float("inf"), c_max=float("inf"))
+    given = {"behaviour": behaviour, "value": value}
+    got = language.expectation(task(), own, free, 1, **given).mean
+    every = language.enumerated(task(), own, [0, 1])
+    scores = vt.gradients.step_scores(own, every)
+    older = behaviour.log_prob(every.observation, every.action).detach()
+    apart = torch.where(every.mask, older - every.log_prob, 0)
+    arrived = (apart.cumsum(1) - apart).exp()  # Π_{u<t} μ/π
+    worth = (every.weight * torch.where(every.mask, every.reward, 0).sum(1))[:, None]
+    want = torch.einsum("nt,ntp->p", worth * torch.where(every.mask, arrived, 0), scores)
+    torch.testing.assert_close(got, want, atol=1e-10, rtol=0)
+    exactly = language.expectation(task(), own, vt.estimators.reinforce(), 1).mean
+    assert ((got - exactly).norm() < 1e-10) == (length == 1)
+    bounded = language.expectation(task(), own, vt.estimators.vtrace(), 1, **given).mean
+    tuples = [by_tuples(vt.estimators.vtrace(), own, [row], behaviour, value=value)
+              for row in (0, 1)]  # fmt: skip
+    torch.testing.assert_close(bounded, (tuples[0][0] + tuples[1][0]) / 2, atol=1e-10, rtol=0)
+    if length == 1:
+        known = valued(every, own, value, Passes(1, 4096))
+        lost = every.weight[:, None] * (1 - apart.exp()).clamp(min=0) * (known.reward - known.value)
+        lost = torch.einsum("nt,ntp->p", torch.where(every.mask, lost, 0), scores)
+        torch.testing.assert_close(bounded, exactly - lost, atol=1e-10, rtol=0)
+        assert lost.norm() > 0.01 * exactly.norm()
+
+
 def test_a_kl_in_the_loss_is_a_feature_of_its_own():
     own, reference = policy(), policy(seed=9)
     estimator = vt.estimators.grpo(beta=0.3)

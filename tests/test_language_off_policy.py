@@ -12,6 +12,7 @@ from vantage import language as vl
 from vantage.gradients.parameters import flat_parameters
 from vantage.language.scoring.scoring import Passes, score_batch
 from vantage.language.training.ascent import Weighed, backward
+from vantage.language.training.inputs import valued
 
 E = vt.estimators
 
@@ -96,11 +97,79 @@ def test_several_steps_compare_with_the_policy_that_the_update_began_with() -> N
 def test_what_no_ratio_corrects_is_refused() -> None:
     with pytest.raises(vt.InputError, match=r"delay=-1"):
         trained(E.rloo(), delay=-1)
-    learning = policy()
-    with pytest.raises(vt.InputError, match=r"train\(delay=1\) with 'vtrace'.*take gae"):
+
+
+def with_value(learning: vl.Policy) -> vl.ValueHead:
+    head = vl.ValueHead(learning)
+    torch.nn.init.normal_(head.linear.weight, 0, 0.1, generator=torch.Generator().manual_seed(2))
+    return head
+
+
+@pytest.mark.parametrize("lambda_", [1.0, 0.6])
+def test_vtrace_is_weighed_by_the_policy_that_the_update_begins_with(lambda_: float) -> None:
+    """Espeholt et al. 2018, remark 1 and section 4.2, one token after the other; V fits v."""
+    own, older, generator = policy(), policy(), torch.Generator().manual_seed(1)
+    value = with_value(own)
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    batch = vl.rollout(task(), older, [0, 1, 2], torch.Generator().manual_seed(0)).batch
+    passes = Passes(1, 1 << 20)
+    batch = valued(batch, own, value, passes)
+    begun = score_batch(own, batch, passes)[0]
+    row = E.vtrace(rho_max=0.9, c_max=0.8, lambda_=lambda_)
+    weighed = Weighed(row, batch, {}, passes, begun)
+    assert batch.value is not None
+    assert weighed.target is not None
+    cut = 0
+    for n in range(batch.rows):
+        following = excess = 0.0  # v and v - V of the next token
+        for t in reversed(batch.mask[n].nonzero().flatten().tolist()):
+            ratio = float((begun[n, t] - batch.log_prob[n, t]).exp())
+            cut += ratio > 0.9
+            now, reward = float(batch.value[n, t]), float(batch.reward[n, t])
+            ahead = following - excess
+            want = reward + following - now
+            assert float(weighed.advantage[n, t]) == pytest.approx(want, abs=1e-5)
+            excess = min(0.9, ratio) * (reward + ahead - now) + lambda_ * min(0.8, ratio) * excess
+            following = now + excess
+            assert float(weighed.target[n, t]) == pytest.approx(following, abs=1e-5)
+    assert 0 < cut < batch.steps
+
+
+def test_delayed_vtrace_trains_on_advantages_of_the_policy_as_it_is() -> None:
+    learning, seen = policy(), []
+    value = with_value(learning)
+    before = [(copy.deepcopy(learning), copy.deepcopy(value))]
+
+    def watch(update: int, drawn: Any, advantage: Tensor) -> None:
+        seen.append((drawn.batch, advantage))
+        before.append((copy.deepcopy(learning), copy.deepcopy(value)))
+
+    settings: dict[str, Any] = {"batch": 32, "updates": 3, "lr": 3e-2, "delay": 1, "minibatches": 2}
+    vl.train(
+        task(), learning, E.vtrace(), value=value, watch=watch, progress=False, **settings
+    )  # fmt: skip
+    passes, apart = Passes(1, 1 << 20), 0.0
+    for (own, head), (batch, got) in zip(before, seen, strict=False):
+        known = valued(batch, own, head, passes)
+        begun = score_batch(own, batch, passes)[0]
+        torch.testing.assert_close(got, E.vtrace().advantage(known, begun), atol=1e-4, rtol=1e-3)
+        apart = max(apart, float((got - E.vtrace().advantage(known)).abs().max()))
+    assert apart > 1e-3
+
+
+def test_vtrace_on_policy_learns_as_the_actor_and_critic_do() -> None:
+    """With c̄ = ρ̄ = λ = 1 its target is the reward-to-go, and its ratio 1."""
+    ends = []
+    for row in (E.vtrace(), E.actor_critic(lambda_=1.0)):
+        learning = policy()
+        value = with_value(learning)
         vl.train(
-            task(), learning, E.vtrace(), updates=1, delay=1, value=vl.ValueHead(learning)
+            task(), learning, row, value=value, batch=32, updates=3, lr=1e-2, progress=False
         )  # fmt: skip
+        ends.append(torch.cat([flat_parameters(learning), flat_parameters(value)]))
+    torch.testing.assert_close(*ends, atol=2e-4, rtol=1e-3)
 
 
 class Apart(vl.Decoding):

@@ -11,7 +11,9 @@ from vantage.language.model.policy import Policy
 class ValueHead(nn.Module):
     """V(s) = v · h(s) + b on the last hidden state h of the policy's model.
 
-    It is trained jointly with the policy, by least squares on the estimator's returns.
+    It is trained jointly with the policy, by least squares on the estimator's returns; under
+    V-trace on its targets, and where returns are of whole completions on the rewards from the token
+    on.
 
     Args:
         policy: whose hidden states it reads.

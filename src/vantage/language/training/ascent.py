@@ -27,6 +27,7 @@ from vantage.language.scoring.scoring import Pass, Passes, scored_passes
 from vantage.statistics.signal import Signal
 from vantage.training.interface import refuse_unless_finite
 from vantage.training.learner import signal_metrics
+from vantage.training.value import value_target
 
 
 @dataclass
@@ -59,18 +60,17 @@ class Weighed:
         self.advantage = estimator.advantage(self.batch, self.log_prob, **self.inputs)
         self.share = estimator.share(self.batch)
         if estimator.restraint is not None:
-            restrained = estimator.restrained(
-                self.batch, self.advantage, self.log_prob, **self.inputs
-            )
-            self.inputs = self.inputs | {"restrained": restrained}
+            held = estimator.restrained(self.batch, self.advantage, self.log_prob, **self.inputs)
+            self.inputs = self.inputs | {"restrained": held}
         self.fixed = (
             estimator.weights(self.batch, None, self.advantage, self.share, **self.inputs)
             if estimator.fixed
             else None
         )
-        valued = self.batch.value is not None
-        worth = estimator.worth(self.batch, self.log_prob, **self.inputs) if valued else None
-        self.target = worth
+        self.target = None
+        if self.batch.value is not None:
+            worth = estimator.worth(self.batch, self.log_prob, **self.inputs)
+            self.target = value_target(estimator, self.batch, worth, self.log_prob)
 
     def weights(self, one: Pass) -> Float[Tensor, " M"]:
         """The weights of a pass's counted steps, with the policy as it is now."""

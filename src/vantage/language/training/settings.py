@@ -7,8 +7,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_within
-from vantage.estimators.columns import describe as describe_column
-from vantage.estimators.columns import needs
 from vantage.estimators.estimator import Estimator
 from vantage.language.model.policy import Policy
 from vantage.language.sampling.generation import Engine
@@ -130,12 +128,6 @@ class Settings:
             f"train(delay={self.delay}) with {policy.law}: the policy's support is another than "
             "that of the one that sampled, and no ratio corrects for it. Sample with temperature "
             "alone.",
-        )
-        refuse_unless(
-            not (self.delay and "log_prob" in needs(estimator.returns)),
-            f"train(delay={self.delay}) with {estimator.name!r}: the returns of "
-            f"{describe_column(estimator.returns)} would have to be weighed by the policy as it is "
-            "now, which training of language models does not do; take gae, with an importance.",
         )
         refuse_infinite_kl("train", estimator, policy)
 
