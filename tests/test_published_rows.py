@@ -324,6 +324,36 @@ def test_groups_in_groups_are_the_authors(omega: float) -> None:
         assert torch.equal(got, E.dr_grpo().advantage(batch))
 
 
+@pytest.mark.parametrize("correction", [0, 1])
+def test_groups_in_groups_over_standard_deviations_are_the_authors(correction: int) -> None:
+    """F_norm = σ: torch's deviation of the group's returns, and of each state's rewards ahead."""
+    batch = lanes()
+    batch = vt.Batch(**batch.tensors() | {"weight": torch.full_like(batch.weight, 0.1)})
+    whole, ahead = returns.total(batch), returns.to_go(batch)
+    row = E.gigpo(omega=0.5, normalise=True, correction=correction)
+    got, numbers, alone = row.advantage(batch), trajectories(batch), 0
+    assert row.unbiased.startswith("never (")
+
+    def over_std(x: Tensor, values: list[Tensor]) -> Tensor:
+        of = torch.stack(values)
+        deviation = of.std(correction=correction) if len(of) > 1 else torch.zeros(())
+        return (x - of.mean()) / (deviation + 1e-6) if deviation > 1e-9 else 0 * x
+
+    for es in groups_of(batch).values():
+        steps = [place for e in es for place in map(tuple, numbers[e].nonzero().tolist())]
+        episodes = [whole[numbers[e]][0] for e in es]
+        for place in steps:
+            same = [o for o in steps if batch.observation[o] == batch.observation[place]]
+            alone += len(same) == 1
+            in_state = over_std(ahead[place], [ahead[other] for other in same])
+            want = over_std(whole[place], episodes) + 0.5 * in_state
+            torch.testing.assert_close(got[place], want, rtol=0, atol=1e-10)
+    assert alone > 0
+    plain = E.gigpo(omega=0.0, normalise=True, correction=correction).advantage(batch)
+    grpo = E.grpo(correction=correction).advantage(batch)
+    torch.testing.assert_close(plain, grpo, rtol=1e-3, atol=1e-3)  # ε there is 1e-4
+
+
 def test_the_returns_of_groups_in_groups_are_a_multiple() -> None:
     """(1 + ω) ∇J by enumeration for γ = 1, where the baseline is left out."""
     row = vt.Estimator(returns=partial(returns.total_and_to_go, omega=0.5))

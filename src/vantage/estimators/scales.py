@@ -19,13 +19,14 @@ from vantage.errors import refuse_unless
 from vantage.estimators.averages import (
     average,
     by_group,
+    by_group_and_observation,
     count,
     everywhere,
     mean_of_steps,
     mean_of_trajectories,
 )
 from vantage.estimators.columns import declares
-from vantage.estimators.returns import total
+from vantage.estimators.returns import to_go, total
 
 
 @declares()
@@ -104,6 +105,38 @@ def decoupled(
         every = every + torch.where(known, weight * scaled, 0)
     mean, deviation, size = _moments(batch, every, everywhere(batch), start, correction)
     return _divided(every - mean, deviation, size, epsilon)
+
+
+@declares(couples="group", bias="direction", needs=("group",))
+def group_and_state_std(
+    batch: Batch,
+    returns: Float[Tensor, "N T"],
+    advantage: Float[Tensor, "N T"],
+    *,
+    omega: float,
+    epsilon: float = 1e-6,
+    correction: int = 0,
+) -> Float[Tensor, "N T"]:
+    """In place of the advantage, that in the group and that in the state, each by its deviation.
+
+    Equation: (R(τ) − mean)/(σ_G + ε) + ω (R_t − mean_s)/(σ_s + ε), mean and σ_G of the
+        trajectories' returns in the group, mean_s and σ_s of R_t over the group's steps in the same
+        state, R_t the rewards from a step on; σ's divisors less `correction`. 0 where all are
+        equal, as where a state is visited once.
+    Shapes: [N, T].
+    Source: Feng et al. 2025, GiGPO, equations 3, 7 and 8 with F_norm = σ; ε is of their code, which
+        divides by G − 1, `correction` 1.
+    Unbiased when: never. Two deviations that are correlated with the samples weigh the two parts,
+        and differ between groups and states.
+    """
+    whole, ahead, start = total(batch), to_go(batch), episode_start(batch)
+    in_group = _moments(batch, whole, by_group(batch), start, correction)
+    in_state = _moments(batch, ahead, by_group_and_observation(batch), batch.mask, correction)
+    episode, step = (
+        _divided(worth - mean, deviation, size, epsilon)
+        for worth, (mean, deviation, size) in ((whole, in_group), (ahead, in_state))
+    )
+    return episode + omega * step
 
 
 @declares(couples="group", bias="direction", needs=("group",))
