@@ -260,6 +260,25 @@ def test_a_selection_looks_at_the_policy_that_the_update_begins_with(name: str) 
     assert out > 0
 
 
+def test_an_update_scores_its_batch_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entropies and log-probabilities are of one pass, also where later steps compare with it."""
+    from vantage.language.training import inputs, learner
+
+    calls = []
+
+    def counted(*arguments: Any) -> tuple[Tensor, Tensor]:
+        calls.append(arguments)
+        return score_batch(*arguments)
+
+    for module in (inputs, learner):
+        monkeypatch.setattr(module, "score_batch", counted)
+    row = E.forking_tokens(fraction=0.3).replace(
+        restraint=E.kl_cov(fraction=0.3).restraint, importance=vt.importance.truncated
+    )
+    trained(row, updates=2, delay=1, minibatches=2)
+    assert len(calls) == 2
+
+
 def test_a_restraint_is_part_of_a_language_models_gradient() -> None:
     """Passes of a few rows, with what is restrained found before: the gradient of the whole."""
     own, older, generator = policy(), policy(), torch.Generator().manual_seed(1)

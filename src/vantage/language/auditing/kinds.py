@@ -70,12 +70,15 @@ def listed(
 ) -> list[Prompt]:
     batch, parts = enumerated_with_parts(task, behaviour or policy, rows)
     every = valued(batch, policy, value, PASSES)
-    log_prob = every.log_prob if behaviour is None else score_batch(policy, every, PASSES)[0]
+    log_prob, entropy = every.log_prob, None
+    if behaviour is not None or "entropy" in estimator.needs:
+        scored, entropy = score_batch(policy, every, PASSES)
+        log_prob = log_prob if behaviour is None else scored
     inputs: Inputs = {}
     if "reference_log_prob" in estimator.needs:
         inputs["reference_log_prob"] = reference_log_prob(every, policy, reference, PASSES)
     if "entropy" in estimator.needs:
-        inputs["entropy"] = score_batch(policy, every, PASSES)[1]
+        inputs["entropy"] = entropy
     if "reward_parts" in estimator.needs:
         inputs |= parts_at_the_end(every, task, parts)
     if "greedy_return" in estimator.needs:

@@ -49,11 +49,13 @@ def inputs_of(
     reference: Policy | None,
     drawn: Rollout,
     passes: Passes,
+    entropy: Float[Tensor, "N T"] | None = None,
 ) -> dict[str, Tensor]:
     """What the estimator needs of reference, greedy completions, entropies and rewards' parts.
 
     Args:
         reference: the policy that a KL is measured to; None: `policy` without its adapter.
+        entropy: of the policy, where the batch has been scored already.
     """
     batch, inputs = drawn.batch, {}
     if "reference_log_prob" in estimator.needs:
@@ -65,7 +67,9 @@ def inputs_of(
         each = torch.tensor([by_row[row] for row in drawn.rows]).to(batch.log_prob)
         inputs["greedy_return"] = each[:, None].expand_as(batch.log_prob)
     if "entropy" in estimator.needs:
-        inputs["entropy"] = score_batch(policy, batch, passes)[1]
+        if entropy is None:
+            _, entropy = score_batch(policy, batch, passes)
+        inputs["entropy"] = entropy
     if "reward_parts" in estimator.needs:
         inputs |= parts_at_the_end(batch, task, drawn.parts)
     return inputs
@@ -90,13 +94,16 @@ def inputs_and_scores(
     drawn: Rollout,
     batch: Batch,
     passes: Passes,
+    entropy: Float[Tensor, "N T"] | None = None,
 ) -> dict[str, Any]:
     """`inputs_of`, and the scores' norms and products on the whole batch where they are needed.
 
     Args:
         batch: that of `drawn`, with values where there is a value head.
+        entropy: as in `inputs_of`.
     """
-    inputs: dict[str, object] = dict(inputs_of(estimator, task, policy, reference, drawn, passes))
+    known = inputs_of(estimator, task, policy, reference, drawn, passes, entropy)
+    inputs: dict[str, object] = dict(known)
     if "scores" in estimator.needs:
         inputs["scores"] = scores(policy, batch, estimator, **inputs)
     return inputs

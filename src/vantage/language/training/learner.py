@@ -281,16 +281,18 @@ class LanguageLearner(Learner):
         batch = drawn.batch.check()
         passes = plan_passes(batch, self.policy, settings.shared_prompts, settings.token_budget)
         batch = valued(batch, self.policy, self.value, passes)
-        inputs = inputs_and_scores(
-            estimator, sources.task, self.policy, sources.reference, drawn, batch, passes
-        )
         looked_at = look_at("log_prob", estimator.returns, estimator.selection, estimator.restraint)
         # later steps leave the policy behind that the update began with
         left = estimator.reweighs and settings.epochs * settings.minibatches > 1
-        scored = score_batch(self.policy, batch, passes)[0] if looked_at or left else None
-        if left and scored is not None:
-            inputs[PROXIMAL] = scored
-        return Weighed(estimator, batch, inputs, passes, scored if looked_at else None)
+        log_prob = entropy = None
+        if looked_at or left or "entropy" in estimator.needs:
+            log_prob, entropy = score_batch(self.policy, batch, passes)
+        inputs = inputs_and_scores(
+            estimator, sources.task, self.policy, sources.reference, drawn, batch, passes, entropy
+        )
+        if left:
+            inputs[PROXIMAL] = log_prob
+        return Weighed(estimator, batch, inputs, passes, log_prob if looked_at else None)
 
     def _skipped(self) -> str:
         """Why there was nothing to learn from, and what to change."""
