@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vantage.commands.language_options import ModelOptions
-from vantage.errors import InputError, refuse_unless
-from vantage.language.model.folders import AS_DATA, model_folder
+from vantage.language.model.folders import AS_DATA, read_by_transformers
 from vantage.language.model.policy import CAUSAL
 from vantage.language.scoring.arithmetic import Shape, shape_of
 
@@ -27,15 +26,9 @@ def _without_weights(model: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        folder = model_folder(model, "Policy", CAUSAL)
+    with read_by_transformers(model, "Policy", CAUSAL) as folder, torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, **AS_DATA)
         tokens = AutoTokenizer.from_pretrained(folder, **AS_DATA)
-    except InputError:
-        raise
-    except Exception as error:
-        refuse_unless(False, f"--model {model}: transformers cannot load it: {error}.")
-    with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config), tokens
 
 

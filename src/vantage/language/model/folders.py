@@ -1,5 +1,7 @@
 """Model folders, read by transformers as data: from this machine alone, and no code of theirs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,27 @@ def model_folder(name: str | Path, owner: str, wanted: str) -> str:
         ) from error
 
 
+@contextmanager
+def read_by_transformers(name: str | Path, owner: str, wanted: str) -> Iterator[str]:
+    """The folder of a model, to be read with transformers, whose errors become one of a sentence.
+
+    Args:
+        name, owner, wanted: as in `model_folder`.
+
+    Raises:
+        InputError: no such folder; or what transformers cannot load.
+    """
+    folder = model_folder(name, owner, wanted)
+    try:
+        yield folder
+    except Exception as error:  # of transformers, tokenizers and safetensors there are many
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"{owner}({str(name)!r}): transformers cannot load it: {what}; give the folder of "
+            f"{wanted} and its tokenizer, weights as safetensors."
+        ) from error
+
+
 def read_model(
     kind: Any,
     name: str | Path,
@@ -58,8 +81,7 @@ def read_model(
     """
     from transformers import AutoTokenizer
 
-    folder = model_folder(name, owner, wanted)
-    try:
+    with read_by_transformers(name, owner, wanted) as folder:
         model, loading = kind.from_pretrained(
             folder,
             dtype=dtype or torch.float32,
@@ -69,10 +91,4 @@ def read_model(
         )
         if tokenizer is None:
             tokenizer = AutoTokenizer.from_pretrained(tokens or folder, **AS_DATA)
-    except Exception as error:  # of transformers, tokenizers and safetensors there are many
-        what = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"{owner}({str(name)!r}): transformers cannot load it: {what}; give the folder of "
-            f"{wanted} and its tokenizer, weights as safetensors."
-        ) from error
     return model, tokenizer, sorted(loading["missing_keys"])
