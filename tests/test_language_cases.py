@@ -442,3 +442,63 @@ def test_recomputing_layers_adds_no_noise(config):
         assert not any(module.training for module in own.model.modules())
     for plain, again in zip(*gradients, strict=True):
         assert torch.allclose(plain, again, atol=1e-5)
+
+
+# ---- refused in a sentence, before anything is generated ---------------------------------------
+
+
+def test_a_policy_of_which_nothing_is_trained_is_refused():
+    frozen = model().requires_grad_(False)
+    own = policy(frozen)
+    value = language.ValueHead(own)
+    for estimator, given in ((rloo(), None), (ppo(), value)):
+        with pytest.raises(InputError, match=r"^train: no parameter of this Llama.*lora=8"):
+            train(task(), own, estimator, value=given)
+    with pytest.raises(InputError, match=r"^audit: no parameter"):
+        vantage.audit(task(), own, [rloo()], trajectories=32, batch=16)
+    with pytest.raises(InputError, match=r"^expectation: no parameter"):
+        language.expectation(task(), own, rloo())
+    frozen.lm_head.requires_grad_(True)
+    assert train(task(), own, rloo()).history[0]["grad_norm"] > 0
+
+
+def test_what_is_no_model_or_tokenizer_is_refused():
+    with pytest.raises(InputError, match=r"DataParallel is no model of transformers.*\.module"):
+        policy(torch.nn.DataParallel(model()))
+    with pytest.raises(InputError, match=r"tokenizer='a/folder'\).*from_pretrained"):
+        language.Policy(model(), "a/folder")
+    broken = model()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match="are not finite on two tokens"):
+        policy(broken)
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([{"role": "system", "content": "1"}, {"role": "user", "content": "2"}], "No system role"),
+        ([{"role": "user", "content": [{"type": "text", "text": "2"}]}], "TypeError"),
+    ],
+)
+def test_messages_that_a_template_refuses_are_shown(messages, said):
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('No system role') }}"
+        "{% endif %}{{ '=' + m.content }}{% endfor %}"
+    )
+    own = language.Policy(model(), tokenizer, max_completion_length=3)
+    with pytest.raises(InputError, match=rf"refuses the messages .*{said}.*; give it roles"):
+        train(task(rows=[{"prompt": messages}] * 4, held_out=0), own, rloo())
+
+
+@pytest.mark.parametrize("written", ["[{'role': 'user', 'content': '1'}]",
+                                     '[{""content"": ""1"", ""role"": ""user""}]'])  # fmt: skip
+def test_messages_written_into_a_field_of_csv_are_refused(written, tmp_path):
+    """They would be a prompt of brackets and quotes."""
+    file = tmp_path / "rows.csv"
+    file.write_text(f'prompt,answer\n"{written}",1\n', encoding="utf-8")
+    with pytest.raises(InputError, match=r"rows.csv, line 2: .*JSONL or Parquet"):
+        language.Task(file, lengths)
+    file.write_text('prompt,answer\n"[{x}] + 1=",1\n', encoding="utf-8")
+    assert language.Task(file, lengths, held_out=0).rows[0]["prompt"] == "[{x}] + 1="

@@ -172,7 +172,7 @@ def refuse_unless_finite(
 def _blame(batch: Batch) -> str:
     """Which numbers of a batch lead to a gradient beyond single precision, and the remedy."""
     for name, tensor, remedy in (
-        ("rewards", batch.reward, "divide them, or train with normalise=True"),
+        ("rewards", batch.reward, "divide them, or those of an environment with normalise=True"),
         ("predictions of the value function", batch.value, "lower its learning rate"),
         ("log-probabilities", batch.log_prob, "lower lr, or bound the gradient by max_grad_norm"),
     ):

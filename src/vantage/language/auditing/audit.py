@@ -44,6 +44,7 @@ from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
     AVAILABLE,
     inputs_of,
+    refuse_frozen,
     refuse_infinite_kl,
     refuse_missing_value,
     valued,
@@ -113,6 +114,7 @@ def audit(
     rows, size = list(estimators), task.num_generations
     context = _Context(task, policy, value, reference_policy, environment, turns)
     yardstick = _yardstick(reference, size)
+    refuse_frozen("audit", policy)
     _check(rows, yardstick, context)
     design = _design([*rows, yardstick], trajectories, batch, size)
     prompts = prompts_of("audit", task, policy, task.train)

@@ -28,6 +28,7 @@ from vantage.language.model.value_head import ValueHead
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
     AVAILABLE,
+    refuse_frozen,
     refuse_infinite_kl,
     refuse_missing_value,
 )
@@ -169,6 +170,7 @@ def _refuse(
     estimator.require({"group", *AVAILABLE} if size > 1 else set(AVAILABLE))
     refuse_missing_value("expectation", estimator, value)
     refuse_infinite_kl("expectation", estimator, policy)
+    refuse_frozen("expectation", policy)
     refuse_unless(
         reference is not None or policy.has_adapter or "reference_log_prob" not in estimator.needs,
         f"expectation: {estimator.name!r} measures a KL to a reference policy: pass "

@@ -286,6 +286,11 @@ class Policy(policies.Policy):
                 f"hidden states ({type(error).__name__}: {error}); this architecture is not "
                 "supported."
             ) from error
+        refuse_unless(
+            bool(logits.isfinite().all()),
+            f"Policy: the logits of {type(self.base).__name__} are not finite on two tokens; its "
+            "weights are damaged, or beyond the range of their type.",
+        )
         apart = float((ours - logits).abs().max()) / max(1.0, float(logits.abs().max()))
         refuse_unless(
             apart <= TOLERANCE.get(next(self.base.parameters()).dtype, 1e-4),
@@ -299,7 +304,17 @@ def _loaded(
     model_or_path: Any, tokenizer: Any, dtype: torch.dtype | None, tokens: Path | None = None
 ) -> tuple[Any, Any]:
     """Model and tokenizer, the latter from the folder `tokens` where that is given."""
+    refuse_unless(
+        tokenizer is None or callable(tokenizer),
+        f"Policy(tokenizer={tokenizer!r}): a tokenizer is an object, such as "
+        "AutoTokenizer.from_pretrained(folder).",
+    )
     if isinstance(model_or_path, nn.Module):
+        refuse_unless(
+            hasattr(model_or_path, "config"),
+            f"Policy: {type(model_or_path).__name__} is no model of transformers; give one, such "
+            "as the one that it wraps (.module).",
+        )
         return (model_or_path if dtype is None else model_or_path.to(dtype)), tokenizer
     from transformers import AutoModelForCausalLM
 

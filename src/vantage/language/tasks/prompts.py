@@ -53,7 +53,8 @@ def encode_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]
         prompts: all of them strings, or all of them conversations.
 
     Raises:
-        InputError: conversations, and the tokenizer has no chat template; or a prompt of no tokens.
+        InputError: conversations, and the tokenizer has no chat template, or one that refuses them;
+            or a prompt of no tokens.
     """
     if isinstance(prompts[0], str):
         # all at once: a call for each would take longer than a small model does
@@ -141,13 +142,20 @@ def _opened(tokenizer: Any, prompt: Any, ids: list[int]) -> list[int]:
 
 def _templated(tokenizer: Any, prompt: Any) -> list[int]:
     unanswered = prompt[-1]["role"] != "assistant"
-    ids = tokenizer.apply_chat_template(
-        prompt,
-        tokenize=True,
-        return_dict=False,
-        add_generation_prompt=unanswered,
-        continue_final_message=not unanswered,
-    )
+    try:
+        ids = tokenizer.apply_chat_template(
+            prompt,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=unanswered,
+            continue_final_message=not unanswered,
+        )
+    except Exception as error:  # a template raises what it likes: roles out of turn, no system role
+        raise InputError(
+            f"The chat template of this tokenizer refuses the messages {prompt!r}: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}; give it roles in an order, "
+            "and contents in a form, that it takes."
+        ) from error
     return [int(token) for token in ids]
 
 

@@ -13,6 +13,7 @@ from vantage.errors import InputError, refuse_unless
 from vantage.runs.transcripts import import_parquet
 
 Row = dict[str, Any]
+LISTED = re.compile(r"\[\s*\{\s*['\"](role|content)['\"]\s*:")  # messages, as str or JSON has them
 Source = object  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
 
 
@@ -125,6 +126,11 @@ def _csv(path: Path) -> list[Row]:
                 None not in row and None not in row.values(),
                 f"{path}, line {reader.line_num} has not as many fields as the header "
                 f"({', '.join(reader.fieldnames or ())}); quote fields that hold commas.",
+            )
+            refuse_unless(
+                not LISTED.match(row.get("prompt") or ""),
+                f"{path}, line {reader.line_num}: the prompt is a list of messages written as "
+                "text, and a field of CSV holds text alone; save the rows as JSONL or Parquet.",
             )
             rows.append(dict(row))
     except csv.Error as error:

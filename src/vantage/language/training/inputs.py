@@ -137,6 +137,19 @@ def refuse_missing_value(caller: str, estimator: Estimator, value: nn.Module | N
     )
 
 
+def refuse_frozen(caller: str, policy: Policy) -> None:
+    """Refuse a policy of which nothing is trained, and so nothing has a gradient.
+
+    Raises:
+        InputError: naming caller and model.
+    """
+    refuse_unless(
+        any(p.requires_grad for p in policy.parameters()),
+        f"{caller}: no parameter of this {type(policy.base).__name__} requires a gradient; take "
+        "Policy(lora=8), or let it have some with model.requires_grad_(True).",
+    )
+
+
 def refuse_infinite_kl(caller: str, estimator: Estimator, policy: Policy) -> None:
     """Refuse a KL to a reference policy where the sampling law leaves tokens out.
 

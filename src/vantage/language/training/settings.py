@@ -13,6 +13,7 @@ from vantage.language.sampling.generation import Engine
 from vantage.language.tasks.task import Task
 from vantage.language.training.inputs import (
     AVAILABLE,
+    refuse_frozen,
     refuse_infinite_kl,
     refuse_missing_value,
 )
@@ -130,6 +131,7 @@ class Settings:
             "alone.",
         )
         refuse_infinite_kl("train", estimator, policy)
+        refuse_frozen("train", policy)
 
     def groups(self, history: list[dict[str, Any]], size: int) -> tuple[int, dict[str, Any]]:
         """How many prompts the next update draws, and why where that was chosen.
