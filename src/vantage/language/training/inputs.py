@@ -55,7 +55,7 @@ def inputs_of(
 
     Args:
         reference: the policy that a KL is measured to; None: `policy` without its adapter.
-        entropy: of the policy, where the batch has been scored already.
+        entropy: the entropies of the policy, where the batch has been scored already.
     """
     batch, inputs = drawn.batch, {}
     if "reference_log_prob" in estimator.needs:
