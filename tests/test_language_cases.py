@@ -467,6 +467,9 @@ def test_what_is_no_model_or_tokenizer_is_refused():
         policy(torch.nn.DataParallel(model()))
     with pytest.raises(InputError, match=r"tokenizer='a/folder'\).*from_pretrained"):
         language.Policy(model(), "a/folder")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"device='cuda' cannot be used: .*here there is cpu"):
+            policy(device="cuda")
     broken = model()
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))

@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vantage import policies
 from vantage.arguments import checked
+from vantage.environments.devices import device_named
 from vantage.errors import InputError, refuse_unless
 from vantage.language.model import adapters
 from vantage.language.model.checkpointing import recomputed_layers, recomputing
@@ -93,6 +94,7 @@ class Policy(policies.Policy):
             max_completion_length >= 1,
             f"Policy(max_completion_length={max_completion_length}): at least one token.",
         )
+        device = device_named(device)
         self.law = SamplingLaw(temperature, top_k, top_p, min_p)
         self.max_completion_length = max_completion_length
         model, self.tokenizer = _loaded(model_or_path, tokenizer, dtype)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vantage.arguments import checked
+from vantage.environments.devices import device_named
 from vantage.errors import refuse_unless
 from vantage.language.model.folders import read_model
 from vantage.language.tasks.rewards import RewardFunction
@@ -48,7 +49,7 @@ def reward_model(
         f"reward_model({str(path)!r}): its files lack {', '.join(missing[:5])}, which would be "
         "random; a reward model is a classifier of sequences that was trained as one.",
     )
-    return of_model(model.to(device), tokenizer, Path(path).name, rows)
+    return of_model(model.to(device_named(device)), tokenizer, Path(path).name, rows)
 
 
 def of_model(model: Any, tokenizer: Any, name: str, rows: int = 16) -> RewardFunction:
