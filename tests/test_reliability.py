@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="module")
 def reliability() -> Iterator[Any]:
+    if torch.get_num_threads() > 1:
+        pytest.skip("runs are forked, and a process that computed with several threads cannot be")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
         import reliability

@@ -13,7 +13,10 @@ import vantage as vt
 from vantage.commands import main as console
 
 SOURCE = Path(vt.__file__)
-HEAVY = ["torch", "scipy.sparse", "scipy.stats", "gymnasium", "matplotlib", "transformers", "rich"]
+HEAVY = [
+    "torch", "torch._dynamo", "sympy", "scipy.sparse", "scipy.stats", "gymnasium", "matplotlib",
+    "transformers", "rich",
+]  # fmt: skip
 
 
 def loaded(code: str) -> set[str]:
@@ -31,6 +34,12 @@ vt.gradient, vt.estimators.rloo(), vt.Monitor, vt.verify, vt.Categorical
 mdp = vt.MDP.article()
 vt.exact.objective(mdp, vt.SoftmaxTable(mdp.observations, mdp.actions))
 """
+# torch's compiler and its algebra take a second or two to load, and nothing here is compiled
+PPO = """
+import vantage as vt
+algorithm = vt.algorithms.ppo(fragment=8, minibatches=2)
+vt.train("CartPole-v1", algorithm, updates=2, progress=False)
+"""
 
 
 @pytest.mark.parametrize(
@@ -39,9 +48,10 @@ vt.exact.objective(mdp, vt.SoftmaxTable(mdp.observations, mdp.actions))
         ("import vantage; vantage.InputError, vantage.__version__, dir(vantage)", set()),
         (GRADIENTS, {"torch"}),
         ("import vantage as vt; vt.train, vt.audit, vt.CartPole", {"torch", "gymnasium", "rich"}),
+        (PPO, {"torch", "gymnasium", "rich"}),
         ("import vantage, scipy.stats", {"scipy.sparse", "scipy.stats"}),
     ],
-    ids=["import", "gradients", "train", "what is loaded is seen"],
+    ids=["import", "gradients", "train", "ppo", "what is loaded is seen"],
 )
 def test_what_is_not_used_is_not_loaded(code: str, expected: set[str]) -> None:
     assert loaded(code) == expected

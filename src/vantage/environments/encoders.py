@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vantage.environments.spaces import Part, as_shown, is_picture, parts, width
 from vantage.errors import InputError
-from vantage.policies.networks import Pixels, cnn, mlp
+from vantage.policies.networks import Pixels, cnn, mlp, unfilled
 
 PICTURE_FEATURES = 256  # of every picture within a Dict or Tuple
 
@@ -126,7 +126,7 @@ def network(
         inner = network(rest, None, hidden, outputs, gain, generator, activation)
         return nn.Sequential(WithoutMask(space, mask), inner)
     if isinstance(space, spaces.Discrete):
-        table = nn.utils.skip_init(nn.Embedding, int(space.n), outputs)
+        table = unfilled(nn.Embedding, int(space.n), outputs)
         nn.init.zeros_(table.weight)
         return table
     if is_picture(space):

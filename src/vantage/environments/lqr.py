@@ -16,6 +16,7 @@ from vantage.arguments import checked
 from vantage.environments.tensor import Dynamics, TensorEnvironment, normal
 from vantage.exact import gaussian
 from vantage.policies import Gaussian, Policy
+from vantage.policies.networks import unfilled
 
 
 @checked
@@ -66,7 +67,7 @@ class LQR(TensorEnvironment):
         if hidden or choices:
             return super().policy(hidden, seed, **choices)
         n, m = self.problem.B.shape
-        linear = nn.utils.skip_init(nn.Linear, n, m, bias=False)
+        linear = unfilled(nn.Linear, n, m, bias=False)
         nn.init.zeros_(linear.weight)
         policy = Gaussian(linear, m).to(self.device, self.dtype)
         policy.hidden, policy.terms = (), self.terms

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from vantage.errors import refuse_unless
 from vantage.runs.threads import torch_threads
+
+M = TypeVar("M", bound=nn.Module)
 
 SMALLEST_PICTURE = 36  # pixels: what the kernels and strides of Mnih et al. need
 MNIH = (((8, 4, 32), (4, 2, 64), (3, 1, 64)), 512)  # kernel, stride, filters; width after them
@@ -55,6 +58,20 @@ class Value(nn.Module):
         return self.net(observation).squeeze(-1)
 
 
+def unfilled(kind: Callable[..., M], *sizes: Any, **settings: Any) -> M:
+    """A module of `torch.nn` on the processor, whose parameters its maker fills from a generator.
+
+    The global generator is left where it was. `nn.utils.skip_init` gives the same by way of the
+    "meta" device, for which torch loads the algebra of its compiler: a second, once a process.
+
+    Args:
+        kind: its class.
+        *sizes, **settings: what the class takes, but for `device`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return kind(*sizes, device="cpu", **settings)
+
+
 def mlp(
     inputs: int,
     hidden: tuple[int, ...],
@@ -75,7 +92,7 @@ def mlp(
     between = getattr(nn, activation_named(activation))
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise((inputs, *hidden, outputs)):
-        layers += [nn.utils.skip_init(nn.Linear, fan_in, fan_out), between()]
+        layers += [unfilled(nn.Linear, fan_in, fan_out), between()]
     net = nn.Sequential(*layers[:-1])
     orthogonal_(net, gain, generator)
     return net
@@ -118,11 +135,11 @@ def cnn(
     filters, units = MNIH if min(height, width) >= SMALLEST_PICTURE else YOUNG
     for size, stride, depth in filters:
         kernel = (min(size, height), min(size, width))
-        layers += [nn.utils.skip_init(nn.Conv2d, channels, depth, kernel, stride), nn.ReLU()]
+        layers += [unfilled(nn.Conv2d, channels, depth, kernel, stride), nn.ReLU()]
         height, width = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
         channels = depth
-    layers += [nn.Flatten(), nn.utils.skip_init(nn.Linear, channels * height * width, units)]
-    layers += [nn.ReLU(), nn.utils.skip_init(nn.Linear, units, outputs)]
+    layers += [nn.Flatten(), unfilled(nn.Linear, channels * height * width, units)]
+    layers += [nn.ReLU(), unfilled(nn.Linear, units, outputs)]
     net = nn.Sequential(*layers)
     orthogonal_(net, gain, generator)
     return Pixels(net, shape, channels_last=last, scale=scale)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vantage.arguments import checked
 from vantage.errors import refuse_unless
-from vantage.policies.networks import orthogonal_
+from vantage.policies.networks import orthogonal_, unfilled
 from vantage.policies.policy import Policy
 
 
@@ -63,7 +63,7 @@ class Recurrent(Policy):
         super().__init__()
         self.inputs, self.memory = inputs, memory
         self.encoder = nn.Identity() if encoder is None else encoder
-        self.cell = nn.utils.skip_init(nn.GRUCell, encoded or inputs, memory)
+        self.cell = unfilled(nn.GRUCell, encoded or inputs, memory)
         orthogonal_(self.cell, generator=generator or torch.Generator().manual_seed(0))
         self.head, self.beside = head, beside
         # what `sample` saw last and the memory it led to, so that `remember` need not run the GRU

@@ -1,5 +1,6 @@
 """Adam for many small steps: torch's arithmetic, without what surrounds it at every call."""
 
+import inspect
 from collections.abc import Iterable
 
 import torch
@@ -13,7 +14,9 @@ class Adam(torch.optim.Adam):
 
     `torch.optim.Adam.step` opens a profiling range, looks for hooks and asks each parameter's state
     what it holds; on a perceptron's parameters that takes longer than the arithmetic. This one goes
-    to torch's functional form at once. Hooks registered on it are therefore not called.
+    to torch's functional form at once. Hooks registered on it are therefore not called. Nor does it
+    load torch's compiler, as the first optimiser of a process does otherwise, for 1 to 2 seconds:
+    decorators of torch keep four methods out of compiled graphs, and no compiled graph steps it.
 
     Args:
         parameters: tensors to step; those without a gradient stay as they are.
@@ -21,6 +24,12 @@ class Adam(torch.optim.Adam):
 
     Source: Kingma and Ba 2015.
     """
+
+    add_param_group = inspect.unwrap(torch.optim.Adam.add_param_group)
+    load_state_dict = inspect.unwrap(torch.optim.Adam.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Adam.state_dict)
+    zero_grad = inspect.unwrap(torch.optim.Adam.zero_grad)
+    _general_step = inspect.unwrap(torch.optim.Adam.step)
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, eps: float = 1e-8):
         super().__init__(parameters, lr=lr, eps=eps, fused=True)
@@ -34,7 +43,7 @@ class Adam(torch.optim.Adam):
         ]
         known = all(self.state[p] for _, parameters in groups for p in parameters)
         if closure is not None or not known:
-            super().step(closure)  # makes the state of what had no gradient before
+            self._general_step(closure)  # makes the state of what had no gradient before
             return
         for group, parameters in groups:
             states = [self.state[p] for p in parameters]
