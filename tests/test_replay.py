@@ -319,10 +319,13 @@ def test_refusals() -> None:
         vt.train(env, policy, row, value=env.value(), update=Replay(), **tried)
     with pytest.raises(vt.InputError, match=r"'vtrace' would change nothing"):
         vt.train(env, policy, vt.estimators.vtrace(), value=value, update=Replay(), **tried)
+    at_the_door = tried | {"dry_run": True}
     with pytest.raises(vt.InputError, match="train with delay=0"):
-        vt.train(env, policy, row, value=value, update=Replay(), delay=1, **tried)
-    with pytest.raises(vt.InputError, match=r"rows of 1: give fragment="):
-        vt.train(env, policy, row, value=value, update=Replay(), **(tried | {"fragment": 1}))
+        vt.train(env, policy, row, value=value, update=Replay(), delay=1, **at_the_door)
+    for fragment, batch, words in ((1, None, "of one step"), (None, 8, "whole episodes")):
+        lengths = at_the_door | {"fragment": fragment, "batch": batch}
+        with pytest.raises(vt.InputError, match=f"batches are .*{words}: give fragment="):
+            vt.train(env, policy, row, value=value, update=Replay(), **lengths)
     for setting, wrong in (("maximum", 0.0), ("ratio", -1.0), ("decay", 1.5), ("capacity", 5)):
         with pytest.raises(vt.InputError, match=rf"Replay\({setting}={wrong}"):
             Replay(**{setting: wrong})

@@ -124,6 +124,23 @@ class Remembering(Update, Protocol):
         ...
 
 
+@runtime_checkable
+class Particular(Update, Protocol):
+    """An update rule that cannot learn from every kind of batch."""
+
+    def check_fragments(self, fragment: int | None, delay: int) -> None:
+        """Refuse batches that it cannot learn from, before any is collected.
+
+        Args:
+            fragment: steps per lane of a batch; None: whole episodes.
+            delay: updates by which the policy that acts is behind.
+
+        Raises:
+            InputError: naming the rule, the setting and the remedy.
+        """
+        ...
+
+
 def memory_of(update: Update, passes: Passes, generator: torch.Generator) -> dict[str, Memory]:
     """What a rule is given beside all others' arguments: its memory, by keyword, or nothing."""
     if not isinstance(update, Remembering):

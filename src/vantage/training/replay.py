@@ -112,6 +112,28 @@ class Replay:
             f"{estimator.name!r} would change nothing; give vt.estimators.a2c(entropy=...).",
         )
 
+    def check_fragments(self, fragment: int | None, delay: int) -> None:
+        """Refuse batches that cannot be remembered.
+
+        Args:
+            fragment: steps per lane of a batch; None: whole episodes.
+            delay: updates by which the policy that acts is behind.
+
+        Raises:
+            InputError: whole episodes, fragments of one step, or an older policy that acts.
+        """
+        refuse_unless(
+            fragment is not None and fragment > 1,
+            f"Replay remembers fragments of one length, two steps or more, and here batches are "
+            f"{'whole episodes' if fragment is None else 'fragments of one step'}: give fragment= "
+            "(steps per lane), and no batch=.",
+        )
+        refuse_unless(
+            delay == 0,
+            "Replay asks for the probabilities of all actions under the policy that sampled, which "
+            "an older policy's batch does not hold: train with delay=0.",
+        )
+
     @property
     def optimizer_steps(self) -> int:
         """One, and those of replay in the mean."""
@@ -167,20 +189,12 @@ class Replay:
 
         Raises:
             NonFiniteError: of a gradient.
-            InputError: an older policy sampled the batch: its probabilities are not known.
+            InputError: a batch that cannot be remembered; see `check_fragments`.
         """
         assert memory is not None
-        refuse_unless(
-            not stale,
-            "Replay asks for the probabilities of all actions under the policy that sampled, which "
-            "an older policy's batch does not hold: train with delay=0.",
-        )
         length = batch.mask.shape[1]
-        refuse_unless(
-            length > 1 and length == memory.tensors.get("mask", batch.mask).shape[1],
-            f"Replay remembers fragments of one length, two steps or more, and this batch has rows "
-            f"of {length}: give fragment= (steps per lane), and no batch=.",
-        )
+        held_alike = length == memory.tensors.get("mask", batch.mask).shape[1]
+        self.check_fragments(length if held_alike else None, delay=int(stale))
         law = passes.policy.distribution(batch.observation)
         step = partial(self._step, passes, optimizers["policy"], estimator, memory.modules[AVERAGE])
         metrics, fit = step(batch, law)

@@ -13,7 +13,7 @@ from vantage.errors import refuse_unless, refuse_unless_positive, refuse_unless_
 from vantage.estimators.estimator import Estimator, compares
 from vantage.policies import Policy
 from vantage.runs.run import versions
-from vantage.training.interface import Update
+from vantage.training.interface import Particular, Update
 from vantage.training.schedules import Schedule, name_of
 
 BATCH = 64  # whole episodes, where a run says nothing else
@@ -74,6 +74,8 @@ class Settings:
         else:
             self._check_fragments(estimator)
         self.update.check(estimator)
+        if isinstance(self.update, Particular):
+            self.update.check_fragments(self.fragment, self.delay)
         estimator.require(available)
 
     def _check_episodes(self, estimator: Estimator) -> None:
