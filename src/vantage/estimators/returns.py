@@ -165,6 +165,7 @@ def vtrace_target(
     return values + excess
 
 
+@declares(needs=("action_value", "log_prob"))
 def retrace_target(
     batch: Batch,
     *,
@@ -178,13 +179,10 @@ def retrace_target(
         c_t = λ min(1, π/μ), V = Σ_a π Q = `batch.value`; at a truncation y_t = r_t + γ V(true final
         observation). In sums: y_t = Q_t + Σ_{k≥t} γ^{k−t} (Π_{t<i≤k} c_i) (r_k + γ V(s_{k+1}) −
         Q_k).
-    Shapes: [N, T].
+    Shapes: [N, T]; action_value [N, T] is Q(s_t, a_t), log_prob [N, T] of the policy that Q is
+        fitted for.
     Source: Munos et al. 2016, equations 3 and 4.
     Unbiased when: λ = 1 and nothing is cut, which is so on policy; or Q is that of the policy.
-
-    Args:
-        action_value: [N, T] Q(s_t, a_t).
-        log_prob: [N, T] log π(a_t|s_t), of the policy that Q is fitted for.
     """
     values, carry = _value_or_next(batch), _carry(batch, batch.discount)
     ratio = (log_prob - batch.log_prob).exp()  # read at counted steps alone
