@@ -37,8 +37,12 @@ def pairs(words: Mapping[str, str]) -> str:
 
 
 def named(name: object) -> str:
-    """The name of a setting in words."""
-    return str(name).replace("_", " ")
+    """The name of a setting in words.
+
+    >>> [named(name) for name in ("max_kl", "lambda_")]
+    ['max kl', 'lambda']
+    """
+    return str(name).replace("_", " ").strip()
 
 
 def value_text(value: Any) -> str:
