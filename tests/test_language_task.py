@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -32,10 +33,17 @@ def test_every_source_gives_the_same_rows(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(ROWS)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "rows.parquet")
-    sources = [ROWS, datasets.Dataset.from_list(ROWS)]
+    sources = [ROWS, datasets.Dataset.from_list(ROWS), pyarrow.Table.from_pylist(ROWS)]
+    sources += [pandas.DataFrame(ROWS), pandas.DataFrame(ROWS, index=range(7, 7 + len(ROWS)))]
     sources += [tmp_path / f"rows.{ending}" for ending in ("jsonl", "csv", "parquet")]
     for source in [*sources, str(tmp_path / "rows.csv"), tuple(ROWS)]:
         assert read_rows(source) == ROWS
+
+
+def test_what_a_table_lacks_is_none() -> None:
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b"}]
+    for kind in (list, pandas.DataFrame, datasets.Dataset.from_list):
+        assert read_rows(kind(rows))[1] == {"prompt": "b", "answer": None}
 
 
 def test_what_a_line_of_json_may_hold(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Rows of data: dicts, from a list, a file (JSONL, CSV, Parquet) or a `datasets.Dataset`."""
+"""Rows of data: dicts, from a list, a file (JSONL, CSV, Parquet), a dataset or a table."""
 
 import codecs
 import csv
@@ -14,15 +14,21 @@ from vantage.runs.transcripts import import_parquet
 
 Row = dict[str, Any]
 LISTED = re.compile(r"\[\s*\{\s*['\"](role|content)['\"]\s*:")  # messages, as str or JSON has them
-Source = object  # a list of dicts, a path, or a datasets.Dataset, which is not imported here
+# a list of dicts, a path, a datasets.Dataset or a table of another library, none of them imported
+Source = object
+# how tables give their rows as dicts: polars, pyarrow, pandas
+TABLES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("to_dicts", ()), ("to_pylist", ()), ("to_dict", ("records",)),
+)  # fmt: skip
 
 
 def read_rows(source: Source) -> list[Row]:
     """Rows as dicts that all have the same columns; what a row does not say is None.
 
     Args:
-        source: a list of dicts; the path of a .jsonl, .csv or .parquet file; or a
-            `datasets.Dataset`. Values of a CSV file are strings.
+        source: a list of dicts; the path of a .jsonl, .csv or .parquet file; a
+            `datasets.Dataset`; or a table of pandas, polars or pyarrow. Values of a CSV file are
+            strings.
 
     Raises:
         InputError: not one of these, no rows, or a row that is not one, naming file and line.
@@ -74,10 +80,14 @@ def _from_memory(source: Any) -> list[Row]:
     )
     if hasattr(source, "to_list") and hasattr(source, "column_names"):
         return source.to_list()
+    if hasattr(source, "columns"):
+        for name, arguments in TABLES:
+            if hasattr(source, name):
+                return [_without_nan(row) for row in getattr(source, name)(*arguments)]
     refuse_unless(
         isinstance(source, Iterable) and not isinstance(source, Mapping),
         f"rows is a {type(source).__name__}; give a list of dicts, the path of a JSONL, CSV or "
-        "Parquet file, or a datasets.Dataset.",
+        "Parquet file, a datasets.Dataset, or a table of pandas, polars or pyarrow.",
     )
     rows = list(source)
     for number, row in enumerate(rows):
@@ -87,6 +97,14 @@ def _from_memory(source: Any) -> list[Row]:
             "{'prompt': ..., 'answer': ...}.",
         )
     return [dict(row) for row in rows]
+
+
+def _without_nan(row: Mapping[Any, Any]) -> Row:
+    """A row with None where a table says NaN, which is how pandas says that nothing is there."""
+    return {
+        str(column): None if isinstance(value, float) and value != value else value
+        for column, value in row.items()
+    }
 
 
 def _read_file(path: Path) -> list[Row]:

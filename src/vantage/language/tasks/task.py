@@ -41,7 +41,8 @@ class Task:
     """Rows with prompts, and reward functions.
 
     Args:
-        rows: a list of dicts, the path of a JSONL, CSV or Parquet file, or a `datasets.Dataset`.
+        rows: a list of dicts, the path of a JSONL, CSV or Parquet file, a `datasets.Dataset`, or a
+            table of pandas, polars or pyarrow.
         reward: a function (completions, **columns) -> list of numbers or None, or several. They
             get `prompts`, `completion_ids` and every column but the prompt by name, as far as their
             signature asks, and TRL's `log_metric`, `log_extra` and `trainer_state`. Completions are
