@@ -2,9 +2,10 @@
 
     python benchmarks/damage.py --out benchmarks/results/damage.json
 
-A run in an environment (PPO, normalised, with a best checkpoint) and one of a language model are
-copied, one file of the copy is damaged, and the copy is read by all that read run folders:
-`vantage.load`, `vantage.read_run` and a resumed run. An outcome is
+A run in an environment (PPO, normalised, with a best checkpoint), one whose update rule has a
+memory (ACER) and one of a language model are copied, one file of the copy is damaged, and the copy
+is read by all that read run folders: `vantage.load`, `vantage.read_run` and a resumed run. An
+outcome is
 
 refused     one InputError, which names the file or the folder
 as it was   nothing was said, and weights and metrics are those of the undamaged folder
@@ -59,8 +60,17 @@ def of_a_language_model(folder: Path, updates: int, resume: bool = False) -> Non
     )  # fmt: skip
 
 
+def with_a_memory(folder: Path, updates: int, resume: bool = False) -> None:
+    """A run of ACER, whose checkpoint holds an average policy and the steps to be replayed."""
+    vt.train(
+        "tensor/CartPole-v1", vt.algorithms.acer(fragment=8, begin=16, capacity=64), lanes=2,
+        updates=updates, out=folder, resume=resume, progress=False,
+    )  # fmt: skip
+
+
 KINDS: dict[str, Callable[..., None]] = {
     "control": in_an_environment,
+    "memory": with_a_memory,
     "language": of_a_language_model,
 }
 

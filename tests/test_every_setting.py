@@ -95,7 +95,6 @@ ROWS = [
 # with what a setting has something to say
 BESIDE = {
     "vtrace.remainder": {"lambda_": 0.5},
-    "gigpo.correction": {"normalise": True},
     "clip_cov.fraction": {"low": 0.0},
     "clip_cov.high": {"low": 0.0},
     "acer.trust_region": {"lr": 0.1},  # Q beyond the returns: advantages of both signs

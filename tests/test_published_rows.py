@@ -21,22 +21,26 @@ from vantage.gradients.weighted import scores, step_scores
 from vantage.training.value import value_target
 
 E = vt.estimators
-DEVIATIONS = sorted(
-    name for name in E.TABLE if "correction" in inspect.signature(E.TABLE[name]).parameters
-)
+DIVISORS = {
+    name: inspect.signature(E.TABLE[name]).parameters["correction"].default
+    for name in E.TABLE
+    if "correction" in inspect.signature(E.TABLE[name]).parameters
+}
+DEVIATIONS = sorted(DIVISORS)
 
 
 def test_every_row_with_a_standard_deviation_has_its_correction() -> None:
     """The divisor is a setting of each, and the table shows which one stands."""
     for name in E.TABLE:
         chosen = E.named(name).columns()["scale"]
-        assert ("correction=" in chosen) == (name in DEVIATIONS), name
+        assert ("correction=" in chosen) == (DIVISORS.get(name) is not None), name
         others = {"none", "group_mean_return", "live_groups", "by_sign", "best_of"}
         assert chosen.split("(")[0] in others or name in DEVIATIONS
-    assert {"ppo", "grpo", "dapo", "gspo", "cispo", "reinforce_pp"} < set(DEVIATIONS)
+    assert {"ppo", "grpo", "dapo", "gspo", "cispo", "reinforce_pp", "gigpo"} < set(DEVIATIONS)
+    assert {name for name in DIVISORS if DIVISORS[name] is None} == {"gigpo"}
     cells = {cells[0]: cells for cells in listing.rows()}
     for name in DEVIATIONS:
-        assert "correction=0" in cells[name][3]
+        assert ("correction=0" in cells[name][3]) == (DIVISORS[name] == 0)
         assert "correction=1" in E.named(name, correction=1).columns()["scale"]
         with pytest.raises(vt.InputError, match="correction=2 must be 0 or 1"):
             E.named(name, correction=2)
@@ -330,7 +334,7 @@ def test_groups_in_groups_over_standard_deviations_are_the_authors(correction: i
     batch = lanes()
     batch = vt.Batch(**batch.tensors() | {"weight": torch.full_like(batch.weight, 0.1)})
     whole, ahead = returns.total(batch), returns.to_go(batch)
-    row = E.gigpo(omega=0.5, normalise=True, correction=correction)
+    row = E.gigpo(omega=0.5, correction=correction)
     got, numbers, alone = row.advantage(batch), trajectories(batch), 0
     assert row.unbiased.startswith("never (")
 
@@ -349,7 +353,7 @@ def test_groups_in_groups_over_standard_deviations_are_the_authors(correction: i
             want = over_std(whole[place], episodes) + 0.5 * in_state
             torch.testing.assert_close(got[place], want, rtol=0, atol=1e-10)
     assert alone > 0
-    plain = E.gigpo(omega=0.0, normalise=True, correction=correction).advantage(batch)
+    plain = E.gigpo(omega=0.0, correction=correction).advantage(batch)
     grpo = E.grpo(correction=correction).advantage(batch)
     torch.testing.assert_close(plain, grpo, rtol=1e-3, atol=1e-3)  # ε there is 1e-4
 

@@ -226,6 +226,17 @@ def test_a_changed_line_of_metrics_is_not_built_on(line: int, run: Path, damage:
         damage.in_an_environment(run, 3, resume=True)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 0, 1), (0, 0, 1), (1, 0)], ids=str)
+def test_lines_of_metrics_come_once_and_in_order(order: tuple[int, ...], run: Path) -> None:
+    file = run / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[number] for number in order))
+    with pytest.raises(
+        vt.InputError, match=r"line \d, is of update 1 and comes after"
+    ):
+        vt.read_run(run)
+
+
 def test_the_checker_of_damage_sees_what_is_accepted(damage: Any, tmp_path: Path) -> None:
     """A checker that cannot fail would find nothing."""
     original, expected = damage.prepared(tmp_path, "control")

@@ -243,15 +243,14 @@ def gigpo(
     omega: float = 1.0,
     epsilon: float = 0.2,
     beta: float = 0.0,
-    normalise: bool = False,
-    correction: int = 0,
+    correction: int | None = None,
 ) -> Estimator:
     """Group in group: a trajectory against its group, and each step against others in its state.
 
     Equation: ĝ = (1/Σ_i |τ_i|) Σ_i Σ_t ∇ min(ρ_t A_it, clip(ρ_t, 1−ε, 1+ε) A_it), A_it = R_i − mean
-        of the group + ω (R_it − mean of R at the group's steps in s_it); with `normalise` each of
-        the two over its standard deviation, which divides by G − `correction`.
-    Source: Feng et al. 2025 [feng2025], with F_norm = 1, or σ with `normalise`. States
+        of the group + ω (R_it − mean of R at the group's steps in s_it); with a `correction` each
+        of the two over its standard deviation, which divides by G − `correction`.
+    Source: Feng et al. 2025 [feng2025], with F_norm = 1, or σ with a `correction`. States
         are observations that are equal: of an environment with few of them, not of a completion,
         whose prefixes hardly meet.
     """
@@ -259,9 +258,9 @@ def gigpo(
         returns=partial(returns.total_and_to_go, omega=omega),
         baseline=partial(baselines.group_and_state_mean, omega=omega),
         scale=(
-            partial(scales.group_and_state_std, omega=omega, correction=correction)
-            if normalise
-            else scales.none
+            scales.none
+            if correction is None
+            else partial(scales.group_and_state_std, omega=omega, correction=correction)
         ),
         ratio=ratios.token,
         clip=partial(ratios.ppo, epsilon=epsilon),

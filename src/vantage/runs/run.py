@@ -235,7 +235,8 @@ def read_metrics(path: Path) -> list[dict[str, object]]:
     A last line that was cut off by a kill is left out.
 
     Raises:
-        InputError: another line is no JSON object, naming it; the file is a link, or no text.
+        InputError: another line is no JSON object, or is of no later update than the one before
+            it, naming it; the file is a link, or no text.
     """
     file = path / METRICS
     if not file.exists() and not file.is_symlink():
@@ -245,7 +246,22 @@ def read_metrics(path: Path) -> list[dict[str, object]]:
     if rest:  # a kill fell into the writing of it, unless only its end was lost
         with suppress(InputError):
             rows.append(stored.parsed(rest, file))
+    _refuse_unless_in_order(file, rows)
     return [_with_present_names(row) for row in rows]
+
+
+def _refuse_unless_in_order(file: Path, rows: Sequence[dict[str, object]]) -> None:
+    latest = -math.inf
+    for number, row in enumerate(rows, 1):
+        update = row.get("update", latest)
+        if isinstance(update, int | float):
+            refuse_unless(
+                update > latest or "update" not in row,
+                f"{file}, line {number}, is of update {update} and comes after update {latest}: "
+                "the file holds lines twice, or in another order. Delete what does not belong, or "
+                "restore the file from a copy.",
+            )
+            latest = update
 
 
 def _with_present_names(row: dict[str, object]) -> dict[str, object]:
