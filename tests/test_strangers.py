@@ -231,9 +231,7 @@ def test_lines_of_metrics_come_once_and_in_order(order: tuple[int, ...], run: Pa
     file = run / "metrics.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(lines[number] for number in order))
-    with pytest.raises(
-        vt.InputError, match=r"line \d, is of update 1 and comes after"
-    ):
+    with pytest.raises(vt.InputError, match=r"line \d, is of update 1 and comes after"):
         vt.read_run(run)
 
 
