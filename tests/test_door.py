@@ -145,3 +145,9 @@ def test_looking_at_a_policy_changes_no_random_stream() -> None:
     expected = space.np_random.bit_generator.state
     check_policy(env, policy)
     assert space.np_random.bit_generator.state == expected
+
+
+def test_a_name_nearly_right_is_answered_once() -> None:
+    """PPO is an algorithm and an estimator; it is one name all the same."""
+    with pytest.raises(vt.InputError, match=r"called 'pppo'; did you mean ppo or dppo or \w+\?"):
+        vt.train("CartPole-v1", "pppo")

@@ -8,9 +8,11 @@ seed is fixed. The large calibration is `benchmarks/calibration.py`.
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, chi2
 
 from vantage.statistics import intervals
+from vantage.statistics.gram import pair_moments
+from vantage.statistics.roots import crossing
 
 AUDITS = 60
 SCORE = 0.5 * np.array([[1, -1, 0, 0], [-1, 1, 0, 0], [0, 0, 1, -1], [0, 0, -1, 1]])
@@ -238,3 +240,24 @@ def test_a_cosine_that_is_refused_does_not_deny_the_sign_of_the_scale(sign):
         if mean == 0.3:
             nearest = min(scale.low, scale.high, key=abs)
             assert f"of {scale.value:.3g}, and reaches {nearest:.3g};" in refused.note
+
+
+def test_what_noise_alone_reaches_is_its_97_5_percent_point_twice() -> None:
+    """Of (χ²₁ − 1)/√2 standard deviations of the U-statistic, √(2 tr Σ²/(n(n − 1)))."""
+    point = (chi2(1).ppf(0.975) - 1) / np.sqrt(2)
+    for seed in range(4):
+        below = np.multiply.outer(*2 * [np.random.default_rng(seed).normal(size=12)])
+        deviation = np.sqrt(2 * pair_moments(below)[1] / (12 * 11))
+        told = intervals.determined(below)
+        assert told is not None
+        needed = float(told.note.split("exceed ")[1].split(",")[0])
+        assert needed == pytest.approx(2 * point * deviation, rel=0.01)
+    assert intervals.determined(below + 1e3) is None
+
+
+def test_a_crossing_is_the_first_step_at_which_a_margin_turns_positive() -> None:
+    assert crossing(lambda steps: steps - 0.37) == pytest.approx(0.37)
+    assert crossing(lambda steps: steps**2 - 9) == pytest.approx(3, rel=1e-3)
+    assert crossing(lambda steps: np.sin(steps) - 0.5) == pytest.approx(np.pi / 6, rel=1e-3)
+    assert crossing(lambda steps: -1 - steps) == np.inf
+    assert crossing(lambda steps: 1 + steps) == 0  # positive from the start

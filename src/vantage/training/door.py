@@ -137,7 +137,7 @@ def resolve(given: object) -> tuple[Algorithm | None, Estimator]:
             return resolve(algorithms.named(given))
         if given in estimators.TABLE or given in estimators.ALIASES:
             return None, estimators.named(given)
-        names = [*algorithms.TABLE, *estimators.TABLE]
+        names = list(dict.fromkeys([*algorithms.TABLE, *estimators.TABLE]))
         near = difflib.get_close_matches(given, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}."
         raise InputError(f"No algorithm and no estimator is called {given!r}; {hint}")
