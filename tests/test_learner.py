@@ -160,7 +160,7 @@ def test_runs_of_earlier_versions_are_read_under_present_names(tmp_path: Path) -
     append_metrics(tmp_path, {"update": 1, "return": 3.0, "gradient_norm": 2.0, "seconds": 0.5})
     append_metrics(
         tmp_path,
-        {"update": 1, "reward": 0.5, "completions/mean_length": 7.0, "grad_norm": 1.0,
+        {"update": 2, "reward": 0.5, "completions/mean_length": 7.0, "grad_norm": 1.0,
          "step_time": 0.1, "held_out/reward": 0.25},
     )  # fmt: skip
     control, language = read_metrics(tmp_path)
