@@ -33,19 +33,19 @@ class Categorical(Policy):
         self, observation: Shaped[Tensor, "..."], generator: torch.Generator | None = None
     ) -> tuple[Int[Tensor, "*grid"], Float[Tensor, "*grid"]]:
         """Draw actions; returns action [...] and log π(a|s) [...]."""
-        log_probs = torch.log_softmax(self(observation), -1)
+        log_probs = self.distribution(observation)
         action = _race(log_probs, generator)
-        return action, _at_action(log_probs, action)
+        return action, at_action(log_probs, action)
 
     def log_prob(
         self, observation: Shaped[Tensor, "..."], action: Int[Tensor, "*grid"]
     ) -> Float[Tensor, "*grid"]:
         """log π(a|s), [...]."""
-        return _at_action(torch.log_softmax(self(observation), -1), action)
+        return at_action(self.distribution(observation), action)
 
     def entropy(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"]:
         """H = −Σ_a π(a|s) log π(a|s) in nats, [...]."""
-        return _entropy(torch.log_softmax(self(observation), -1))
+        return _entropy(self.distribution(observation))
 
     def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid A"]:
         """log π(·|s), [..., A]."""
@@ -165,19 +165,19 @@ class MultiCategorical(Policy):
         self, observation: Shaped[Tensor, "..."], generator: torch.Generator | None = None
     ) -> tuple[Int[Tensor, "*grid K"], Float[Tensor, "*grid"]]:
         """Draw actions; returns action [..., K] and log π(a|s) [...]."""
-        log_probs = torch.log_softmax(self(observation), -1)
+        log_probs = self.distribution(observation)
         action = _race(log_probs, generator)
-        return action, _at_action(log_probs, action).sum(-1)
+        return action, at_action(log_probs, action).sum(-1)
 
     def log_prob(
         self, observation: Shaped[Tensor, "..."], action: Int[Tensor, "*grid K"]
     ) -> Float[Tensor, "*grid"]:
         """log π(a|s) = Σ_k log π_k(a_k|s), [...]."""
-        return _at_action(torch.log_softmax(self(observation), -1), action).sum(-1)
+        return at_action(self.distribution(observation), action).sum(-1)
 
     def entropy(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid"]:
         """H = Σ_k H(π_k(·|s)) in nats, [...]."""
-        return _entropy(torch.log_softmax(self(observation), -1)).sum(-1)
+        return _entropy(self.distribution(observation)).sum(-1)
 
     def distribution(self, observation: Shaped[Tensor, "..."]) -> Float[Tensor, "*grid K A"]:
         """log π_k(·|s) of every component, [..., K, max A_k]."""
@@ -265,8 +265,9 @@ def _race(log_probs: Tensor, generator: torch.Generator | None) -> Tensor:
     return (log_probs.exp() / race.clamp_min_(torch.finfo(race.dtype).tiny)).argmax(-1)
 
 
-def _at_action(log_probs: Tensor, action: Tensor) -> Tensor:
-    return log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+def at_action(every: Tensor, action: Tensor) -> Tensor:
+    """The entry of the action that was taken, of numbers for every action [..., A]."""
+    return every.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
 def _entropy(log_probs: Tensor) -> Tensor:

@@ -253,10 +253,10 @@ def read_metrics(path: Path) -> list[dict[str, object]]:
 def _refuse_unless_in_order(file: Path, rows: Sequence[dict[str, object]]) -> None:
     latest = -math.inf
     for number, row in enumerate(rows, 1):
-        update = row.get("update", latest)
+        update = row.get("update")
         if isinstance(update, int | float):
             refuse_unless(
-                update > latest or "update" not in row,
+                update > latest,
                 f"{file}, line {number}, is of update {update} and comes after update {latest}: "
                 "the file holds lines twice, or in another order. Delete what does not belong, or "
                 "restore the file from a copy.",
@@ -329,9 +329,9 @@ def started_by(arguments: Sequence[str]) -> dict[str, str]:
 
 def _refuse_other_settings(path: Path, old: dict[str, object], new: dict[str, object]) -> None:
     for name in sorted(new.keys() - FREE):
+        started = old.get(name, BEFORE.get(name))
         refuse_unless(
-            old.get(name, BEFORE.get(name)) == json.loads(json.dumps(new[name])),
-            f"{path} was started with {name}={old.get(name, BEFORE.get(name))!r}, not "
-            f"{new[name]!r}; "
+            started == json.loads(json.dumps(new[name])),
+            f"{path} was started with {name}={started!r}, not {new[name]!r}; "
             "resume with the settings of config.json, or start a new run elsewhere.",
         )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vantage.batch import Batch
-from vantage.errors import NonFiniteError
+from vantage.errors import NonFiniteError, refuse_unless
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.passes import Passes
 
@@ -146,6 +146,23 @@ def memory_of(update: Update, passes: Passes, generator: torch.Generator) -> dic
     if not isinstance(update, Remembering):
         return {}
     return {"memory": update.memory(passes, generator)}
+
+
+def refuse_restraint(rule: str, estimator: Estimator) -> None:
+    """Refuse an estimator with a restraint, for a rule whose step has a bound of its own.
+
+    Args:
+        rule: its name, for the message; the bound is its `max_kl`.
+        estimator: the estimator.
+
+    Raises:
+        InputError: it has one.
+    """
+    refuse_unless(
+        estimator.restraint is None,
+        f"{rule}: {estimator.name!r} has a restraint, and max_kl is one already; take it off "
+        "with estimator.replace(restraint=None).",
+    )
 
 
 def optimizer_of(

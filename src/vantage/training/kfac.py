@@ -25,7 +25,7 @@ from vantage.gradients.passes import Passes
 from vantage.gradients.weighted import policy_inputs
 from vantage.policies import Gaussian, Policy
 from vantage.training.ascent import ascend
-from vantage.training.interface import OptimizerFactory
+from vantage.training.interface import OptimizerFactory, refuse_restraint
 from vantage.training.kronecker import Block, Factors, KroneckerFactored, factors_of
 from vantage.training.natural import mean_kl
 from vantage.training.value import value_metrics, value_target
@@ -79,11 +79,7 @@ class KFAC:
         Raises:
             InputError: it has one.
         """
-        refuse_unless(
-            estimator.restraint is None,
-            f"KFAC: {estimator.name!r} has a restraint, and max_kl is one already; take it off "
-            "with estimator.replace(restraint=None).",
-        )
+        refuse_restraint("KFAC", estimator)
 
     def optimizers(
         self, passes: Passes, factory: OptimizerFactory | None, lr: float | None

@@ -36,7 +36,7 @@ from vantage.gradients.passes import Passes
 from vantage.gradients.weighted import gradient_pieces, policy_inputs
 from vantage.policies import Policy
 from vantage.training.ascent import Fit
-from vantage.training.interface import OptimizerFactory
+from vantage.training.interface import OptimizerFactory, refuse_restraint
 
 
 @checked
@@ -85,11 +85,7 @@ class Natural:
         Raises:
             InputError: it has one.
         """
-        refuse_unless(
-            estimator.restraint is None,
-            f"Natural: {estimator.name!r} has a restraint, and max_kl is one already; take it off "
-            "with estimator.replace(restraint=None).",
-        )
+        refuse_restraint("Natural", estimator)
 
     def optimizers(
         self, passes: Passes, factory: OptimizerFactory | None, lr: float | None

@@ -29,6 +29,7 @@ from vantage.estimators import a2c, returns
 from vantage.estimators.estimator import Estimator
 from vantage.gradients.passes import Passes
 from vantage.policies import ActionValue, Policy
+from vantage.policies.discrete import at_action
 from vantage.training.interface import Memory, OptimizerFactory, optimizer_of, refuse_unless_finite
 from vantage.training.value import value_metrics
 
@@ -236,13 +237,15 @@ class Replay:
         with torch.enable_grad():
             log_probs = policy.distribution(batch.observation)
             every = value.action_values(batch.observation)
-            taken = at(every, batch.action)
+            taken = at_action(every, batch.action)
             now, q = log_probs.detach(), every.detach().to(log_probs.dtype)
             batch = replace(batch, value=(now.exp() * q).sum(-1))
             target = returns.retrace_target(
-                batch, action_value=at(q, batch.action), log_prob=at(now, batch.action),
+                batch,
+                action_value=at_action(q, batch.action),
+                log_prob=at_action(now, batch.action),
                 lambda_=self.lambda_,
-            )  # fmt: skip
+            )
             slope = slopes(now, law, batch.action, target, q, self.maximum)
             held = within(slope, now, average.distribution(batch.observation), self.trust_region)
             objective = (held * log_probs.exp()).sum(-1)[mask].mean()
@@ -256,7 +259,7 @@ class Replay:
         optimizer.step()
         kl = average.kl(batch.observation, policy)[mask].mean()
         follow(average.parameters(), policy.parameters(), self.decay)
-        cut = at(now - law, batch.action).exp() > self.maximum
+        cut = at_action(now - law, batch.action).exp() > self.maximum
         changed = (held != slope).any(-1)
         metrics = {
             "grad_norm": norm,
@@ -310,11 +313,6 @@ def within(
     k = -average.exp() / log_prob.exp().clamp_min(SMALLEST)
     beyond = ((k * slope).sum(-1, keepdim=True) - distance) / k.square().sum(-1, keepdim=True)
     return slope - beyond.clamp_min(0) * k
-
-
-def at(every: Float[Tensor, "*grid A"], action: Int[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
-    """The entry of the action that was taken."""
-    return every.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
 
 def follow(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
